@@ -1,0 +1,41 @@
+# Two commands do all: `make demo` and `make test`. Each builds its own virtual environment the first time.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+JOBS   ?= 2
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export TF_CPP_MIN_LOG_LEVEL = 3
+
+.PHONY: demo test lint types layers check clean
+.DEFAULT_GOAL := help
+
+help:  ## what can be asked
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+# The stamp is older than what it was built from whenever a dependency changed, and only then.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@echo "building $(VENV) (a few minutes the first time; later runs start at once)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.ready  ## kill a Lightning and a Keras run by SIGKILL, resume both, compare the bytes
+	$(BIN)/python -m examples.demo
+
+test: $(VENV)/.ready  ## the whole test suite
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+
+lint: $(VENV)/.ready  ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.ready  ## mypy, strict
+	$(BIN)/mypy
+
+layers: $(VENV)/.ready  ## who may import whom
+	$(BIN)/lint-imports
+
+check: lint types layers test  ## all that CI runs
+
+clean:  ## remove the virtual environment and what runs left behind
+	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

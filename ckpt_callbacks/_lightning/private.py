@@ -1,0 +1,168 @@
+"""Every private attribute of Lightning that this package touches (read from pytorch-lightning 2.6.6).
+
+One function each: what it is, and what would break without it. A new Lightning release is checked against this page.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+__all__ = [
+    "dump_checkpoint",
+    "epoch_metrics",
+    "hands_out_iterator",
+    "intercept_loader",
+    "intercept_resume",
+    "loops_state",
+    "package_of",
+    "prefetches",
+    "put_back_callback_metrics",
+    "put_back_epoch_metrics",
+    "put_back_loops",
+    "release",
+    "unstarted_iterator",
+]
+
+
+def package_of(trainer: Any) -> str:
+    """The package that the trainer comes from: ``pytorch_lightning`` or ``lightning.pytorch``.
+
+    Not private, but a fact about the code base: both packages hold the same modules under these two roots.
+    """
+    for kind in type(trainer).__mro__:
+        if kind.__module__.endswith("trainer.trainer") and kind.__name__ == "Trainer":
+            return kind.__module__.removesuffix(".trainer.trainer")
+    return type(trainer).__module__
+
+
+def dump_checkpoint(trainer: Any) -> dict[str, Any]:
+    """``trainer._checkpoint_connector.dump_checkpoint``: the state that Lightning itself would save, user hooks included.
+
+    The public `Trainer.save_checkpoint` gives the same dictionary only as a pickle on disk.
+    """
+    dumped: dict[str, Any] = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+    return dumped
+
+
+def intercept_resume(trainer: Any, choose: Callable[[Any], Any]) -> None:
+    """``_checkpoint_connector.resume_start``: where `Trainer.fit` reads a checkpoint, once, before anything is restored.
+
+    ``choose`` gets the path that the user passed (or None) and gives the one to load. Without it, auto-resume would
+    need ``ckpt_path=`` in the user's script.
+    """
+    connector = trainer._checkpoint_connector
+    original = type(connector).resume_start
+
+    def resume_start(checkpoint_path: Any = None, weights_only: bool | None = None) -> None:
+        original(connector, choose(checkpoint_path), weights_only=weights_only)
+
+    connector.resume_start = resume_start
+
+
+def intercept_loader(trainer: Any, wrap: Callable[[Any], Any]) -> None:
+    """``fit_loop._data_source.dataloader``: the one call that asks the user for the train loader(s).
+
+    `FitLoop.setup_data` starts iterating right after it, with no hook between: there is no later place to record the
+    random state that the first epoch's order comes from.
+    """
+    source = trainer.fit_loop._data_source
+    original = type(source).dataloader
+    source.dataloader = lambda: wrap(original(source))
+
+
+def release(trainer: Any) -> None:
+    """Undo both interceptions."""
+    vars(trainer._checkpoint_connector).pop("resume_start", None)
+    vars(trainer.fit_loop._data_source).pop("dataloader", None)
+
+
+def unstarted_iterator(loader: Any) -> Any:
+    """The iterator object of a `CombinedLoader` before it is started (``_mode``, ``_limits``, ``_SUPPORTED_MODES``).
+
+    It answers ``len()``, which Lightning asks for when fit is set up; starting it there would start workers and draw
+    random numbers that a resumed epoch must not see.
+    """
+    modes = importlib.import_module(type(loader).__mro__[1].__module__)._SUPPORTED_MODES
+    return modes[loader._mode]["iterator"](loader.flattened, loader._limits)
+
+
+def prefetches(trainer: Any) -> bool:
+    """Whether Lightning fetches one batch ahead, as it does if the loader has no length (``fit_loop._data_fetcher``)."""
+    fetcher = trainer.fit_loop._data_fetcher
+    return fetcher is not None and fetcher.length is None and hasattr(fetcher, "batches")
+
+
+def hands_out_iterator(trainer: Any) -> bool:
+    """Whether `training_step` gets the loader's iterator and fetches for itself (``fit_loop._data_fetcher``)."""
+    return type(trainer.fit_loop._data_fetcher).__name__ == "_DataLoaderIterDataFetcher"
+
+
+def loops_state(trainer: Any) -> dict[str, Any]:
+    """Progress of the fit loop and the loops below it, and ``epoch_loop._batches_that_stepped`` with it.
+
+    The positions of stateful loaders (``combined_loader``) are left out: replay reaches them, also with workers.
+    """
+    state: dict[str, Any] = trainer.fit_loop.state_dict()
+    state["state_dict"] = {key: value for key, value in state["state_dict"].items() if key != "combined_loader"}
+    return state
+
+
+def put_back_loops(trainer: Any, state: Mapping[str, Any]) -> None:
+    """Set every counter to what it was at the same place, and end the restart.
+
+    `load_state_dict` also flags a restart (``_restarting``, ``_loaded_from_state_dict``, ``_resuming_from_checkpoint``);
+    left set for the rest of the epoch, it keeps plateau schedulers from stepping at the epoch's end.
+    """
+    fit_loop = trainer.fit_loop
+    fit_loop.load_state_dict(copy.deepcopy(dict(state)))
+    inner = fit_loop.epoch_loop
+    for loop in (fit_loop, inner, inner.val_loop, inner.automatic_optimization, inner.manual_optimization):
+        loop._restarting = loop._loaded_from_state_dict = loop._resuming_from_checkpoint = False
+
+
+def epoch_metrics(trainer: Any) -> dict[str, dict[str, Any]]:
+    """The running reductions behind ``self.log(..., on_epoch=True)`` (``epoch_loop._results``), by their keys.
+
+    Without them an epoch's mean after a mid-epoch resume covers only the batches since the resume.
+    """
+    kept = {}
+    for key, metric in trainer.fit_loop.epoch_loop._results.items():
+        if metric.is_tensor and not metric.has_reset:  # a torchmetrics object keeps its own state
+            kept[key] = {
+                name: getattr(metric, name) for name in ("value", "cumulated_batch_size") if hasattr(metric, name)
+            }
+            kept[key]["updates"] = metric._update_count
+    return kept
+
+
+def put_back_epoch_metrics(trainer: Any, kept: Mapping[str, Mapping[str, Any]], batch: int) -> None:
+    """Let each running reduction begin with its saved value when the module logs it for the first time.
+
+    ``_results.update_metrics`` is called with a key right after its entry was made. ``_first_loop_iter`` False says that
+    the epoch has begun before, so that Lightning doesn't reset what is put back.
+    """
+    results = trainer.fit_loop.epoch_loop._results
+    trainer._logger_connector._first_loop_iter = None if batch == 0 else False
+    waiting = dict(kept)
+
+    def update_metrics(key: str, value: Any, batch_size: int) -> None:
+        saved, metric = waiting.pop(key, None), results[key]
+        if saved is not None and metric.is_tensor:
+            for name in ("value", "cumulated_batch_size"):
+                if name in saved:
+                    setattr(metric, name, saved[name].to(getattr(metric, name).device))
+            metric._update_count = saved["updates"]
+        if not waiting:
+            vars(results).pop("update_metrics", None)
+        type(results).update_metrics(results, key, value, batch_size)
+
+    if waiting:
+        results.update_metrics = update_metrics
+
+
+def put_back_callback_metrics(trainer: Any, metrics: Mapping[str, Any]) -> None:
+    """``_logger_connector._callback_metrics``: what EarlyStopping, plateau schedulers and monitors look at."""
+    trainer._logger_connector._callback_metrics.update(metrics)

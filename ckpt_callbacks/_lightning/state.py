@@ -1,0 +1,136 @@
+"""Trainer -> state, state -> trainer.
+
+One rule: a state is put back at the hook where it was captured, just as it was. Lightning's own restore runs earlier
+and has one duty only: to bring its loops to that hook again. What it counts, steps or resets on the way is overwritten.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+
+from ckpt_callbacks._lightning import private
+from ckpt_callbacks._lightning.loader import Tape
+from ckpt_callbacks.checkpointer import Captured, Restored
+from ckpt_callbacks.engine import Progress
+from ckpt_callbacks.state import random_state
+
+__all__ = ["Where", "capture", "clean_point", "progress_of", "put_back", "to_checkpoint"]
+
+# Where training stood: all of a batch is done and nothing of the next; or no epoch is running.
+Where = Literal["between batches", "between epochs"]
+
+# What a run can be resumed without: hyperparameters are for people, and may hold anything.
+OPTIONAL = ("checkpoint.hyper_parameters", "checkpoint.datamodule_hyper_parameters", "checkpoint.hparams_")
+
+
+def progress_of(trainer: Any, where: Where) -> Progress:
+    """Where training stands, in the framework's own counts."""
+    loop = trainer.fit_loop
+    batches = loop.epoch_loop.batch_progress
+    return Progress(
+        step=trainer.global_step,
+        epoch=loop.epoch_progress.current.processed,
+        batch=0 if where == "between epochs" else batches.current.completed,
+        batches=batches.total.completed,
+    )
+
+
+def capture(trainer: Any, tape: Tape, where: Where) -> Captured:
+    """Take the whole state of a fit; draws nothing and changes nothing.
+
+    The random state is taken first and put back last, because `state_dict` hooks of users may draw.
+    """
+    now = random_state.capture()
+    checkpoint = private.dump_checkpoint(trainer)
+    weights = checkpoint.pop("state_dict")
+    checkpoint["loops"] = {"fit_loop": private.loops_state(trainer)}
+    rest = {
+        "where": where,
+        "checkpoint": checkpoint,
+        "random": now,
+        "generators": random_state.capture_generators(_loaders(trainer)),
+        "tape": tape.as_dict(_batches_used(trainer, tape)) if where == "between batches" else None,
+        "grads": _gradients(trainer, where),
+        "callback_metrics": dict(trainer.callback_metrics),
+        "epoch_metrics": {} if where == "between epochs" else private.epoch_metrics(trainer),
+        "trainer": {
+            "should_stop": trainer.should_stop,
+            "accumulate_grad_batches": trainer.accumulate_grad_batches,
+        },
+    }
+    random_state.restore(now)
+    return Captured(weights, rest, OPTIONAL)
+
+
+def to_checkpoint(restored: Restored) -> dict[str, Any]:
+    """The dictionary from which Lightning restores itself, with counters that lead its loops to the saved hook."""
+    checkpoint = dict(restored.rest["checkpoint"])
+    checkpoint["state_dict"] = dict(restored.weights)
+    checkpoint["loops"] = copy.deepcopy(checkpoint["loops"])
+    # The fetch decides anew whether the batch is the epoch's last; left set, the epoch would end before it.
+    checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
+    return checkpoint
+
+
+def put_back(trainer: Any, restored: Restored) -> None:
+    """Set everything that Lightning's own restore left out, at the place where it was captured."""
+    rest = restored.rest
+    private.put_back_loops(trainer, rest["checkpoint"]["loops"]["fit_loop"])
+    private.put_back_callback_metrics(trainer, rest["callback_metrics"])
+    private.put_back_epoch_metrics(trainer, rest["epoch_metrics"], restored.snapshot.progress.batch)
+    trainer.accumulate_grad_batches = rest["trainer"]["accumulate_grad_batches"]
+    _put_back_gradients(trainer, rest["grads"])
+    random_state.restore_generators(_loaders(trainer), rest["generators"])
+    random_state.restore(rest["random"])
+
+
+def clean_point(trainer: Any) -> Where | None:
+    """Where an interruption struck, or None if that was within a batch."""
+    epochs = trainer.fit_loop.epoch_progress.current
+    batches = trainer.fit_loop.epoch_loop.batch_progress.current
+    if epochs.ready == epochs.completed:
+        return "between epochs"
+    return "between batches" if batches.ready == batches.completed else None
+
+
+def _batches_used(trainer: Any, tape: Tape) -> int:
+    """How many batches of this epoch training has used; one more may be fetched (if the loader has no length).
+
+    A `training_step` that fetches for itself has, at every boundary, used all that was fetched.
+    """
+    if private.hands_out_iterator(trainer):
+        return tape.fetched
+    return int(trainer.fit_loop.epoch_loop.batch_progress.current.completed)
+
+
+def _loaders(trainer: Any) -> Any:
+    loader = trainer.fit_loop._combined_loader
+    return loader.flattened if loader is not None else []
+
+
+def _gradients(trainer: Any, where: Where) -> dict[str, Any]:
+    """Gradients that the next optimizer step will use.
+
+    In automatic optimization that is an open accumulation window; elsewhere the values in ``.grad`` are never read
+    again, but whether there are any is (an optimizer skips parameters without). In manual optimization nobody knows.
+    """
+    grads = {name: p.grad for name, p in trainer.lightning_module.named_parameters() if p.grad is not None}
+    done = trainer.fit_loop.epoch_loop.batch_progress.current.completed
+    window_open = where != "between epochs" and done % trainer.accumulate_grad_batches != 0
+    if window_open or not trainer.lightning_module.automatic_optimization:
+        return {"values": grads, "present": []}
+    return {"values": {}, "present": list(grads)}
+
+
+def _put_back_gradients(trainer: Any, grads: Mapping[str, Any]) -> None:
+    for name, parameter in trainer.lightning_module.named_parameters():
+        if name in grads["values"]:
+            parameter.grad = grads["values"][name].to(parameter.device)
+        elif name in grads["present"]:
+            parameter.grad = torch.zeros_like(parameter)
+        else:
+            parameter.grad = None

@@ -1,0 +1,496 @@
+"""The checkpointer: observe, save, resume. The only piece that has effects, in this order.
+
+Theory of operation. An adapter calls four methods, all on the training thread:
+
+    begin(...)      once per fit: lock the run, choose the snapshot to carry on from, load it
+    boundary(...)   at each *clean boundary* (before the next batch, or when fit ends): build one Moment from what
+                    happened since the last one, decide, and if a save is due capture, stage and queue it
+    resumed_at(...) when the state of the chosen snapshot is back in the framework
+    end()           when fit is over, however it ended: make everything durable, unlock
+
+The staged copy is committed by the writer thread: commit, journal, judge, delete, links - publish before delete.
+What the decision learned is folded into the snapshot that it caused, so a resumed run decides as the uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ckpt_callbacks import engine
+from ckpt_callbacks.engine import Decision, Event, Moment, Monitor, Past, Progress, Trigger, Verdict
+from ckpt_callbacks.errors import ConfigurationError, ResumeError, StoreError, UnstorableError
+from ckpt_callbacks.messages import say, warn
+from ckpt_callbacks.run import Run, Snapshot, resolve_reference
+from ckpt_callbacks.state import payload
+from ckpt_callbacks.store import LocalStore, Manifest, RunLock, provenance
+from ckpt_callbacks.writer import Writer
+
+__all__ = ["BaseCheckpointer", "Captured", "Restored", "ResumeReport"]
+
+Content = Literal["full", "weights"]
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What an adapter hands over at a boundary.
+
+    Attributes:
+        weights: the model's tensors under the framework's own names.
+        rest: everything else that resume needs, as a tree of plain values and tensors.
+        optional: paths in ``rest`` that resume does not need (hyperparameters): what can't be stored there is kept as
+            its repr.
+        missing: parts that resume would need and that can't be captured -> why.
+    """
+
+    weights: Mapping[str, Any]
+    rest: Mapping[str, Any]
+    optional: tuple[str, ...] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A verified snapshot, read back."""
+
+    snapshot: Snapshot
+    weights: Mapping[str, Any]
+    rest: Mapping[str, Any]
+
+
+@dataclass
+class ResumeReport:
+    """What a resume restored (`Checkpointer.resumed`).
+
+    Attributes:
+        snapshot: the snapshot that the run carried on from.
+        step, epoch, batch: where it carried on (optimizer steps; epochs completed; batches done in this epoch).
+        replayed: batches of the current epoch that were drawn again from the data source to reach its position.
+        seconds: how long that took.
+        parts: each part of the state -> "exact", or "replayed: ..." or "not captured: why".
+        complete: True if the run had nothing left to do.
+    """
+
+    snapshot: Snapshot
+    step: int
+    epoch: int
+    batch: int
+    replayed: int = 0
+    seconds: float = 0.0
+    parts: dict[str, str] = field(default_factory=dict)
+    complete: bool = False
+
+    def __str__(self) -> str:
+        """Give the one line that the user sees at resume."""
+        where = f"step {self.step} (epoch {self.epoch}, batch {self.batch})"
+        if self.complete:
+            return (
+                f"this run is already complete: {self.snapshot.id} at {where} is restored and nothing is left to train. "
+                "Raise the number of epochs to train on, or choose another directory to start afresh"
+            )
+        replayed = f", {self.replayed} batches replayed in {self.seconds:.1f} s" if self.replayed else ""
+        missing = [name for name, how in self.parts.items() if how.startswith("not captured")]
+        lost = f"; not captured: {', '.join(missing)}" if missing else ""
+        return f"resumed from {self.snapshot.id} at {where}{replayed}{lost}"
+
+
+class BaseCheckpointer:
+    """The face that every adapter shows, and the sequence of effects behind it. Framework-free.
+
+    Args:
+        directory: where the run lives; created when training starts.
+        monitor: the metric that says which snapshot is best: a name, a `Monitor`, or several.
+        mode: ``"min"``, ``"max"``, or ``"auto"`` (by the metric's name).
+        min_delta: by how much a value must improve to count.
+        save: triggers, see `ckpt_callbacks.engine.triggers`. Default: every epoch, on best (with a monitor), at the
+            end, on an exception and on SIGTERM.
+        keep: retention rules, see `ckpt_callbacks.engine.retention`. Default: the latest 2 and the best 1.
+        content: ``"full"`` can be resumed from; ``"weights"`` keeps the model only.
+        resume: ``"auto"``, ``"must"``, ``"never"`` or a reference such as ``"runs/a@best"``.
+        exact: what to do about state that can't be captured: ``"warn"`` or ``"require"``.
+        background: write on a thread of its own; ``False`` returns only when durable.
+        durability: ``"full"`` (fsync) or ``"none"``.
+        on_error: a failed save: ``"raise"`` at the next hook, or ``"warn"`` and try again at the next trigger.
+        mirrors: further places that receive every snapshot (not available yet).
+
+    Raises:
+        ConfigurationError: for an argument that can't work.
+    """
+
+    framework = "none"
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        monitor: str | Monitor | Sequence[str | Monitor] | None = None,
+        mode: str = "auto",
+        min_delta: float = 0.0,
+        save: Trigger | Callable[[Moment], bool] | Iterable[Any] | None = None,
+        keep: Any = None,
+        content: Content = "full",
+        resume: str | Path = "auto",
+        exact: Literal["warn", "require"] = "warn",
+        background: bool = True,
+        durability: Literal["full", "none"] = "full",
+        on_error: Literal["raise", "warn"] = "raise",
+        mirrors: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.directory = _local_directory(directory)
+        self.monitors = engine.resolve_monitors(monitor, mode, min_delta)
+        self.trigger = engine.resolve_triggers(save, self.monitors)
+        self.rules = engine.resolve_rules(keep, self.monitors)
+        self.content = _one_of("content", content, ("full", "weights"))
+        self.exact = _one_of("exact", exact, ("warn", "require"))
+        self.on_error = _one_of("on_error", on_error, ("raise", "warn"))
+        self._resume = str(resume)
+        if mirrors:
+            raise ConfigurationError(f"mirrors are not available yet: expected an empty tuple, found {mirrors!r}.")
+        self._store = LocalStore(self.directory, durability=_one_of("durability", durability, ("full", "none")))
+        self._writer = Writer(background)
+        self._lock: RunLock | None = None
+        self._past = Past()
+        self._began = 0.0  # monotonic clock when this process began to train, less what earlier ones trained
+        self._parent: str | None = None
+        self._manual: list[tuple[str | None, Future[Snapshot]]] = []
+        self._pending: list[Future[Any]] = []
+        self._missing: dict[str, str] = {}
+        self._versions: dict[str, str] = {}
+        self.resumed: ResumeReport | None = None
+
+    # The face ------------------------------------------------------------------------------------------------------
+
+    @property
+    def latest(self) -> Snapshot | None:
+        """The newest committed snapshot, or None."""
+        return self._run.latest if self._store.exists() else None
+
+    @property
+    def best(self) -> Snapshot | None:
+        """The committed snapshot with the best value of the (first) monitor, or None without one."""
+        if not self.monitors or not self._store.exists():
+            return None
+        return self._run.best(self.monitors[0])
+
+    def snapshots(self) -> list[Snapshot]:
+        """All committed snapshots, oldest first."""
+        return self._run.snapshots() if self._store.exists() else []
+
+    def save(self, note: str | None = None) -> Future[Snapshot]:
+        """Ask for a snapshot at the next clean boundary; its `result()` is the snapshot once it is durable."""
+        future: Future[Snapshot] = Future()
+        self._manual.append((note, future))
+        return future
+
+    def wait(self) -> None:
+        """Return when every snapshot asked for so far is durable.
+
+        Raises:
+            StoreError: with ``on_error="raise"``, if one could not be written.
+        """
+        self._writer.wait()
+        self._raise_failed()
+
+    @property
+    def best_model_path(self) -> str:
+        """Path of the best snapshot (of the latest without a monitor) once it is durable; "" if there is none."""
+        self._writer.wait()
+        snapshot = self.best or self.latest
+        return str(snapshot.path) if snapshot else ""
+
+    @property
+    def _run(self) -> Run:
+        return Run(self.directory)
+
+    # What adapters call --------------------------------------------------------------------------------------------
+
+    def begin(self, versions: Mapping[str, str], *, load: str | Path | None = None) -> Restored | None:
+        """Lock the run and read the snapshot to carry on from.
+
+        Args:
+            versions: the framework packages and their versions, for the manifest.
+            load: a snapshot that the user named for this fit; it wins over ``resume=``.
+
+        Raises:
+            ResumeError: ``resume="must"`` without a snapshot, ``"never"`` with a run in the directory, or a named
+                snapshot that holds only weights.
+            CorruptSnapshotError: a named snapshot that does not verify.
+            RunLockedError: another process trains in this directory.
+        """
+        self._versions = dict(versions)
+        self._lock = self._lock or self._store.lock()
+        self._store.open()
+        self._past, self._parent, self._began, self.resumed = Past(), None, time.monotonic(), None
+        chosen = self._choose(load)
+        if chosen is None:
+            return None
+        self._past = Past.from_dict(chosen.manifest.past)
+        self._parent = chosen.id
+        self._began = time.monotonic() - self._past.elapsed
+        return _read(chosen)
+
+    def read(self, reference: str | Path) -> Restored:
+        """Read a snapshot that the user named, for evaluation; the run is not touched."""
+        return _read(resolve_reference(reference))
+
+    def rehearse(self, captured: Captured) -> None:
+        """Try once, when training starts, whether the state can be stored; name what can't.
+
+        Raises:
+            UnstorableError: with ``exact="require"``, before anything is written.
+        """
+        if self.content == "full":
+            self._pack(captured, copy=False)
+
+    def resumed_at(
+        self, restored: Restored, *, replayed: int = 0, seconds: float = 0.0, complete: bool = False
+    ) -> ResumeReport:
+        """Note that ``restored`` is back in the framework, and tell the user in one line.
+
+        Args:
+            restored: what `begin` gave.
+            replayed, seconds: batches drawn again to reach its place in the data, and the time that took.
+            complete: training had nothing left to do.
+        """
+        progress = restored.snapshot.progress
+        parts = dict.fromkeys(("weights", "optimizer", "random state", "callbacks", "metrics"), "exact")
+        parts["data"] = f"replayed: {replayed} batches" if replayed else "exact"
+        parts |= {path: f"not captured: {why}" for path, why in self._missing.items()}
+        self.resumed = ResumeReport(
+            *(restored.snapshot, progress.step, progress.epoch, progress.batch),
+            *(replayed, seconds, parts, complete),
+        )
+        say(str(self.resumed))
+        self._store.journal.append(
+            "resumed", id=restored.snapshot.id, replayed=replayed, complete=complete, **progress.as_dict()
+        )
+        return self.resumed
+
+    def boundary(
+        self,
+        progress: Progress,
+        events: Event,
+        metrics: Mapping[str, Any],
+        capture: Callable[[], Captured],
+    ) -> Future[Any] | None:
+        """Decide at a clean boundary, and stage a snapshot if one is due.
+
+        Args:
+            progress: where training stands.
+            events: what happened since the last boundary.
+            metrics: what was measured since the last boundary.
+            capture: gives the state of this very moment; called only if a save is due.
+
+        Returns:
+            A future of the committed `Snapshot`, or None.
+        """
+        note = None
+        if self._manual:
+            events |= Event.MANUAL
+            note = self._manual[0][0]
+        moment = Moment(progress, time.monotonic() - self._began, events, metrics, note)
+        decision = engine.decide(moment, self._past, self.trigger, self.monitors)
+        self._past = decision.past
+        if self._pending:
+            self._raise_failed()
+        return self._stage(moment, decision, capture()) if decision.reasons else None
+
+    def end(self) -> None:
+        """Make everything durable and let go of the run. Safe to call more than once.
+
+        Raises:
+            StoreError: with ``on_error="raise"``, if a snapshot could not be written.
+        """
+        try:
+            self._writer.close()
+            self._raise_failed()
+        finally:
+            for _, future in self._manual:
+                future.set_exception(StoreError("training ended before the next clean boundary; nothing was saved"))
+            self._manual.clear()
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
+
+    # Resume --------------------------------------------------------------------------------------------------------
+
+    def _choose(self, load: str | Path | None) -> Snapshot | None:
+        """Find the snapshot to carry on from, by ``load`` or by the ``resume=`` argument."""
+        if load is not None:
+            return self._fork(load)
+        if self._resume in ("auto", "must"):
+            found = self._newest_good()
+            if found is None and self._resume == "must":
+                raise ResumeError(
+                    f"resume='must', but {self.directory} holds no good full snapshot. "
+                    "Check the directory, or pass resume='auto' to start fresh when there is none."
+                )
+            return found
+        if self._resume == "never":
+            if self._store.manifests():
+                raise ResumeError(
+                    f"resume='never', but {self.directory} already holds a run. "
+                    "Choose another directory, delete this one, or pass resume='auto' to carry on."
+                )
+            return None
+        return self._fork(self._resume)
+
+    def _fork(self, reference: str | Path) -> Snapshot:
+        """Start from exactly the named snapshot; but a run forked from elsewhere that has snapshots of its own by now
+        was killed, and carries on with those."""
+        named = self._named_snapshot(reference)
+        own = self._newest_good() if named.run_path.resolve() != self.directory.resolve() else None
+        return own or named
+
+    def _named_snapshot(self, reference: str | Path) -> Snapshot:
+        """A snapshot that somebody named: it must be there, be good and be full - no falling back."""
+        snapshot = resolve_reference(reference)
+        if snapshot.content != "full":
+            raise ResumeError(
+                f"{snapshot.id} holds weights only, which training can't carry on from. Name a full snapshot, or load "
+                "its weights into a new run with ckpt_callbacks.torch.load_weights / ckpt_callbacks.keras.load_weights."
+            )
+        snapshot.verify().require_ok()
+        return snapshot
+
+    def _newest_good(self) -> Snapshot | None:
+        found, stepped_over = self._store.newest_good("full")
+        for bad, problems in stepped_over:
+            warn(f"stepped over damaged snapshot {bad}: {'; '.join(problems)}")
+            self._store.journal.append("stepped over", id=bad, problems=list(problems))
+        if found is None and self._store.manifests():
+            warn(f"{self.directory} has no good full snapshot to carry on from: starting fresh beside what is there")
+        return self._run.get(found.id) if found else None
+
+    # Save ----------------------------------------------------------------------------------------------------------
+
+    def _stage(self, moment: Moment, decision: Decision, captured: Captured) -> Future[Any]:
+        """Copy the state aside and queue its commit."""
+        draft = self._draft(moment, decision)
+        waiting, self._manual = self._manual, []
+        try:
+            files = self._pack(captured, copy=True)
+        except BaseException as error:
+            for _, future in waiting:
+                future.set_exception(error)
+            raise
+        done = self._writer.submit(lambda: self._commit(draft, files))
+        done.add_done_callback(lambda finished: _settle(finished, [future for _, future in waiting]))
+        self._pending.append(done)
+        return done
+
+    def _draft(self, moment: Moment, decision: Decision) -> Manifest:
+        """The manifest, but for what only the commit knows: id, sequence, parent and files."""
+        return Manifest.draft(
+            progress=moment.progress,
+            elapsed=moment.elapsed,
+            metrics=_numbers(moment.metrics),
+            reasons=decision.reasons,
+            past=decision.past.as_dict(),
+            content=self.content,
+            note=moment.note,
+            finished=bool(moment.events & Event.FIT_END),
+            framework=self.framework,
+            versions=self._versions,
+            monitors=[monitor.as_dict() for monitor in self.monitors],
+            provenance=provenance(),
+        )
+
+    def _pack(self, captured: Captured, *, copy: bool) -> payload.Files:
+        """Turn the state into files; name what can't be stored, or refuse, as ``exact=`` says."""
+        missing = dict(captured.missing)
+
+        def replacement(path: str, value: object) -> object:
+            if path.startswith(captured.optional):
+                return repr(value)
+            missing[path] = f"{type(value).__name__} can't be stored without pickle"
+            return None
+
+        rest = captured.rest if self.content == "full" else None
+        files = payload.pack(captured.weights, rest, copy=copy, on_unstorable=replacement)
+        if rest is not None:
+            self._name_missing(missing)
+        return files
+
+    def _name_missing(self, missing: Mapping[str, str]) -> None:
+        if missing and self.exact == "require":
+            raise UnstorableError(dict(missing))
+        for path in missing.keys() - self._missing.keys():
+            warn(f"not captured, and a resume will lack it: {path} ({missing[path]})")
+        self._missing.update(missing)
+
+    def _commit(self, draft: Manifest, files: payload.Files) -> Snapshot:
+        """Publish, then tidy: runs on the writer's thread."""
+        manifest = self._store.commit(replace(draft, parent=self._parent), files)
+        self._parent = manifest.id
+        self._store.journal.append(
+            "saved", id=manifest.id, reasons=list(manifest.reasons), **manifest.progress.as_dict()
+        )
+        self._retain()
+        return self._run.get(manifest.id)
+
+    def _retain(self) -> Verdict:
+        """Delete what no rule keeps, and point the links at what is best and latest now."""
+        records = self._store.records()
+        verdict = engine.judge(records, self.rules)
+        for dropped, why in verdict.drop.items():
+            self._store.delete(dropped)
+            self._store.journal.append("dropped", id=dropped, why=why)
+        kept = [record for record in records if record.id in verdict.keep]
+        self._store.link("latest", kept[-1].id)
+        best = engine.best_of(kept, self.monitors[0]) if self.monitors else None
+        if best is not None:
+            self._store.link("best", best.id)
+        return verdict
+
+    def _raise_failed(self) -> None:
+        """Let the failure of an earlier save be seen here, once."""
+        finished = [future for future in self._pending if future.done()]
+        self._pending = [future for future in self._pending if not future.done()]
+        for error in (future.exception() for future in finished):
+            if error is None:
+                continue
+            if self.on_error == "raise":
+                raise error
+            warn(f"a save failed, training goes on and the next trigger tries again: {error}")
+
+
+def _read(snapshot: Snapshot) -> Restored:
+    return Restored(snapshot, *payload.read(snapshot.path))
+
+
+def _settle(finished: Future[Any], waiting: list[Future[Snapshot]]) -> None:
+    """Hand the outcome of a commit to everyone who asked for that snapshot."""
+    error = finished.exception()
+    for future in waiting:
+        if error is None:
+            future.set_result(finished.result())
+        else:
+            future.set_exception(error)
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics that are numbers, as floats; what a user logs beside them is not for the manifest."""
+    values = {name: engine.to_float(value, strict=False) for name, value in metrics.items()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> Any:
+    if value not in allowed:
+        expected = " or ".join(repr(one) for one in allowed)
+        raise ConfigurationError(f"{name}={value!r} is not known: expected {expected}.")
+    return value
+
+
+def _local_directory(directory: str | Path) -> Path:
+    text = str(directory)
+    if "://" in text:
+        raise ConfigurationError(
+            f"directory={text!r}: cloud stores are not available yet. Pass a local path (a mounted bucket works)."
+        )
+    return Path(text).expanduser()

@@ -1,0 +1,31 @@
+"""The command line ``ckpt``: look at runs and snapshots without any framework.
+
+Every command takes ``--json``: then standard output holds one JSON document with stable names and nothing else. Errors
+are one line on standard error. Exit codes: 0 all is well, 1 a check found something, 2 the command could not be done.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from ckpt_callbacks.cli.ls import ls
+from ckpt_callbacks.cli.show import show
+from ckpt_callbacks.cli.verify import verify
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="ckpt",
+    help="Look at runs and their snapshots.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for _command in (ls, show, verify):
+    app.command()(_command)
+
+
+def main() -> None:
+    """Run the command line; the entry point of the ``ckpt`` program."""
+    app(prog_name="ckpt")

@@ -1,0 +1,21 @@
+"""The callback for Keras 3 (TensorFlow, PyTorch and JAX backends).
+
+::
+
+    from ckpt_callbacks.keras import Checkpointer
+
+    model.fit(x, y, epochs=20, callbacks=[Checkpointer("runs/digits", monitor="val_loss")])
+
+``hooks``    the callback's hooks -> Moments; nothing is decided here
+``epochs``   the epoch iterator that remembers how its epoch began, and replays it
+``state``    model, optimizer, metrics, callbacks -> state, and back
+``weights``  snapshots -> models, without a fit
+``private``  every private attribute of Keras that is touched, with the reason and the version it was read from
+"""
+
+from __future__ import annotations
+
+from ckpt_callbacks.keras.hooks import Checkpointer
+from ckpt_callbacks.keras.weights import load_weights
+
+__all__ = ["Checkpointer", "load_weights"]

@@ -1,0 +1,115 @@
+"""Every private attribute of Keras that this package touches (read from keras 3.15.1).
+
+One function each: what it is, and what would break without it. A new Keras release is checked against this page.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from ckpt_callbacks.errors import ResumeError
+
+__all__ = [
+    "Fit",
+    "begin_at_epoch",
+    "build",
+    "count_steps",
+    "current_fit",
+    "global_seed",
+    "is_plain_progress_bar",
+    "prepare_monitor",
+    "replace_epochs",
+    "replace_iterators",
+]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The parts of a running `model.fit` that no public name reaches."""
+
+    epoch_iterator: Any
+    callbacks: list[Any]
+
+
+def current_fit() -> Fit:
+    """The local variables ``epoch_iterator`` and ``callbacks`` of the `fit` that is calling its callbacks.
+
+    They are in no attribute. Without the first, the data's position can't be restored; without the second, the state
+    of EarlyStopping and its like can't.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        names = frame.f_locals
+        if "epoch_iterator" in names and hasattr(names.get("callbacks"), "callbacks"):
+            return Fit(names["epoch_iterator"], names["callbacks"].callbacks)
+        frame = frame.f_back  # type: ignore[assignment]
+    raise ResumeError(
+        "this on_train_begin was not called by keras' model.fit: found no epoch_iterator among the callers. "
+        f"Expected a Keras like 3.15 (found {keras.__version__}); custom loops are not supported yet."
+    )
+
+
+def replace_epochs(epoch_iterator: Any, wrap: Callable[[Callable[[], Iterator[Any]]], Iterator[Any]]) -> None:
+    """``EpochIterator._enumerate_iterator``: the generator behind each epoch, of (first step, last step, iterator).
+
+    Without it, batches that were trained on can't be passed over before the first hook of a resumed epoch.
+    """
+    kind = type(epoch_iterator)
+    epoch_iterator._enumerate_iterator = lambda: wrap(lambda: kind._enumerate_iterator(epoch_iterator))
+
+
+def replace_iterators(epoch_iterator: Any, wrap: Callable[[Callable[[], Any]], Any]) -> None:
+    """``EpochIterator._get_iterator``: called, and iterated at once, whenever a new iterator over the data is made.
+
+    It is the instant whose random state fixes the order, and there is no hook at it.
+    """
+    kind = type(epoch_iterator)
+    epoch_iterator._get_iterator = lambda: wrap(lambda: kind._get_iterator(epoch_iterator))
+
+
+def count_steps(epoch_iterator: Any, steps: int) -> None:
+    """``EpochIterator._steps_seen``: how much of its iterator is used up, by which it knows when to make a new one."""
+    epoch_iterator._steps_seen += steps
+
+
+def begin_at_epoch(model: Any, epoch: int | None) -> None:
+    """``model._initial_epoch``: where fit begins to count, read after on_train_begin (BackupAndRestore uses it too)."""
+    model._initial_epoch = epoch
+
+
+def build(model: Any, epoch_iterator: Any) -> None:
+    """``model._symbolic_build``: create the variables of model, metrics and optimizer without drawing a batch.
+
+    TensorFlow creates them in the first training step, which is too late to assign to them. The shapes come from the
+    dataset's ``element_spec`` (``epoch_iterator._distributed_dataset``); the other backends have built by now.
+    """
+    dataset = getattr(epoch_iterator, "_distributed_dataset", None)
+    if dataset is not None:
+        model._symbolic_build(data_batch=dataset.element_spec)
+
+
+def global_seed() -> Any:
+    """The state of the generator behind unseeded `keras.random` calls (``global_state``), or None if never used."""
+    from keras.src.backend.common import global_state
+
+    generator = global_state.get_global_attribute("global_seed_generator")
+    return None if generator is None else generator.state
+
+
+def prepare_monitor(callback: Any) -> None:
+    """``MonitorCallback._set_monitor_op``: EarlyStopping and ReduceLROnPlateau call it at their first epoch's end.
+
+    It flips the sign of ``min_delta``; called after their saved state is put back it would flip it twice.
+    """
+    if hasattr(callback, "_set_monitor_op") and callback.monitor_op is None:
+        callback._set_monitor_op()
+
+
+def is_plain_progress_bar(callback: Any) -> bool:
+    """Whether this callback is Keras' own progress bar, which only draws."""
+    return isinstance(callback, keras.callbacks.ProgbarLogger)

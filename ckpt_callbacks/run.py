@@ -1,0 +1,455 @@
+"""A run and its snapshots, without any framework: `Run`, `Snapshot` and references such as ``runs/digits@best``.
+
+Looking changes nothing and needs no lock, so a run may be read while it trains.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, SupportsIndex
+
+from ckpt_callbacks.engine.moment import Progress
+from ckpt_callbacks.engine.monitor import Monitor
+from ckpt_callbacks.engine.retention import Verdict, best_of, judge
+from ckpt_callbacks.engine.retention import resolve as resolve_rules
+from ckpt_callbacks.errors import CorruptSnapshotError, SnapshotNotFoundError
+from ckpt_callbacks.store import LocalStore, Manifest, owner_of, read_manifest, verify_directory
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from ckpt_callbacks.state.safetensors_file import SafetensorsFile
+
+__all__ = ["Problem", "Run", "Snapshot", "Verification", "human_size", "resolve_reference"]
+
+_WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong with a snapshot: its id, and a sentence that names the file."""
+
+    snapshot: str
+    text: str
+
+    def __str__(self) -> str:
+        """Give both in one line."""
+        return f"{self.snapshot}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What a check of files against their manifests found; true if all is well.
+
+    Attributes:
+        checked: the ids that were looked at, oldest first.
+        problems: what is wrong; empty if nothing is.
+        full: True if every byte was read, False if sizes only were compared.
+    """
+
+    checked: tuple[str, ...]
+    problems: tuple[Problem, ...]
+    full: bool = True
+
+    @property
+    def ok(self) -> bool:
+        """True if nothing is wrong."""
+        return not self.problems
+
+    def require_ok(self) -> None:
+        """Raise CorruptSnapshotError if anything is wrong."""
+        if self.problems:
+            found = "\n".join(f"  {problem}" for problem in self.problems)
+            raise CorruptSnapshotError(
+                f"{len(self.problems)} problem(s) found:\n{found}\n"
+                "Use another snapshot, or put the files back from a copy."
+            )
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def __str__(self) -> str:
+        """Give one line, or one per problem."""
+        count = f"{len(self.checked)} snapshot{'' if len(self.checked) == 1 else 's'}"
+        if self.ok:
+            return f"{count} checked, {'every byte' if self.full else 'sizes only'}: all good"
+        return "\n".join(map(str, self.problems))
+
+
+@dataclass(frozen=True, repr=False)
+class Snapshot:
+    """A committed snapshot.
+
+    Attributes:
+        manifest: all that it says of itself.
+        path: its directory.
+    """
+
+    manifest: Manifest
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """Its name within the run, such as ``"000001200-7f3a1c"``."""
+        return self.manifest.id
+
+    @property
+    def run_path(self) -> Path:
+        """The directory of its run."""
+        return self.path.parent.parent
+
+    @property
+    def progress(self) -> Progress:
+        """Where training stood: step, epoch, batch (in the epoch) and batches (in the run)."""
+        return self.manifest.progress
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps of the run."""
+        return self.manifest.progress.step
+
+    @property
+    def epoch(self) -> int:
+        """Epochs completed."""
+        return self.manifest.progress.epoch
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """What was measured since the snapshot before."""
+        return self.manifest.metrics
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it was saved."""
+        return self.manifest.reasons
+
+    @property
+    def created(self) -> datetime:
+        """When its state was captured, in UTC."""
+        return self.manifest.created
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files, the manifest aside."""
+        return self.manifest.size
+
+    @property
+    def content(self) -> str:
+        """``"full"`` (can be resumed from) or ``"weights"``."""
+        return self.manifest.content
+
+    @property
+    def note(self) -> str | None:
+        """What the user wrote when asking for it."""
+        return self.manifest.note
+
+    @property
+    def pinned(self) -> bool:
+        """True if it is kept whatever the rules say, as of now."""
+        return (self.run_path / "pins" / self.id).exists()
+
+    def weights(self) -> dict[str, npt.NDArray[Any]]:
+        """The model's tensors under the framework's own names, as read-only arrays over the memory-mapped file.
+
+        A name that shares its tensor with another one is there too. bfloat16 and the float8 types need the ml_dtypes
+        package to be more than integers of the same bits.
+
+        Raises:
+            CorruptSnapshotError: the file is missing or can't be parsed; `verify` tells more.
+        """
+        from ckpt_callbacks.state.tensors import as_numpy
+
+        found: dict[str, npt.NDArray[Any]] = {}
+        aliases: dict[str, str] = {}
+        for file in self.weight_files():
+            found.update((name, as_numpy(tensor)) for name, tensor in file.items())
+            aliases.update(_aliases(file))
+        try:
+            return {**found, **{alias: found[stored] for alias, stored in aliases.items()}}
+        except KeyError as error:
+            raise CorruptSnapshotError(f"{self.path} has an alias of {error}, but no tensor of that name.") from None
+
+    def weight_files(self) -> list[SafetensorsFile]:
+        """The files that hold the model's tensors, opened: one, or several shards."""
+        from ckpt_callbacks.state.safetensors_file import open_file
+
+        return [open_file(self.path / name) for name in sorted(self.manifest.files) if _WEIGHTS.fullmatch(name)]
+
+    def verify(self, *, full: bool = True) -> Verification:
+        """Compare its files with its manifest.
+
+        Args:
+            full: read every byte and compare digests; False compares names and sizes only.
+        """
+        if _is_run(self.run_path) and self.path.name == self.id:
+            problems = LocalStore(self.run_path).verify(self.id, full=full)
+        else:  # a directory that somebody copied out of its run
+            problems = verify_directory(self.path, full=full)
+        return Verification((self.id,), tuple(Problem(self.id, text) for text in problems), full)
+
+    def __repr__(self) -> str:
+        metrics = "".join(f", {name}={value:.6g}" for name, value in list(self.metrics.items())[:3])
+        where = f"step {self.step}, epoch {self.epoch}"
+        return f"<Snapshot {self.id}: {where}{metrics}, {self.content}, {human_size(self.size)}>"
+
+
+class Run:
+    """The snapshots of one run, as they are on disk now.
+
+    Args:
+        directory: where a checkpointer wrote.
+
+    Raises:
+        SnapshotNotFoundError: the directory holds no run.
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        path = Path(directory).expanduser()
+        if not _is_run(path):
+            raise SnapshotNotFoundError(_no_run(path))
+        self._shown = path
+        self._store = LocalStore(path)
+        self.path = self._store.root
+
+    @property
+    def id(self) -> str | None:
+        """The id that the run was given when it began; None if ``run.json`` is gone."""
+        return self._store.describe().get("run_id")
+
+    # Looking -------------------------------------------------------------------------------------------------------
+
+    def snapshots(self) -> list[Snapshot]:
+        """The committed snapshots, oldest first."""
+        return [self._snapshot(manifest) for manifest in self._store.manifests()]
+
+    def unreadable(self) -> dict[str, str]:
+        """Snapshots that can't be listed because their manifest can't be read -> why."""
+        return self._store.problems()
+
+    def pins(self) -> dict[str, str | None]:
+        """Pinned ids -> the note given with the pin, or None."""
+        return self._store.pins()
+
+    @property
+    def latest(self) -> Snapshot | None:
+        """The newest snapshot, or None."""
+        return next(iter(self.snapshots()[::-1]), None)
+
+    @property
+    def monitors(self) -> tuple[Monitor, ...]:
+        """What the checkpointer that wrote the newest snapshot was told to monitor."""
+        latest = self.latest
+        return tuple(_monitor(recorded) for recorded in latest.manifest.monitors) if latest else ()
+
+    def best(self, monitor: str | Monitor | None = None) -> Snapshot | None:
+        """The snapshot with the best finite value, the earliest of equals.
+
+        Args:
+            monitor: what is best: a `Monitor`, the name of a metric, or None for the run's own (first) monitor.
+
+        Returns:
+            None if there is no monitor, or no snapshot with a finite value of it.
+
+        Raises:
+            ConfigurationError: a name that doesn't tell whether less or more is better; pass a `Monitor` with a mode.
+        """
+        chosen = self._choose(monitor)
+        record = best_of(self._store.records(), chosen) if chosen else None
+        return self._snapshot(self._store.manifest(record.id)) if record else None
+
+    def get(self, ref: str | SupportsIndex) -> Snapshot:
+        """The snapshot that a reference names.
+
+        Args:
+            ref: ``"best"``, ``"latest"``, a step (the newest snapshot of it), or an id; a leading ``@`` may be there.
+
+        Raises:
+            SnapshotNotFoundError: there is none; the message says what there is.
+            CorruptSnapshotError: its manifest can't be read.
+        """
+        name = ref.removeprefix("@") if isinstance(ref, str) else str(operator.index(ref))
+        if name == "latest":
+            return self._found(self.latest, "latest snapshot")
+        if name == "best":
+            return self._found(self.best(), self._why_no_best())
+        if re.fullmatch(r"[0-9]+", name):
+            of_step = [snapshot for snapshot in self.snapshots() if snapshot.step == int(name)]
+            return self._found(of_step[-1] if of_step else None, f"snapshot of step {int(name)}")
+        try:
+            return self._snapshot(self._store.manifest(name))
+        except SnapshotNotFoundError:
+            return self._found(None, f"snapshot {name!r}")
+
+    def verify(self, full: bool = True) -> Verification:
+        """Compare all snapshots with their manifests.
+
+        Args:
+            full: read every byte and compare digests; False compares names and sizes only.
+        """
+        ids = [*self._store.problems(), *(manifest.id for manifest in self._store.manifests())]
+        problems = []
+        for id in ids:
+            try:
+                problems += [Problem(id, text) for text in self._store.verify(id, full=full)]
+            except SnapshotNotFoundError:
+                continue  # deleted meanwhile by the run that owns it
+        # A live run may be between two steps of a deletion.
+        lost = [] if owner_of(self.path) else self._store.leftovers()
+        problems += [Problem(id, "manifest.json is missing, so this is no snapshot any more.") for id in lost]
+        return Verification((*ids, *lost), tuple(problems), full)
+
+    # Changing ------------------------------------------------------------------------------------------------------
+
+    def prune(self, rules: Any = None, dry_run: bool = True) -> Verdict:
+        """Judge what to keep, and delete the rest.
+
+        Args:
+            rules: retention rules as for a checkpointer's ``keep=``; None for the default ones.
+            dry_run: only say what would be deleted.
+
+        Returns:
+            What is kept and what is dropped, each with its reasons. The newest snapshot, the newest full one and
+            pinned ones are never dropped.
+
+        Raises:
+            RunLockedError: with ``dry_run=False``, while another process trains here.
+        """
+        resolved = resolve_rules(rules, self.monitors)
+        if dry_run:
+            return judge(self._store.records(), resolved)
+        with self._store.lock():
+            verdict = judge(self._store.records(), resolved)
+            for id, why in verdict.drop.items():
+                if self._store.delete(id):
+                    self._store.journal.append("dropped", id=id, why=why)
+        return verdict
+
+    def pin(self, ref: str | SupportsIndex, note: str | None = None) -> Snapshot:
+        """Keep a snapshot whatever the rules say; works while the run trains.
+
+        Args:
+            ref: as for `get`.
+            note: why, for whoever lists the run.
+        """
+        snapshot = self.get(ref)
+        self._store.pin(snapshot.id, note)
+        self._store.journal.append("pinned", id=snapshot.id, note=note)
+        return snapshot
+
+    def unpin(self, ref: str | SupportsIndex) -> Snapshot:
+        """Leave a snapshot to the rules again."""
+        snapshot = self.get(ref)
+        self._store.unpin(snapshot.id)
+        self._store.journal.append("unpinned", id=snapshot.id)
+        return snapshot
+
+    def __repr__(self) -> str:
+        return f"<Run {self._shown}: {self._what_there_is()}>"
+
+    # Inside --------------------------------------------------------------------------------------------------------
+
+    def _snapshot(self, manifest: Manifest) -> Snapshot:
+        return Snapshot(manifest, self._store.path(manifest.id))
+
+    def _choose(self, monitor: str | Monitor | None) -> Monitor | None:
+        if isinstance(monitor, Monitor):
+            return monitor
+        recorded = self.monitors
+        if monitor is None:
+            return recorded[0] if recorded else None
+        return next((one for one in recorded if one.metric == monitor), None) or Monitor(monitor)
+
+    def _found(self, snapshot: Snapshot | None, what: str) -> Snapshot:
+        if snapshot is None:
+            raise SnapshotNotFoundError(f"{self._shown} has no {what}: it has {self._what_there_is()}.")
+        return snapshot
+
+    def _why_no_best(self) -> str:
+        if not self.monitors:
+            return "best snapshot, because no monitor was given (Run(...).best('val_loss') names one)"
+        return f"best snapshot, because none has a finite {self.monitors[0].metric!r}"
+
+    def _what_there_is(self) -> str:
+        steps = [str(snapshot.step) for snapshot in self.snapshots()]
+        count = len(steps)
+        if count > 10:
+            steps = [*steps[:3], "...", *steps[-3:]]
+        readable = {0: "no snapshots", 1: f"1 snapshot: step {''.join(steps)}"}
+        listed = readable.get(count, f"{count} snapshots: steps {', '.join(steps)}")
+        unreadable = self._store.problems()
+        return listed + (f", and {len(unreadable)} with an unreadable manifest" if unreadable else "")
+
+
+def resolve_reference(reference: str | Path) -> Snapshot:
+    """The snapshot that a reference names, wherever it is.
+
+    Args:
+        reference: a run's directory (its latest snapshot), ``directory@best``, ``directory@latest``, ``directory@1200``
+            (a step), ``directory@<id>``; or the path of a snapshot's own directory, or of the links ``best`` and
+            ``latest`` in a run (which need not exist).
+
+    Raises:
+        SnapshotNotFoundError: it names nothing; the message says what there is.
+        CorruptSnapshotError: it names a snapshot whose manifest can't be read.
+    """
+    text = os.fspath(reference)
+    whole = Path(text).expanduser()
+    if _is_run(whole):
+        return Run(whole).get("latest")
+    if whole.name in ("best", "latest") and _is_run(whole.parent):
+        return Run(whole.parent).get(whole.name)
+    if (whole / "manifest.json").is_file():
+        return Snapshot(read_manifest(whole), whole.resolve())
+    directory, at, name = text.rpartition("@")
+    if at and directory and not whole.exists():
+        return Run(directory).get(name)
+    raise SnapshotNotFoundError(_no_run(whole))
+
+
+def human_size(size: int) -> str:
+    """Bytes for people: ``"1.2 MB"`` (powers of 1000)."""
+    value, units = float(size), ["B", "kB", "MB", "GB", "TB", "PB"]
+    while value >= 999.5 and len(units) > 1:
+        value /= 1000
+        units.pop(0)
+    return f"{value:.0f} {units[0]}" if units[0] == "B" or value >= 99.5 else f"{value:.3g} {units[0]}"
+
+
+def _aliases(file: SafetensorsFile) -> dict[str, str]:
+    """Names of tied weights -> the name under which their one copy is stored."""
+    try:
+        aliases = json.loads(file.metadata.get("aliases", "{}"))
+        return {str(alias): str(stored) for alias, stored in aliases.items()}
+    except (ValueError, AttributeError) as error:
+        raise CorruptSnapshotError(f"{file.path}: the header's aliases can't be parsed: {error}.") from error
+
+
+def _monitor(recorded: Mapping[str, Any]) -> Monitor:
+    known = {name: recorded[name] for name in ("metric", "mode", "min_delta", "relative") if name in recorded}
+    return Monitor(**known)
+
+
+def _is_run(path: Path) -> bool:
+    return LocalStore(path).exists()
+
+
+def _no_run(path: Path) -> str:
+    """Why a path is no run, and what is near it."""
+    if path.is_dir():
+        inside = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and _is_run(entry))
+        found = f"it holds the runs {', '.join(inside[:5])}: name one of them" if inside else "it has no snapshots"
+    elif path.exists():
+        found = "it is a file"
+    else:
+        beside = path.parent.is_dir() and sorted(e.name for e in path.parent.iterdir() if e.is_dir() and _is_run(e))
+        found = f"it does not exist; beside it are {', '.join(beside[:5])}" if beside else "it does not exist"
+    return (
+        f"{path} is not a run: {found}. Expected a directory that a Checkpointer wrote (with run.json and snapshots)."
+    )

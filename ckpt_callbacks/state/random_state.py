@@ -1,0 +1,327 @@
+"""Where the random generators stand, and back there: the global ones of libraries in use, and those an object holds.
+
+Only libraries that are imported already take part, and reading a state draws nothing from it. A state is a tree of
+plain values and arrays, for ``encode``.
+
+Not reached: generators inside data loader workers and generators local to a function; TensorFlow's counters of ops that
+have a seed of their own (``tf.random.uniform(..., seed=1)``), and all of TensorFlow's unseeded ops when
+``tf.random.set_seed`` was not called. JAX has no global state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import random
+import sys
+import types
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ckpt_callbacks.errors import CheckpointError, CorruptSnapshotError
+
+__all__ = ["capture", "capture_generators", "generators", "not_captured", "restore", "restore_generators"]
+
+MAX_OBJECTS = 10_000
+"""How many objects ``generators`` looks at."""
+
+MAX_ITEMS = 256
+"""How many items of a container ``generators`` looks at."""
+
+Tree = dict[str, Any]
+
+
+# The global generators -----------------------------------------------------------------------------------------------
+
+
+def capture() -> Tree:
+    """The state of every global generator: ``python``, ``numpy``, and ``torch`` and ``tensorflow`` if in use."""
+    parts = {name: read() for name, (read, _) in _PARTS.items()}
+    return {name: state for name, state in parts.items() if state is not None}
+
+
+def restore(tree: Mapping[str, Any]) -> list[str]:
+    """Put every generator where ``capture`` found it; return the parts that are not in use here, which were left alone.
+
+    CorruptSnapshotError: a generator doesn't accept its state.
+    """
+    left: list[str] = []
+    for name, state in tree.items():
+        if name not in _PARTS:
+            left.append(name)
+            continue
+        try:
+            left += _PARTS[name][1](state)
+        except CheckpointError:
+            raise
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise CorruptSnapshotError(f"the random state of {name} can't be set: {error}") from error
+    return left
+
+
+def not_captured() -> dict[str, str]:
+    """What ``capture`` can't capture although it is in use: library -> why and what to do."""
+    context = _tensorflow_context()
+    if context is None or context._seed is not None:
+        return {}
+    return {"tensorflow": "its ops draw unseeded: call tf.random.set_seed() or keras.utils.set_random_seed() first"}
+
+
+def _read_python() -> Tree:
+    return _mersenne(random.getstate())
+
+
+def _set_python(state: Tree) -> list[str]:
+    random.setstate(_unmersenne(state))
+    return []
+
+
+def _mersenne(state: tuple[Any, ...]) -> Tree:
+    """The state of a ``random.Random`` with its 625 words as one array."""
+    version, words, gauss = state
+    return {"version": version, "words": np.array(words, np.uint32), "gauss": gauss}
+
+
+def _unmersenne(state: Mapping[str, Any]) -> tuple[Any, ...]:
+    return state["version"], tuple(np.asarray(state["words"]).tolist()), state["gauss"]
+
+
+def _read_numpy() -> Tree:
+    state = np.random.get_state(legacy=False)
+    assert isinstance(state, dict), "legacy=False gives a dict"
+    return state
+
+
+def _set_numpy(state: Tree) -> list[str]:
+    kind = state["bit_generator"]
+    if kind != _read_numpy()["bit_generator"]:  # someone called np.random.set_bit_generator
+        if kind not in ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64"):
+            raise ValueError(f"numpy has no bit generator called {kind!r}")
+        np.random.set_bit_generator(getattr(np.random, kind)())  # type: ignore[attr-defined]  # numpy's stubs lack it
+    np.random.set_state(state)
+    return []
+
+
+def _read_torch() -> Tree | None:
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return None
+    state: Tree = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_initialized():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    if torch.backends.mps.is_available():
+        state["mps"] = torch.mps.get_rng_state()
+    return state
+
+
+def _set_torch(state: Tree) -> list[str]:
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return ["torch"]
+    torch.set_rng_state(state["cpu"])
+    left = []
+    for index, device in enumerate(state.get("cuda", [])):
+        if index < torch.cuda.device_count():
+            torch.cuda.set_rng_state(device, index)
+        else:
+            left.append(f"torch.cuda:{index}")
+    if "mps" in state:
+        if torch.backends.mps.is_available():
+            torch.mps.set_rng_state(state["mps"])
+        else:
+            left.append("torch.mps")
+    return left
+
+
+def _tensorflow_context() -> Any | None:
+    """TensorFlow's eager context, if there is one; read from tensorflow 2.21.
+
+    Its ``_seed`` is what ``tf.random.set_seed`` was given, its ``_rng`` what seeds ops without one.
+    """
+    module = sys.modules.get("tensorflow.python.eager.context")
+    return None if module is None else module.context_safe()
+
+
+def _tensorflow_generator() -> Any | None:
+    """TensorFlow's global ``tf.random.Generator``, if there is one: its public getter makes it. From 2.21."""
+    module = sys.modules.get("tensorflow.python.ops.stateful_random_ops")
+    return None if module is None else module.global_generator
+
+
+def _read_tensorflow() -> Tree | None:
+    context, generator = _tensorflow_context(), _tensorflow_generator()
+    state: Tree = {}
+    if context is not None and context._seed is not None:
+        state["seed"] = int(context._seed)
+        state["rng"] = _mersenne(context._rng.getstate())
+    if generator is not None:
+        state["generator"] = {"algorithm": int(generator.algorithm), "state": generator.state.numpy()}
+    return state or None
+
+
+def _set_tensorflow(state: Tree) -> list[str]:
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is None:
+        return ["tensorflow"]
+    if "seed" in state:
+        tensorflow.random.set_seed(state["seed"])  # makes the generator and clears the kernels' counters
+        context = _tensorflow_context()
+        assert context is not None, "set_seed makes the context"
+        context._rng.setstate(_unmersenne(state["rng"]))
+    if "generator" in state:
+        saved, generator = state["generator"], _tensorflow_generator()
+        if generator is not None and int(generator.algorithm) == saved["algorithm"]:
+            generator.state.assign(saved["state"])
+        else:
+            made = tensorflow.random.Generator.from_state(saved["state"], saved["algorithm"])
+            tensorflow.random.set_global_generator(made)
+    return []
+
+
+_PARTS: dict[str, tuple[Callable[[], Tree | None], Callable[[Tree], list[str]]]] = {
+    "python": (_read_python, _set_python),
+    "numpy": (_read_numpy, _set_numpy),
+    "torch": (_read_torch, _set_torch),
+    "tensorflow": (_read_tensorflow, _set_tensorflow),
+}
+
+
+# Generators that an object holds -------------------------------------------------------------------------------------
+
+
+def generators(root: object) -> list[tuple[str, Any]]:
+    """The random generators that can be reached from ``root``, nearest first, each with the path to it.
+
+    Found are ``random.Random``, numpy's ``Generator``, ``RandomState`` and ``BitGenerator``, and ``torch.Generator``.
+    The walk goes through attributes, slots, lists, tuples, deques, dicts, partials and bound methods; not into tensors,
+    arrays, modules, classes, functions or text. It looks at ``MAX_OBJECTS`` objects at most, at the first ``MAX_ITEMS``
+    of each container, and runs no code of theirs. The order follows from that of attributes and items alone.
+    """
+    found: list[tuple[str, Any]] = []
+    queue: deque[tuple[str, Any]] = deque([("", root)])
+    seen = {id(root)}
+    while queue:
+        path, value = queue.popleft()
+        if _kind(value) is not None:
+            found.append((path, value))
+            continue
+        for key, child in _children(value):
+            if len(seen) >= MAX_OBJECTS:
+                break
+            if id(child) not in seen and not _is_opaque(child):
+                seen.add(id(child))
+                queue.append(((path + key).removeprefix("."), child))
+    return found
+
+
+def capture_generators(root: object) -> Tree:
+    """The state of every generator that ``root`` holds, by its path."""
+    kinds = ((path, value, _kind(value)) for path, value in generators(root))
+    return {path: {"kind": kind, "state": _KINDS[kind][0](value)} for path, value, kind in kinds if kind is not None}
+
+
+def restore_generators(root: object, tree: Mapping[str, Any]) -> list[str]:
+    """Put the generators that ``root`` holds where ``capture_generators`` found them.
+
+    Returns the paths for which ``root`` has no generator of that kind (any more); those were left alone.
+
+    CorruptSnapshotError: a generator doesn't accept its state.
+    """
+    live = dict(generators(root))
+    left = []
+    for path, saved in tree.items():
+        value = live.get(path)
+        if value is None or _kind(value) != saved["kind"]:
+            left.append(path)
+            continue
+        try:
+            _KINDS[saved["kind"]][1](value, saved["state"])
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            raise CorruptSnapshotError(f"the random state of {path} can't be set: {error}") from error
+    return left
+
+
+def _children(value: Any) -> Iterator[tuple[str, Any]]:
+    """What ``value`` refers to, each with its step of the path; no code of its class runs."""
+    if isinstance(value, dict):
+        for index, (key, item) in enumerate(itertools.islice(dict.items(value), MAX_ITEMS)):
+            yield f"[{key!r}]" if type(key) in (str, int) else f"[#{index}]", item
+    plain: Any = next((kind for kind in (list, tuple, deque) if isinstance(value, kind)), None)
+    if plain is not None:
+        for index, item in enumerate(itertools.islice(plain.__iter__(value), MAX_ITEMS)):
+            yield f"[{index}]", item
+    if type(value) is functools.partial:
+        yield from ((".func", value.func), (".args", value.args), (".keywords", value.keywords))
+    if type(value) is types.MethodType:
+        yield ".__self__", value.__self__
+        return  # its attributes are those of the function
+    yield from ((f".{name}", item) for name, item in itertools.islice(_attributes(value), MAX_ITEMS))
+
+
+def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
+    """What lies in the slots and the ``__dict__`` of ``value``."""
+    for kind in type(value).__mro__:
+        for name, slot in vars(kind).items() if "__slots__" in vars(kind) else ():
+            if isinstance(slot, types.MemberDescriptorType):
+                with contextlib.suppress(AttributeError):  # a slot that was never set
+                    yield name, slot.__get__(value)
+    try:
+        attributes = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return
+    if type(attributes) is dict:
+        yield from attributes.items()
+
+
+_OPAQUE = (
+    *(str, bytes, bytearray, int, float, complex, type(None), type, np.ndarray, np.generic),
+    *(types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.CodeType),
+)
+
+
+def _is_opaque(value: object) -> bool:
+    """Whether the walk stops at ``value``: nothing in it can hold a generator that belongs to the root."""
+    if isinstance(value, _OPAQUE):
+        return True
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _kind(value: object) -> str | None:
+    """The kind of random generator that ``value`` is, or None."""
+    if isinstance(value, random.Random):
+        return None if isinstance(value, random.SystemRandom) else "random.Random"
+    if isinstance(value, np.random.Generator):
+        return "numpy.Generator"
+    if isinstance(value, np.random.RandomState):
+        return "numpy.RandomState"
+    if isinstance(value, np.random.BitGenerator):
+        return "numpy.BitGenerator"
+    torch = sys.modules.get("torch")
+    return "torch.Generator" if torch is not None and isinstance(value, torch.Generator) else None
+
+
+def _set_bits(generator: Any, state: Any) -> None:
+    generator.state = state  # numpy refuses the state of another kind of bit generator
+
+
+_KINDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], None]]] = {
+    "random.Random": (
+        lambda value: _mersenne(value.getstate()),
+        lambda value, state: value.setstate(_unmersenne(state)),
+    ),
+    "numpy.Generator": (
+        lambda value: value.bit_generator.state,
+        lambda value, state: _set_bits(value.bit_generator, state),
+    ),
+    "numpy.BitGenerator": (lambda value: value.state, _set_bits),
+    "numpy.RandomState": (
+        lambda value: value.get_state(legacy=False),
+        lambda value, state: value.set_state(state),
+    ),
+    "torch.Generator": (lambda value: value.get_state(), lambda value, state: value.set_state(state)),
+}

@@ -1,0 +1,23 @@
+"""Where snapshots live: the manifest, the commit protocol, the run lock, the journal."""
+
+from __future__ import annotations
+
+from ckpt_callbacks.store.journal import Journal
+from ckpt_callbacks.store.local import LocalStore, read_manifest, verify_directory
+from ckpt_callbacks.store.lock import Owner, RunLock, owner_of
+from ckpt_callbacks.store.manifest import FileInfo, Manifest
+from ckpt_callbacks.store.provenance import provenance, without_secrets
+
+__all__ = [
+    "FileInfo",
+    "Journal",
+    "LocalStore",
+    "Manifest",
+    "Owner",
+    "RunLock",
+    "owner_of",
+    "provenance",
+    "read_manifest",
+    "verify_directory",
+    "without_secrets",
+]

@@ -1,0 +1,137 @@
+"""Every system call that the store makes, in one place.
+
+The store calls `disk` and nothing else, so one object can be replaced to count each call, interrupt it, shorten a write
+or pretend that the disk is full (see the crash tests). No method here decides anything.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["Disk", "disk"]
+
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows translates line ends without it
+_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
+_NO_DIRECTORY_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM}
+READ_SIZE = 4 << 20
+
+
+class Disk:
+    """The file system, one small method per call. Paths are strings or `Path`; descriptors are ints."""
+
+    # Changes: the calls that a crash can fall between.
+
+    def mkdir(self, path: str | Path) -> None:
+        """Create one directory; it must not exist."""
+        os.mkdir(path)
+
+    def create(self, path: str | Path) -> int:
+        """Create a file that must not exist, for writing."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CLOEXEC | _BINARY, 0o666)
+
+    def open_append(self, path: str | Path) -> int:
+        """Open a file for reading and appending, creating it if needed."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _CLOEXEC | _BINARY, 0o666)
+
+    def open_update(self, path: str | Path) -> int:
+        """Open a file for reading and writing in place, creating it if needed."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | _CLOEXEC | _BINARY, 0o666)
+
+    def write(self, descriptor: int, data: bytes | bytearray | memoryview) -> int:
+        """Write at most all of ``data``; return how many bytes were taken."""
+        return os.write(descriptor, data)
+
+    def truncate(self, descriptor: int) -> None:
+        """Make an open file empty."""
+        os.ftruncate(descriptor, 0)
+
+    def fsync(self, descriptor: int) -> None:
+        """Return when what was written to an open file would survive a power cut."""
+        os.fsync(descriptor)
+
+    def close(self, descriptor: int) -> None:
+        """Close a descriptor."""
+        os.close(descriptor)
+
+    def rename(self, source: str | Path, target: str | Path) -> None:
+        """Give a file or directory another name at once, replacing a file (or link) of that name."""
+        os.replace(source, target)
+
+    def symlink(self, target: str | Path, link: str | Path) -> None:
+        """Create a symbolic link."""
+        os.symlink(target, link, target_is_directory=True)
+
+    def unlink(self, path: str | Path) -> None:
+        """Remove a file or link."""
+        os.unlink(path)
+
+    def rmdir(self, path: str | Path) -> None:
+        """Remove an empty directory."""
+        os.rmdir(path)
+
+    def fsync_directory(self, path: str | Path) -> None:
+        """Make names inside a directory durable, where the file system has such a call."""
+        if os.name == "nt":
+            return
+        descriptor = os.open(path, os.O_RDONLY | _CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            # Some network file systems have no such call and need none: names are durable when the server answers.
+            if error.errno not in _NO_DIRECTORY_SYNC:
+                raise
+        finally:
+            os.close(descriptor)
+
+    # Questions: nothing changes.
+
+    def read(self, path: str | Path, limit: int = -1) -> bytes:
+        """Give a file's bytes, at most ``limit`` of them."""
+        with open(path, "rb", buffering=0) as file:
+            return (file.read() if limit < 0 else file.read(limit)) or b""
+
+    def read_chunks(self, path: str | Path) -> Iterator[memoryview]:
+        """Give a file's bytes piece by piece; each piece is valid until the next one is asked for."""
+        buffer = bytearray(READ_SIZE)
+        view = memoryview(buffer)
+        with open(path, "rb", buffering=0) as file:
+            while count := file.readinto(buffer):
+                yield view[:count]
+
+    def read_last_byte(self, descriptor: int) -> bytes:
+        """Give the last byte of an open file, or nothing if it is empty."""
+        size = os.fstat(descriptor).st_size
+        if not size:
+            return b""
+        os.lseek(descriptor, size - 1, os.SEEK_SET)
+        return os.read(descriptor, 1)
+
+    def stat(self, path: str | Path) -> os.stat_result:
+        """Size, times and kind of what a path names; links are followed."""
+        return os.stat(path)
+
+    def lexists(self, path: str | Path) -> bool:
+        """Tell whether a name is taken, be it by a dangling link."""
+        return os.path.lexists(path)
+
+    def readlink(self, path: str | Path) -> str | None:
+        """Where a symbolic link points, or None if it isn't one."""
+        try:
+            return os.readlink(path)
+        except OSError:
+            return None
+
+    def list(self, path: str | Path) -> list[os.DirEntry[str]]:
+        """What a directory holds, sorted by name; an absent directory holds nothing."""
+        try:
+            with os.scandir(path) as entries:
+                return sorted(entries, key=lambda entry: entry.name)
+        except FileNotFoundError:
+            return []
+
+
+disk = Disk()
+"""The one that the store uses; a test may replace its methods."""

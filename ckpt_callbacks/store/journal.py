@@ -1,0 +1,68 @@
+"""The journal of a run, `events.jsonl`: what was saved, kept, dropped and resumed, and why.
+
+One JSON object a line, appended with a single write, so two writers never mix their lines. It is for people and plots:
+nothing is decided by it, and losing it loses no snapshot.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ckpt_callbacks.messages import warn
+from ckpt_callbacks.store.files import disk
+from ckpt_callbacks.store.manifest import finite
+
+__all__ = ["Journal"]
+
+
+class Journal:
+    """An append-only file of events.
+
+    Args:
+        path: the file; it is created with the first event.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._warned = False
+
+    def append(self, event: str, **fields: Any) -> None:
+        """Add one event with the present time. Values are JSON-like; numbers that aren't finite become strings.
+
+        A journal that can't be written is worth a warning, once, never a failed save.
+        """
+        entry = {"time": datetime.now(UTC).isoformat(timespec="microseconds"), "event": event, **fields}
+        line = json.dumps(finite(entry), allow_nan=False, default=str).encode() + b"\n"
+        try:
+            self._append(line)
+        except OSError as error:
+            if not self._warned:
+                warn(f"{self.path} can't be written ({error}); snapshots are saved all the same, without a journal")
+            self._warned = True
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Give the events, oldest first; a line that a crash has torn is left out."""
+        try:
+            lines = disk.read(self.path).splitlines()
+        except FileNotFoundError:
+            return
+        for line in lines:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(entry, dict):
+                yield entry
+
+    def _append(self, line: bytes) -> None:
+        descriptor = disk.open_append(self.path)
+        try:
+            if disk.read_last_byte(descriptor) not in (b"", b"\n"):
+                line = b"\n" + line  # a crash tore the last line: don't let it spoil this one
+            disk.write(descriptor, line)
+        finally:
+            disk.close(descriptor)

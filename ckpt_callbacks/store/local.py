@@ -1,0 +1,624 @@
+"""A run on a local (or mounted) file system, and the protocol by which snapshots are committed to it.
+
+Invariants, at every instant and whatever is killed:
+
+1. A snapshot is a directory in ``snapshots/`` that holds a ``manifest.json``. Nothing else is listed, ever.
+2. A manifest appears only after every byte that it promises is durable; it is the last thing to be written.
+3. A manifest is the first thing to disappear when a snapshot is deleted.
+4. What was committed is never written to again.
+
+From these follows the order of every operation here::
+
+    commit  attempt directory -> data files (written, hashed, fsynced) -> manifest under another name, fsynced
+            -> manifest.json by rename -> directory fsynced -> attempt renamed to its final name -> parent fsynced
+    delete  manifest.json renamed away -> directory fsynced -> everything else
+    clean   attempts and deletions that were cut short; only by the holder of the run lock
+
+An attempt has a name that no other attempt has, and a leading dot. ``durability="none"`` leaves the fsyncs out and
+changes nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import stat
+import sys
+import threading
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import xxhash
+
+from ckpt_callbacks.engine.snapshot import Record
+from ckpt_callbacks.errors import ConfigurationError, CorruptSnapshotError, SnapshotNotFoundError, StoreError
+from ckpt_callbacks.store import manifest as manifests
+from ckpt_callbacks.store.files import disk
+from ckpt_callbacks.store.journal import Journal
+from ckpt_callbacks.store.lock import RunLock, held_here
+from ckpt_callbacks.store.manifest import FileInfo, Manifest
+
+__all__ = ["LocalStore", "read_manifest", "verify_directory"]
+
+Durability = Literal["full", "none"]
+Chunks = Iterable[bytes | bytearray | memoryview]
+
+RUN_FORMAT = 1
+WRITE_SIZE = 8 << 20
+SMALL = 1 << 20
+_TEMPORARY = ".partial"
+_DROPPED = ".manifest.dropped"
+_LINKS = ("best", "latest")
+_DIGITS = 9
+
+# Several stores in one process may share a run (two callbacks in one trainer): what changes it goes one at a time.
+_turns: dict[str, threading.RLock] = {}
+
+
+class LocalStore:
+    """The snapshots of one run.
+
+    Args:
+        root: the run's directory; it is created by `open`, `lock` or the first `commit`.
+        durability: ``"full"`` survives a power cut, ``"none"`` (no fsync) survives a killed process.
+    """
+
+    def __init__(self, root: str | Path, durability: Durability = "full") -> None:
+        if durability not in ("full", "none"):
+            raise ConfigurationError(f"durability={durability!r} is not known: expected 'full' or 'none'.")
+        self.root = Path(os.path.abspath(root))  # a program may change its directory while it trains
+        self.durability = durability
+        self.journal = Journal(self.root / "events.jsonl")
+        self._snapshots = self.root / "snapshots"
+        self._pins = self.root / "pins"
+        self._known: dict[str, tuple[tuple[int, int, int], Manifest | str]] = {}
+        self._turn = _turns.setdefault(os.path.realpath(self.root), threading.RLock())
+        self._parent: str | None = None  # what this object committed last
+        self._sequence = 0
+
+    # The run -------------------------------------------------------------------------------------------------------
+
+    def exists(self) -> bool:
+        """True if the directory holds a run, be it an empty one."""
+        return (self.root / "run.json").is_file() or self._snapshots.is_dir()
+
+    def open(self) -> dict[str, Any]:
+        """Make ready for writing: create what is missing, and clean up if this process holds the run lock.
+
+        Returns:
+            What ``run.json`` says: format, run_id and created.
+
+        Raises:
+            StoreError: the run is of a newer format, or the directory can't be written.
+        """
+        self._parent = None
+        with self._turn:
+            try:
+                self._make(self._snapshots)
+                if not disk.lexists(self.root / "run.json"):
+                    created = datetime.now(UTC).isoformat(timespec="microseconds")
+                    facts = {"format": RUN_FORMAT, "run_id": uuid.uuid4().hex, "created": created}
+                    self._write_small(self.root / "run.json", json.dumps(facts, indent=2).encode() + b"\n")
+            except OSError as error:
+                raise StoreError(
+                    f"{self.root} can't be made ready for snapshots: {error}. "
+                    "Choose a directory that can be written to."
+                ) from error
+            facts = self.describe()
+            if held_here(self.root):
+                self.clean()
+            return facts
+
+    def describe(self) -> dict[str, Any]:
+        """What ``run.json`` says; empty if it is absent.
+
+        Raises:
+            StoreError: it can't be read, or is of a newer format.
+        """
+        path = self.root / "run.json"
+        try:
+            facts = json.loads(disk.read(path, 1 << 20))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path} can't be read: {error}. It may be deleted; a new one will be written.") from error
+        found = facts.get("format") if isinstance(facts, dict) else None
+        if not isinstance(found, int) or found > RUN_FORMAT:
+            raise StoreError(
+                f"{path}: this version of ckpt_callbacks reads runs of format {RUN_FORMAT}, found {found!r}. "
+                "Install a newer ckpt_callbacks."
+            )
+        return dict(facts)
+
+    def lock(self) -> RunLock:
+        """Take the right to write to this run, creating its directory if needed.
+
+        Raises:
+            RunLockedError: another live process has it.
+        """
+        try:
+            self._make(self.root)
+        except OSError as error:
+            raise StoreError(f"{self.root} can't be created: {error}. Choose another directory.") from error
+        return RunLock(self.root).acquire()
+
+    # Snapshots -----------------------------------------------------------------------------------------------------
+
+    def manifests(self) -> list[Manifest]:
+        """The committed snapshots, oldest first. One whose manifest can't be read is left out; see `problems`."""
+        found = [known for known in self._read_all().values() if isinstance(known, Manifest)]
+        return sorted(found, key=lambda manifest: (manifest.sequence, manifest.id))
+
+    def problems(self) -> dict[str, str]:
+        """Snapshots whose manifest is there but can't be read -> why."""
+        return {id: known for id, known in self._read_all().items() if isinstance(known, str)}
+
+    def records(self) -> list[Record]:
+        """The committed snapshots as the engine's rules see them, oldest first."""
+        pinned = self.pins()
+        return [manifest.record(pinned=manifest.id in pinned) for manifest in self.manifests()]
+
+    def manifest(self, id: str) -> Manifest:
+        """The manifest of one snapshot, read anew.
+
+        Raises:
+            SnapshotNotFoundError: there is no such snapshot.
+            CorruptSnapshotError: its manifest can't be read.
+        """
+        path = self.path(id)
+        try:
+            return self._checked(read_manifest(path), id)
+        except FileNotFoundError:
+            raise SnapshotNotFoundError(f"{self.root} has no snapshot {id!r}.") from None
+
+    def path(self, id: str) -> Path:
+        """The directory of a snapshot, whether or not it exists."""
+        if not manifests.plain_name(id):
+            raise SnapshotNotFoundError(f"{id!r} is not the id of a snapshot: expected such as '000001200-7f3a1c'.")
+        return self._snapshots / id
+
+    def read_json(self, id: str, name: str) -> Any:
+        """What a JSON file of a snapshot holds.
+
+        Raises:
+            CorruptSnapshotError: it is missing or can't be parsed.
+        """
+        try:
+            return json.loads(disk.read(self.path(id) / name))
+        except (OSError, ValueError, RecursionError) as error:
+            raise CorruptSnapshotError(f"{name} of snapshot {id} can't be read: {error}.") from error
+
+    def commit(self, draft: Manifest, files: Mapping[str, Chunks]) -> Manifest:
+        """Write a snapshot and publish it.
+
+        Args:
+            draft: what the manifest says, but for id, sequence and files. Without a parent of its own it continues
+                from the snapshot that this store committed before.
+            files: name -> the file's bytes, in pieces; each is taken once, in order, while the file is written.
+
+        Returns:
+            The manifest as it was published.
+
+        Raises:
+            StoreError: it could not be written; earlier snapshots are as they were, and nothing is listed - unless
+                only the very last fsync failed: then the snapshot is complete and stays.
+        """
+        for name in files:
+            if not manifests.plain_name(name):
+                raise StoreError(f"{name!r} can't be a file of a snapshot: expected a plain name without separators.")
+        with self._turn:
+            return self._commit(draft, files)
+
+    def _commit(self, draft: Manifest, files: Mapping[str, Chunks]) -> Manifest:
+        if not self._snapshots.is_dir():
+            self.open()
+        id, attempt = self._begin(draft.progress.step)
+        sequence = 1 + max([self._sequence, *(manifest.sequence for manifest in self.manifests())])
+        try:
+            infos = {name: self._write(attempt / name, chunks) for name, chunks in files.items()}
+            manifest = draft.committed(id, sequence, draft.parent or self._parent, infos)
+            self._write_small(attempt / manifests.NAME, manifest.to_bytes())
+            disk.rename(attempt, self._snapshots / id)
+        except BaseException as error:
+            self._abandon(attempt)
+            if isinstance(error, OSError):
+                raise self._not_written(error, draft) from error
+            raise
+        self._parent, self._sequence = id, sequence
+        try:
+            self._sync_directory(self._snapshots)
+        except OSError as error:
+            raise self._not_written(error, draft) from error
+        return manifest
+
+    def delete(self, id: str) -> bool:
+        """Remove a snapshot; False if it is pinned or was not there.
+
+        Raises:
+            StoreError: it could not be removed; `clean` will finish what was begun.
+        """
+        path = self.path(id)
+        with self._turn:
+            if disk.lexists(self._pins / id):
+                return False
+            try:
+                disk.rename(path / manifests.NAME, path / _DROPPED)
+                self._sync_directory(path)
+                self._unlink_links(id)
+                self._remove(path)
+            except FileNotFoundError:
+                return False
+            except OSError as error:
+                raise StoreError(f"snapshot {id} could not be removed from {self.root}: {error}.") from error
+            finally:
+                self._known.pop(id, None)
+        return True
+
+    def clean(self) -> list[str]:
+        """Remove what crashes left behind: attempts, and directories without a manifest. Only for the lock's holder.
+
+        Returns:
+            The names that were removed.
+        """
+        with self._turn:
+            leftovers = [
+                entry.name
+                for entry in disk.list(self._snapshots)
+                if entry.is_dir(follow_symlinks=False)
+                and (_is_attempt(entry.name) or not disk.lexists(os.path.join(entry.path, manifests.NAME)))
+            ]
+            try:
+                for name in leftovers:
+                    self._remove(self._snapshots / name)
+                for entry in disk.list(self.root):
+                    if _is_attempt(entry.name):
+                        disk.unlink(entry.path)
+            except OSError as error:
+                raise StoreError(f"{self.root} can't be cleaned of interrupted attempts: {error}.") from error
+        return leftovers
+
+    # Integrity -----------------------------------------------------------------------------------------------------
+
+    def verify(self, id: str, *, full: bool = True) -> list[str]:
+        """Compare a snapshot with its manifest.
+
+        Args:
+            id: which one.
+            full: read every byte and compare digests; False compares names and sizes only.
+
+        Returns:
+            What is wrong, as sentences that name the file; empty if nothing is.
+
+        Raises:
+            SnapshotNotFoundError: there is no such directory.
+        """
+        path = self.path(id)
+        if not path.is_dir():
+            raise SnapshotNotFoundError(f"{self.root} has no snapshot {id!r}.")
+        problems = verify_directory(path, full=full)
+        with contextlib.suppress(StoreError, OSError):
+            if (found := read_manifest(path).id) != id:
+                problems.append(f"{manifests.NAME} is that of another snapshot: expected {id}, found {found}.")
+        return problems
+
+    def newest_good(self, content: Literal["full", "weights"] = "full") -> tuple[Manifest | None, list[Bad]]:
+        """The newest snapshot of that content whose every byte is as its manifest promises.
+
+        Returns:
+            Its manifest, or None if there is none; and the damaged ones that were stepped over on the way, newest
+            first, each as its id and what is wrong with it.
+        """
+        stepped_over: list[Bad] = []
+        found = None
+        for manifest in reversed(self.manifests()):
+            if manifest.content != content:
+                continue
+            problems = self.verify(manifest.id)
+            if not problems:
+                found = manifest
+                break
+            stepped_over.append((manifest.id, problems))
+        # Where an unreadable manifest stands in the sequence can't be known; its name tells its step.
+        step = found.progress.step if found else 0
+        unreadable = [(id, [why]) for id, why in self.problems().items() if _step_of(id) >= step]
+        return found, unreadable[::-1] + stepped_over
+
+    def leftovers(self) -> list[str]:
+        """Directories that hold files but neither a manifest nor the mark of a deletion: their manifest was lost."""
+        return [
+            entry.name
+            for entry in disk.list(self._snapshots)
+            if entry.is_dir(follow_symlinks=False)
+            and not entry.name.startswith(".")
+            and (names := {inner.name for inner in disk.list(entry.path)})
+            and not names & {manifests.NAME, _DROPPED}
+        ]
+
+    # Pins and links ------------------------------------------------------------------------------------------------
+
+    def pins(self) -> dict[str, str | None]:
+        """Pinned ids -> the note given with the pin, or None."""
+        found: dict[str, str | None] = {}
+        for entry in disk.list(self._pins):
+            if manifests.plain_name(entry.name):
+                with contextlib.suppress(OSError):  # unpinned this very moment
+                    found[entry.name] = disk.read(entry.path, 64 << 10).decode(errors="replace").strip() or None
+        return found
+
+    def pin(self, id: str, note: str | None = None) -> None:
+        """Keep a snapshot whatever the rules say. Needs no lock.
+
+        Raises:
+            SnapshotNotFoundError: there is no such snapshot.
+        """
+        path = self.path(id)
+        try:
+            self._make(self._pins)
+            self._write_pin(self._pins / id, note or "")
+        except OSError as error:
+            raise StoreError(f"{self._pins / id} can't be written: {error}, so {id} is not pinned.") from error
+        # Looked at after the pin is there, so that no deletion can fall between.
+        if not disk.lexists(path / manifests.NAME):
+            self.unpin(id)
+            raise SnapshotNotFoundError(f"{self.root} has no snapshot {id!r} to pin.")
+
+    def unpin(self, id: str) -> None:
+        """Leave a snapshot to the rules again; one that isn't pinned stays as it is."""
+        try:
+            disk.unlink(self._pins / self.path(id).name)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StoreError(f"{self._pins / id} can't be removed: {error}, so {id} stays pinned.") from error
+
+    def link(self, name: Literal["best", "latest"], id: str) -> None:
+        """Point the link ``name`` at a snapshot. A cache: where links can't be made, nothing happens."""
+        link, temporary = self.root / name, self.root / f".{name}{_TEMPORARY}"
+        if disk.readlink(link) == _link_target(id):
+            return
+        try:
+            if disk.lexists(temporary):
+                disk.unlink(temporary)
+            disk.symlink(_link_target(id), temporary)
+            disk.rename(temporary, link)
+        except OSError:
+            with contextlib.suppress(OSError):
+                disk.unlink(temporary)
+
+    # Inside --------------------------------------------------------------------------------------------------------
+
+    def _read_all(self) -> dict[str, Manifest | str]:
+        """Every visible manifest, parsed or why not; a manifest that did not change is not read again."""
+        found: dict[str, Manifest | str] = {}
+        for entry in disk.list(self._snapshots):
+            if entry.name.startswith("."):
+                continue
+            try:
+                status = disk.stat(os.path.join(entry.path, manifests.NAME))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                found[entry.name] = f"{manifests.NAME} can't be read: {error.strerror}."
+                continue
+            stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
+            known = self._known.get(entry.name)
+            if known is None or known[0] != stamp:
+                known = self._known[entry.name] = (stamp, self._read(entry.name))
+            found[entry.name] = known[1]
+        return found
+
+    def _read(self, id: str) -> Manifest | str:
+        try:
+            return self._checked(read_manifest(self._snapshots / id), id)
+        except (StoreError, OSError) as error:
+            return str(error)
+
+    def _checked(self, manifest: Manifest, id: str) -> Manifest:
+        if manifest.id != id:
+            raise CorruptSnapshotError(
+                f"{manifests.NAME} is that of another snapshot: expected {id}, found {manifest.id}. "
+                "Give the directory the name that its manifest says."
+            )
+        return manifest
+
+    def _begin(self, step: int) -> tuple[str, Path]:
+        """A fresh attempt: the snapshot's id, and the directory it is written in."""
+        while True:
+            id = f"{step:0{_DIGITS}}-{secrets.token_hex(3)}"
+            attempt = self._snapshots / f".{id}{_TEMPORARY}"
+            if disk.lexists(self._snapshots / id):
+                continue
+            try:
+                disk.mkdir(attempt)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise StoreError(f"{attempt} can't be created: {error}. Earlier snapshots are intact.") from error
+            return id, attempt
+
+    def _write(self, path: Path, chunks: Chunks) -> FileInfo:
+        """Write and hash one file in a single pass over its bytes."""
+        hashed, size = xxhash.xxh3_128(), 0
+        descriptor = disk.create(path)
+        try:
+            for block in _blocks(chunks):
+                hashed.update(block)
+                size += len(block)
+                while block:
+                    block = block[disk.write(descriptor, block) :]
+            if self.durability == "full":
+                disk.fsync(descriptor)
+        finally:
+            disk.close(descriptor)
+        return FileInfo(size, f"xxh3-128:{hashed.hexdigest()}")
+
+    def _write_small(self, path: Path, data: bytes) -> None:
+        """Write a file so that it is there as a whole or not at all, replacing an older one."""
+        temporary = path.with_name(f".{path.name}{_TEMPORARY}")
+        try:
+            self._write(temporary, [data])
+        except FileExistsError:  # a crash left it
+            disk.unlink(temporary)
+            self._write(temporary, [data])
+        disk.rename(temporary, path)
+        self._sync_directory(path.parent)
+
+    def _write_pin(self, path: Path, note: str) -> None:
+        """Write a pin in place: that it exists is what counts, its note may be torn."""
+        descriptor = disk.open_update(path)
+        try:
+            disk.truncate(descriptor)
+            disk.write(descriptor, note.encode(errors="replace"))
+            if self.durability == "full":
+                disk.fsync(descriptor)
+        finally:
+            disk.close(descriptor)
+        self._sync_directory(path.parent)
+
+    def _unlink_links(self, id: str) -> None:
+        """Remove the links that point at a snapshot which is going away."""
+        for name in _LINKS:
+            if disk.readlink(self.root / name) == _link_target(id):
+                disk.unlink(self.root / name)
+
+    def _sync_directory(self, path: Path) -> None:
+        if self.durability == "full":
+            disk.fsync_directory(path)
+
+    def _make(self, path: Path) -> None:
+        """Create a directory and what is missing above it."""
+        if path.is_dir():
+            return
+        self._make(path.parent)
+        with contextlib.suppress(FileExistsError):
+            disk.mkdir(path)
+        self._sync_directory(path.parent)
+
+    def _remove(self, path: Path) -> None:
+        """Remove a directory that is not, or no longer, a snapshot; the mark of a deletion goes last."""
+        for entry in sorted(disk.list(path), key=lambda entry: entry.name == _DROPPED):
+            if entry.is_dir(follow_symlinks=False):
+                self._remove(Path(entry.path))
+            else:
+                disk.unlink(entry.path)
+        disk.rmdir(path)
+
+    def _abandon(self, attempt: Path) -> None:
+        """Remove an attempt that failed, if that is possible now; else `clean` will."""
+        with contextlib.suppress(OSError):
+            self._remove(attempt)
+
+    def _not_written(self, error: OSError, draft: Manifest) -> StoreError:
+        return StoreError(
+            f"the snapshot of step {draft.progress.step} could not be written to {self.root}: "
+            f"{error.strerror or error}. Earlier snapshots are intact. "
+            "Check free space (df) and permissions, or keep fewer snapshots."
+        )
+
+
+Bad = tuple[str, list[str]]
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Read the manifest of a snapshot's directory.
+
+    Raises:
+        FileNotFoundError: there is none, so this is not a snapshot.
+        CorruptSnapshotError: it can't be read.
+        StoreError: it is of a newer format.
+    """
+    path = directory / manifests.NAME
+    try:
+        raw = disk.read(path, manifests.MAX_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(str(path)) from None
+    except OSError as error:
+        raise CorruptSnapshotError(f"{manifests.NAME} can't be read: {error.strerror}.") from error
+    return Manifest.from_bytes(raw)
+
+
+def verify_directory(directory: Path, *, full: bool = True) -> list[str]:
+    """Compare a snapshot's directory with its manifest; see `LocalStore.verify`."""
+    try:
+        manifest = read_manifest(directory)
+    except FileNotFoundError:
+        return [f"{manifests.NAME} is missing: without it nothing says what the other files must be."]
+    except StoreError as error:
+        return [str(error)]
+    return [problem for name, info in manifest.files.items() if (problem := _verify_file(directory / name, info, full))]
+
+
+def _verify_file(path: Path, info: FileInfo, full: bool) -> str | None:
+    try:
+        status = disk.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            return f"{path.name} is not a file."
+        if status.st_size != info.size:
+            return f"{path.name} has another size: expected {info.size} bytes, found {status.st_size}."
+        if not full:
+            return None
+        found = _digest_of_file(path)
+    except FileNotFoundError:
+        return f"{path.name} is missing."
+    except OSError as error:
+        return f"{path.name} can't be read: {error.strerror}."
+    if found != info.digest:
+        return f"{path.name} has other bytes than were written: expected {info.digest}, found {found}."
+    return _unreadable_tensors(path) if path.suffix == ".safetensors" else None
+
+
+def _digest_of_file(path: Path) -> str:
+    hashed = xxhash.xxh3_128()
+    for chunk in disk.read_chunks(path):
+        hashed.update(chunk)
+    return f"xxh3-128:{hashed.hexdigest()}"
+
+
+def _unreadable_tensors(path: Path) -> str | None:
+    """Ask the official reader whether it understands the file's header."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np"):
+            return None
+    except (SafetensorError, OSError) as error:
+        return f"{path.name} can't be opened as safetensors: {error}."
+
+
+def _blocks(chunks: Chunks) -> Iterator[memoryview]:
+    """The same bytes in pieces that are worth a system call: small chunks are gathered, large ones cut."""
+    gathered = bytearray()
+    for chunk in chunks:
+        if not (view := memoryview(chunk)).nbytes:
+            continue  # an array without elements can't be cast
+        view = view.cast("B")
+        if len(view) < SMALL:
+            gathered += view
+        if gathered and (len(view) >= SMALL or len(gathered) >= WRITE_SIZE):
+            yield memoryview(gathered)
+            gathered = bytearray()
+        if len(view) >= SMALL:
+            yield from (view[start : start + WRITE_SIZE] for start in range(0, len(view), WRITE_SIZE))
+    if gathered:
+        yield memoryview(gathered)
+
+
+def _is_attempt(name: str) -> bool:
+    """Tell whether a name is one of ours for something that isn't finished."""
+    return bool(re.fullmatch(r"\..+\.partial", name))
+
+
+def _step_of(id: str) -> int:
+    """The step that an id begins with; names that aren't ours count as the newest, so that they are looked at."""
+    digits = id.partition("-")[0]
+    return int(digits) if digits.isdecimal() else sys.maxsize
+
+
+def _link_target(id: str) -> str:
+    return f"snapshots/{id}"

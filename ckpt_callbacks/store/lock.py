@@ -1,0 +1,224 @@
+"""The run lock: one process writes to a run at a time.
+
+It is an `flock` on ``.lock`` in the run's directory, so it ends with the process, however that ends; the file's text
+(pid, host, since when, command) is only for the message. Within one process the lock is counted, so a second
+callback on the same run in the same program is welcome. A forked child does not inherit it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ckpt_callbacks.errors import RunLockedError, StoreError
+from ckpt_callbacks.messages import warn
+from ckpt_callbacks.store.files import disk
+from ckpt_callbacks.store.provenance import without_secrets
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["NAME", "Owner", "RunLock", "held_here", "owner_of"]
+
+NAME = ".lock"
+PATIENCE = 1.0
+"""Seconds to wait for a lock: a process that was killed may take a moment to let go of its memory and its files."""
+
+_UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who holds a run: the process, its machine, since when (ISO 8601, UTC) and its command line, where known."""
+
+    pid: int | None = None
+    host: str | None = None
+    started: str | None = None
+    command: str | None = None
+
+    def __str__(self) -> str:
+        """Give the words for an error message."""
+        if self.pid is None:
+            return "another process (it has not said which)"
+        return f"process {self.pid} on {self.host or 'an unknown host'} since {self.started or 'an unknown time'}"
+
+
+@dataclass
+class _Held:
+    descriptor: int
+    count: int
+
+
+_held: dict[str, _Held] = {}  # by the real path of the lock file
+_guard = threading.RLock()
+_warned: set[str] = set()
+
+
+class RunLock:
+    """The right to write to a run; also a context manager.
+
+    Args:
+        directory: the run's directory, which must exist.
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        self.path = Path(directory) / NAME
+        self._key: str | None = None
+
+    @property
+    def held(self) -> bool:
+        """True while this object holds the lock."""
+        return self._key is not None and self._key in _held
+
+    def acquire(self, patience: float = PATIENCE) -> RunLock:
+        """Take the lock; a lock that this object or this process holds already is counted.
+
+        Args:
+            patience: seconds to wait for another process to let go.
+
+        Raises:
+            RunLockedError: another live process holds it; the message names it.
+            StoreError: the lock file can't be written.
+        """
+        key = os.path.realpath(self.path)
+        if self.held:
+            return self
+        with _guard:
+            if key in _held:
+                _held[key].count += 1
+            else:
+                _held[key] = _Held(self._take(patience), 1)
+            self._key = key
+        return self
+
+    def release(self) -> None:
+        """Let go; when the last holder in this process does, other processes may take the run. Safe to repeat."""
+        with _guard:
+            held = _held.get(self._key) if self._key else None
+            if held is not None and self._key is not None:
+                held.count -= 1
+                if held.count == 0:
+                    del _held[self._key]
+                    _unlock(held.descriptor)
+            self._key = None
+
+    def __enter__(self) -> RunLock:
+        return self.acquire()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.release()
+
+    def _take(self, patience: float) -> int:
+        try:
+            descriptor = disk.open_update(self.path)
+        except OSError as error:
+            raise StoreError(
+                f"{self.path} can't be opened for writing ({error.strerror}), so this run can't be locked. "
+                "Check that the directory exists and may be written to."
+            ) from error
+        try:
+            deadline = time.monotonic() + patience
+            while not _try_lock(descriptor, self.path):
+                if time.monotonic() >= deadline:
+                    raise RunLockedError(
+                        f"{self.path.parent} is in use by {_read_owner(self.path)}. "
+                        "Wait until it ends, stop it, or train in another directory."
+                    )
+                time.sleep(0.05)
+            disk.truncate(descriptor)
+            disk.write(descriptor, json.dumps(_myself()).encode())
+        except BaseException:
+            disk.close(descriptor)
+            raise
+        return descriptor
+
+
+def held_here(directory: str | Path) -> bool:
+    """Tell whether this process holds a run."""
+    return os.path.realpath(Path(directory) / NAME) in _held
+
+
+def owner_of(directory: str | Path) -> Owner | None:
+    """The live process that holds a run, or None. Changes nothing."""
+    path = Path(directory) / NAME
+    with _guard:
+        if held_here(directory):
+            return Owner(**_myself())
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except OSError:
+            return None
+        try:
+            free = fcntl is None or _try_lock(descriptor, path, shared=True)
+        finally:
+            os.close(descriptor)
+    return None if free else _read_owner(path)
+
+
+def _try_lock(descriptor: int, path: Path, *, shared: bool = False) -> bool:
+    """Lock an open file without waiting; False if somebody else has it. Where locks don't exist, say so and go on."""
+    try:
+        if fcntl is None:
+            raise OSError(errno.ENOSYS, "this system has no flock")
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        if not shared and str(path) not in _warned:
+            _warned.add(str(path))
+            warn(f"{path.parent} can't be locked here ({error.strerror}): take care that one process writes to it")
+    return True
+
+
+def _unlock(descriptor: int) -> None:
+    """Let go at once, even if a child that was forked just now still has a copy of the descriptor."""
+    with contextlib.suppress(OSError):
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    disk.close(descriptor)
+
+
+def _myself() -> dict[str, Any]:
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "started": _STARTED,
+        "command": " ".join(without_secrets(sys.orig_argv))[:1000],
+    }
+
+
+def _read_owner(path: Path) -> Owner:
+    try:
+        found = json.loads(disk.read(path, 64 << 10))
+        return Owner(int(found["pid"]), str(found["host"]), str(found["started"]), str(found["command"]))
+    except (OSError, ValueError, TypeError, KeyError):
+        return Owner()  # it may be writing its name at this moment
+
+
+def _let_go_in_child() -> None:
+    """Close the child's copies after a fork: a data loader's worker must not hold the run when its parent is killed."""
+    global _guard
+    _guard = threading.RLock()  # the parent's may have been held by a thread that isn't here
+    for held in _held.values():
+        os.close(held.descriptor)
+    _held.clear()
+
+
+_STARTED = datetime.now(UTC).isoformat(timespec="seconds")
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go_in_child)

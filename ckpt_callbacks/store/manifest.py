@@ -1,0 +1,416 @@
+"""The manifest, format 1: what a snapshot says of itself, and the record that it was committed.
+
+`manifest.json` is ASCII JSON. Its last member is ``digest``, over every byte of the file before the line on which it
+stands, so that a change to the manifest itself is seen; each data file is there with its size and digest. Numbers
+that JSON doesn't know are the strings ``"nan"``, ``"inf"`` and ``"-inf"``. Fields that this version doesn't know are
+kept as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, Literal, NoReturn
+
+import xxhash
+
+from ckpt_callbacks.engine.moment import Progress
+from ckpt_callbacks.engine.snapshot import Record
+from ckpt_callbacks.errors import CorruptSnapshotError, StoreError
+
+__all__ = ["FORMAT", "NAME", "FileInfo", "Manifest", "digest_of", "finite", "plain_name"]
+
+FORMAT = 1
+NAME = "manifest.json"
+MAX_BYTES = 16 << 20
+MAX_DEPTH = 64
+
+_DIGEST = "xxh3-128:"
+_DIGEST_LINE = b'\n  "digest": "'
+_NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+_REQUIRED = ("id", "sequence", "progress", "metrics", "reasons", "past", "content", "created", "files", "digest")
+_COUNTERS = ("step", "epoch", "batch", "batches")
+
+Content = Literal["full", "weights"]
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """What the manifest promises of one file: ``size`` in bytes, and ``digest`` as ``"xxh3-128:<hex>"``."""
+
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A committed snapshot's description (or a draft of it, before the store fills in id, sequence and files).
+
+    Attributes:
+        id: the snapshot's name: its step, zero-padded, and an attempt id.
+        sequence: number of the commit within the run, increasing by one; the order of snapshots.
+        parent: id of the snapshot that this one continues from, or None.
+        progress: where training stood.
+        elapsed: training seconds of the run up to here, over all resumes.
+        metrics: what was measured; may hold NaN and infinities.
+        reasons: why it was saved.
+        past: what the engine remembers, as JSON; opaque here.
+        content: ``"full"`` can be resumed from, ``"weights"`` holds the model only.
+        note: what the user wrote beside it, or None.
+        finished: True if training had nothing left to do here.
+        created: when its state was captured, in UTC.
+        framework: which adapter wrote it, such as ``"pytorch_lightning"``.
+        versions: package -> version; ``python`` and ``ckpt_callbacks`` among them.
+        monitors: what "best" meant to the checkpointer: dicts of metric, mode and min_delta, the first one leading.
+        provenance: the git commit and the command line, where known, without secrets.
+        files: name -> size and digest of every other file of the snapshot.
+        extra: members that this version doesn't know, as they were read.
+    """
+
+    id: str
+    sequence: int
+    progress: Progress
+    content: Content
+    created: datetime
+    files: Mapping[str, FileInfo]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
+    past: Mapping[str, Any] = field(default_factory=dict)
+    parent: str | None = None
+    elapsed: float = 0.0
+    note: str | None = None
+    finished: bool = False
+    framework: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    monitors: tuple[Mapping[str, Any], ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def draft(
+        cls,
+        *,
+        progress: Progress,
+        content: Content = "full",
+        metrics: Mapping[str, float] | None = None,
+        reasons: Iterable[str] = (),
+        past: Mapping[str, Any] | None = None,
+        parent: str | None = None,
+        elapsed: float = 0.0,
+        note: str | None = None,
+        finished: bool = False,
+        framework: str | None = None,
+        versions: Mapping[str, str] | None = None,
+        monitors: Iterable[Mapping[str, Any]] = (),
+        provenance: Mapping[str, Any] | None = None,
+    ) -> Manifest:
+        """A manifest without id, sequence and files, which only the commit knows. The state is captured *now*."""
+        return cls(
+            id="",
+            sequence=0,
+            progress=progress,
+            content=content,
+            created=datetime.now(UTC),
+            files={},
+            metrics={name: float(value) for name, value in (metrics or {}).items()},
+            reasons=tuple(reasons),
+            past=dict(past or {}),
+            parent=parent,
+            elapsed=float(elapsed),
+            note=note,
+            finished=finished,
+            framework=framework,
+            versions={**_own_versions(), **(versions or {})},
+            monitors=tuple(dict(monitor) for monitor in monitors),
+            provenance=dict(provenance or {}),
+        )
+
+    def committed(self, id: str, sequence: int, parent: str | None, files: Mapping[str, FileInfo]) -> Manifest:
+        """This draft with what the commit found out."""
+        return replace(self, id=id, sequence=sequence, parent=parent, files=dict(files))
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files of the snapshot, the manifest aside."""
+        return sum(info.size for info in self.files.values())
+
+    def record(self, *, pinned: bool = False) -> Record:
+        """What the engine's rules see of this snapshot."""
+        return Record(
+            id=self.id,
+            sequence=self.sequence,
+            progress=self.progress,
+            metrics=self.metrics,
+            reasons=self.reasons,
+            created=self.created.timestamp(),
+            elapsed=self.elapsed,
+            content=self.content,
+            size=self.size,
+            parent=self.parent,
+            note=self.note,
+            pinned=pinned,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The document as the file has it, in its order, but for its own digest; numbers are not yet strings."""
+        return {
+            "format": FORMAT,
+            "id": self.id,
+            "sequence": self.sequence,
+            "parent": self.parent,
+            "progress": {name: getattr(self.progress, name) for name in _COUNTERS},
+            "elapsed": self.elapsed,
+            "metrics": dict(self.metrics),
+            "reasons": list(self.reasons),
+            "content": self.content,
+            "note": self.note,
+            "finished": self.finished,
+            "created": self.created.astimezone(UTC).isoformat(timespec="microseconds"),
+            "framework": self.framework,
+            "versions": dict(self.versions),
+            "monitors": [dict(monitor) for monitor in self.monitors],
+            "provenance": dict(self.provenance),
+            "past": dict(self.past),
+            "files": {name: {"size": info.size, "digest": info.digest} for name, info in self.files.items()},
+            **self.extra,
+        }
+
+    def to_bytes(self) -> bytes:
+        """The file, ready to be written."""
+        # ASCII, so that a name with an undecodable byte (a lone surrogate in Python) survives.
+        body = json.dumps(finite(self.as_dict()), indent=2, allow_nan=False).encode("ascii")
+        head = body.removesuffix(b"\n}") + b","
+        return head + _DIGEST_LINE + digest_of(head + b"\n").encode() + b'"\n}\n'
+
+    @classmethod
+    def from_bytes(cls, raw: bytes, where: str = NAME) -> Manifest:
+        """Read the file.
+
+        Args:
+            raw: its bytes.
+            where: what to call it in errors.
+
+        Raises:
+            CorruptSnapshotError: it can't be parsed, lacks a required member, or was changed after it was written.
+            StoreError: it is of a newer format than this version reads.
+        """
+        document = _parse(raw, where)
+        read = _Reader(document, where)
+        _check_format(read, document, where)
+        for name in _REQUIRED:
+            read.require(name)
+        end = raw.rfind(_DIGEST_LINE)
+        if end < 0 or digest_of(raw[: end + 1]) != document["digest"]:
+            raise CorruptSnapshotError(
+                f"{where} was changed after it was written: expected digest {document['digest']!r}, "
+                f"found {digest_of(raw[: end + 1])!r}. Use another snapshot, or put the file back from a copy."
+            )
+        return cls(
+            id=read.text("id"),
+            sequence=read.count("sequence", document["sequence"]),
+            parent=read.optional_text("parent"),
+            progress=read.progress(),
+            elapsed=read.number("elapsed", document.get("elapsed", 0.0)),
+            metrics={name: read.number(f"metrics.{name}", value) for name, value in read.mapping("metrics").items()},
+            reasons=read.texts("reasons"),
+            content=read.content(),
+            note=read.optional_text("note"),
+            finished=document.get("finished") is True,
+            created=read.time("created"),
+            framework=read.optional_text("framework"),
+            versions={name: str(value) for name, value in read.mapping("versions").items()},
+            monitors=tuple(one for one in read.sequence("monitors") if isinstance(one, dict)),
+            provenance=read.mapping("provenance"),
+            past=read.mapping("past"),
+            files=read.files(),
+            extra={name: value for name, value in document.items() if name not in _KNOWN},
+        )
+
+
+_KNOWN = frozenset({*Manifest.__dataclass_fields__, "format", "digest"} - {"extra"})
+
+
+def plain_name(name: str) -> bool:
+    """Tell whether ``name`` can stand for a file of a snapshot: one part, visible, the same on every file system."""
+    return (
+        0 < len(name.encode(errors="surrogateescape")) <= 200
+        and name.isprintable()
+        and not name.startswith(".")
+        and name != NAME
+        and not set(name) & set('/\\:*?"<>|')
+    )
+
+
+def digest_of(data: bytes) -> str:
+    """The digest of ``data`` as manifests write it."""
+    return _DIGEST + xxhash.xxh3_128_hexdigest(data)
+
+
+def finite(value: Any) -> Any:
+    """``value`` with each number that JSON doesn't know as a string, at any depth."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return value
+
+
+@cache
+def _own_versions() -> dict[str, str]:
+    """The versions that are known without any framework."""
+    return {"python": platform.python_version(), "ckpt_callbacks": package_version()}
+
+
+def package_version() -> str:
+    """This package's version."""
+    from ckpt_callbacks import __version__  # late: the package's own module is complete only after this one
+
+    return __version__
+
+
+def _parse(raw: bytes, where: str) -> dict[str, Any]:
+    """JSON -> a dict, within bounds and without two members of one name."""
+    if len(raw) > MAX_BYTES:
+        raise CorruptSnapshotError(f"{where} is larger than {MAX_BYTES} bytes, which no manifest is.")
+    try:
+        document = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise CorruptSnapshotError(
+            f"{where} is not readable JSON ({error}). Use another snapshot, or put the file back from a copy."
+        ) from None
+    if not isinstance(document, dict):
+        raise CorruptSnapshotError(f"{where} must hold a JSON object, found {type(document).__name__}.")
+    # Each level of nesting costs one opening bracket: most files need no walk.
+    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _depth(document) > MAX_DEPTH:
+        raise CorruptSnapshotError(f"{where} is nested more than {MAX_DEPTH} levels deep, which no manifest is.")
+    return document
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"two members are called {twice!r}")
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON; numbers that aren't finite are written as strings")
+
+
+def _depth(value: Any) -> int:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, list):
+        return 0
+    return 1 + max(map(_depth, value), default=0)
+
+
+def _check_format(read: _Reader, document: dict[str, Any], where: str) -> None:
+    """Refuse what a later version has written before anything else is looked at."""
+    read.require("format")
+    found = read.count("format", document["format"])
+    if found > FORMAT:
+        versions = document.get("versions")
+        writer = versions.get("ckpt_callbacks") if isinstance(versions, dict) else None
+        remedy = f"ckpt_callbacks {writer} wrote it: install that or a newer one" if writer else "install a newer one"
+        raise StoreError(
+            f"{where} is of format {found}; ckpt_callbacks {package_version()} reads up to format {FORMAT}. "
+            f"To use it, {remedy}."
+        )
+    if found < 1:
+        raise CorruptSnapshotError(f"{where}: expected format 1, found {found}.")
+
+
+class _Reader:
+    """Takes typed values out of the document, and names what isn't as it must be."""
+
+    def __init__(self, document: dict[str, Any], where: str) -> None:
+        self.document = document
+        self.where = where
+
+    def require(self, name: str) -> None:
+        if name not in self.document:
+            self.refuse(name, "the member", "nothing")
+
+    def refuse(self, name: str, expected: str, found: object) -> NoReturn:
+        shown = found if found == "nothing" else repr(found)[:80]
+        raise CorruptSnapshotError(f"{self.where}: {name!r}: expected {expected}, found {shown}.")
+
+    def text(self, name: str) -> str:
+        value = self.document.get(name)
+        return value if isinstance(value, str) else self.refuse(name, "a string", value)
+
+    def optional_text(self, name: str) -> str | None:
+        return None if self.document.get(name) is None else self.text(name)
+
+    def sequence(self, name: str) -> list[Any]:
+        value = self.document.get(name, [])
+        return value if isinstance(value, list) else self.refuse(name, "a list", value)
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        values = self.sequence(name)
+        return tuple(one if isinstance(one, str) else self.refuse(name, "a list of strings", one) for one in values)
+
+    def mapping(self, name: str) -> dict[str, Any]:
+        value = self.document.get(name, {})
+        return value if isinstance(value, dict) else self.refuse(name, "an object", value)
+
+    def count(self, name: str, value: Any) -> int:
+        if type(value) is int and 0 <= value < 1 << 63:
+            return value
+        return self.refuse(name, "a whole number that is not negative", value)
+
+    def number(self, name: str, value: Any) -> float:
+        if type(value) in (int, float):
+            try:
+                return float(value)
+            except OverflowError:
+                return self.refuse(name, "a number of double precision", value)
+        if isinstance(value, str) and value in _NON_FINITE:
+            return _NON_FINITE[value]
+        return self.refuse(name, 'a number, "nan", "inf" or "-inf"', value)
+
+    def content(self) -> Content:
+        contents: tuple[Content, ...] = ("full", "weights")
+        for one in contents:
+            if self.document["content"] == one:
+                return one
+        return self.refuse("content", '"full" or "weights"', self.document["content"])
+
+    def time(self, name: str) -> datetime:
+        text = self.text(name)
+        try:
+            value = datetime.fromisoformat(text)
+        except ValueError:
+            self.refuse(name, "an ISO 8601 time", text)
+        return value.astimezone(UTC) if value.tzinfo else self.refuse(name, "a time with its offset from UTC", text)
+
+    def progress(self) -> Progress:
+        value = self.mapping("progress")
+        for name in _COUNTERS:
+            if name not in value:
+                self.refuse(f"progress.{name}", "the member", "nothing")
+        return Progress(**{name: self.count(f"progress.{name}", value[name]) for name in _COUNTERS})
+
+    def files(self) -> dict[str, FileInfo]:
+        return {name: self._file(name, value) for name, value in self.mapping("files").items()}
+
+    def _file(self, name: str, value: Any) -> FileInfo:
+        if not plain_name(name):
+            self.refuse("files", "plain file names (no separators, no leading dot)", name)
+        if not isinstance(value, dict):
+            self.refuse(f"files.{name}", "an object", value)
+        digest = value.get("digest")
+        if not isinstance(digest, str) or not re.fullmatch(_DIGEST + "[0-9a-f]{32}", digest):
+            self.refuse(f"files.{name}.digest", f'"{_DIGEST}" and 32 hex digits', digest)
+        return FileInfo(self.count(f"files.{name}.size", value.get("size")), digest)

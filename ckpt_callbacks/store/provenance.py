@@ -1,0 +1,111 @@
+"""Where a snapshot comes from: the command line and the git commit, without secrets.
+
+Only files are read, no program is started. A value is left out, shown as ``***``, when the name before it looks like
+a secret's, when it is the user part of a URL, or when it begins as well-known tokens do. It is rather left out once
+too often.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+__all__ = ["provenance", "without_secrets"]
+
+_HIDDEN = "***"
+_MAX_ARGUMENTS, _MAX_LENGTH = 256, 500
+_SECRET_NAME = re.compile(
+    r"token(?!i[sz])|secret|passw|passphrase|pwd|credential|auth(?!or(?!i[sz]))|bearer|signature|cookie|(pass|key|keys|sig|dsn)$",
+    re.IGNORECASE,
+)
+_NAMED_VALUE = re.compile(r"""(?P<name>[A-Za-z_][\w.-]*)["']?\s*[=:]\s*["']?(?=[^\s/])""")
+_URL_USER = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+_KNOWN_TOKEN = re.compile(
+    r"\b(?:hf_|gh[opsru]_|github_pat_|glpat-|sk-|xox[abprs]-|AKIA|ASIA|eyJ)[\w.-]{8,}",
+)
+
+
+def provenance() -> dict[str, Any]:
+    """What is known of this process: ``command`` (a list of arguments) and ``git`` (``commit`` and ``branch``)."""
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    facts: dict[str, Any] = {"command": list(_command(tuple(sys.orig_argv)))}
+    git = _git(Path(script).resolve().parent if script else Path.cwd())
+    return {**facts, "git": git} if git else facts
+
+
+def without_secrets(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a command line with every value that looks like a secret replaced by ``***``."""
+    return list(_redacted(arguments))
+
+
+@cache
+def _command(arguments: tuple[str, ...]) -> tuple[str, ...]:
+    shown = [one if len(one) <= _MAX_LENGTH else one[:_MAX_LENGTH] + "…" for one in without_secrets(arguments)]
+    return tuple(shown[:_MAX_ARGUMENTS])
+
+
+def _redacted(arguments: Sequence[str]) -> Iterator[str]:
+    secret_follows = False
+    for argument in arguments:
+        if secret_follows and not argument.startswith("-"):
+            secret_follows = False
+            yield _HIDDEN
+            continue
+        secret_follows = (
+            argument.startswith("-") and not re.search(r"[=:\s]", argument) and bool(_SECRET_NAME.search(argument))
+        )
+        yield _redact(argument)
+
+
+def _redact(argument: str) -> str:
+    """One argument without the secrets inside it; all that follows a secret's name goes with it."""
+    argument = _URL_USER.sub(_HIDDEN, argument)
+    for match in _NAMED_VALUE.finditer(argument):
+        if _SECRET_NAME.search(match["name"]):
+            argument = argument[: match.end()] + _HIDDEN
+            break
+    return _KNOWN_TOKEN.sub(_HIDDEN, argument)
+
+
+@cache
+def _git(directory: Path) -> dict[str, str]:
+    """The commit that the repository around ``directory`` stands at; empty if there is none or it can't be read."""
+    for folder in (directory, *directory.parents):
+        try:
+            if (folder / ".git").exists():
+                return _head(folder / ".git")
+        except OSError:
+            return {}
+    return {}
+
+
+def _head(git: Path) -> dict[str, str]:
+    if git.is_file():  # a worktree or a submodule: the file says where the real directory is
+        git = git.parent / git.read_text().removeprefix("gitdir:").strip()
+    head = (git / "HEAD").read_text().strip()
+    if not head.startswith("ref:"):
+        return _commit(head)
+    ref = head.removeprefix("ref:").strip()
+    common = git / "commondir"
+    shared = git / common.read_text().strip() if common.is_file() else git
+    commit = _loose(git, ref) or _loose(shared, ref) or _packed(shared, ref)
+    return {**_commit(commit), "branch": ref.removeprefix("refs/heads/")} if commit else {}
+
+
+def _loose(git: Path, ref: str) -> str:
+    path = git / ref
+    return path.read_text().strip() if path.is_file() else ""
+
+
+def _packed(git: Path, ref: str) -> str:
+    path = git / "packed-refs"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return next((line.split()[0] for line in lines if line.endswith(f" {ref}")), "")
+
+
+def _commit(text: str) -> dict[str, str]:
+    return {"commit": text} if re.fullmatch(r"[0-9a-f]{40,64}", text) else {}

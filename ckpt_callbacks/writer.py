@@ -1,0 +1,76 @@
+"""The writer: one background thread that makes staged snapshots durable, in order."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+__all__ = ["Writer"]
+
+_Job = tuple[Callable[[], Any], "Future[Any]"]
+
+
+class Writer:
+    """Runs jobs one after the other, in the background or at once.
+
+    At most one job is being run and one waits; `submit` blocks while both places are taken, so memory holds two
+    staged snapshots at worst and a slow disk lengthens the interval between saves instead of a queue.
+
+    Args:
+        background: ``False`` runs every job inside `submit`.
+    """
+
+    def __init__(self, background: bool = True) -> None:
+        self._background = background
+        self._jobs: queue.Queue[_Job | None] = queue.Queue(maxsize=1)
+        self._thread: threading.Thread | None = None
+        self._last: Future[Any] | None = None
+
+    def submit(self, work: Callable[[], Any]) -> Future[Any]:
+        """Queue ``work``; its result or exception arrives in the future that is returned."""
+        future: Future[Any] = Future()
+        self._last = future
+        if not self._background:
+            _run(work, future)
+            return future
+        if self._thread is None:
+            # A daemon: an interpreter that dies of an exception must not hang on a slow disk. What was not
+            # committed by then is an attempt that the next run cleans up.
+            self._thread = threading.Thread(target=self._loop, name="ckpt-writer", daemon=True)
+            self._thread.start()
+        self._jobs.put((work, future))
+        return future
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Return when all that was submitted has ended, well or badly (jobs run in order: the last one tells).
+
+        Raises:
+            TimeoutError: after ``timeout`` seconds.
+        """
+        if self._last is not None:
+            self._last.exception(timeout)
+
+    def close(self) -> None:
+        """Wait for everything and end the thread. A closed writer may be used again."""
+        self.wait()
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _loop(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            _run(*job)
+
+
+def _run(work: Callable[[], Any], future: Future[Any]) -> None:
+    """Move the outcome of ``work`` into ``future``, whatever it is: the thread must survive a full disk."""
+    try:
+        result = work()
+    except BaseException as error:  # noqa: BLE001 - handed to whoever asks the future
+        future.set_exception(error)
+    else:
+        future.set_result(result)

@@ -1,0 +1,53 @@
+"""Real processes for tests: started quickly, killed by SIGKILL at a place the test chooses."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+__all__ = ["KILLED", "die", "run"]
+
+KILLED = -signal.SIGKILL
+
+
+def die() -> None:
+    """End this very process as a power cut would: no handler, no finally, no flush."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run(target: Callable[..., None], *args: Any, log: Path, preload: tuple[str, ...] = (), timeout: float = 120) -> int:
+    """Run ``target(*args)`` in a process of its own and give its exit code; `KILLED` if SIGKILL ended it.
+
+    The process is forked from a server that has only imported ``preload``: nothing of the test's own state is in it.
+    Any other failure is raised here, with what the process printed.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*preload, target.__module__])
+    process = context.Process(target=_main, args=(target, args, str(log)))
+    process.start()
+    process.join(timeout)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+        raise AssertionError(f"{target.__name__} did not end within {timeout} s:\n{log.read_text()[-4000:]}")
+    if process.exitcode not in (0, KILLED):
+        raise AssertionError(f"{target.__name__} ended with {process.exitcode}:\n{log.read_text()[-6000:]}")
+    return process.exitcode
+
+
+def _main(target: Callable[..., None], args: tuple[Any, ...], log: str) -> None:
+    with open(log, "a", buffering=1) as out:
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
+        try:
+            target(*args)
+        except BaseException:
+            traceback.print_exc(file=sys.stderr)
+            sys.stderr.flush()
+            raise

@@ -1,0 +1,90 @@
+"""Killed anywhere by SIGKILL and started again, a Lightning run ends with the bytes of the run that never was.
+
+Everything is compared: weights, optimizers, schedulers, counters, random generators, and what the last epoch logged.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.jobs import lightning_jobs
+from tests.jobs.lightning_jobs import JOBS
+from tests.processes import KILLED, run
+
+PLAIN = "shuffle, dropout, schedule per step"
+
+# Hook and which call of it dies. An epoch has 7 batches, a validation 3.
+PLACES = {
+    "mid-epoch": ("on_train_batch_end", 11),
+    "first batch of an epoch": ("on_train_batch_end", 8),
+    "before the first batch of an epoch": ("on_train_epoch_start", 2),
+    "last batch of an epoch": ("on_train_batch_end", 14),
+    "inside validation": ("on_validation_batch_start", 6),
+    "end of an epoch": ("on_train_epoch_end", 2),
+    "end of fit": ("on_train_end", 1),
+}
+
+
+def train(tmp_path: Path, name: str, result: str, kill=None, **options) -> int:
+    """Run a job in a process of its own."""
+    args = (name, str(tmp_path / "run"), str(tmp_path / result), kill, *options.values())
+    return run(lightning_jobs.train, *args, log=tmp_path / "log.txt", preload=("pytorch_lightning",))
+
+
+def result(tmp_path: Path, name: str) -> dict[str, bytes]:
+    """Everything a finished job left, as bytes."""
+    with np.load(tmp_path / f"{name}.npz") as arrays:
+        found = {key: arrays[key].tobytes() for key in arrays.files}
+    found["last epoch's log"] = json.loads((tmp_path / f"{name}.json").read_text())[-1].encode()
+    return found
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The reference of each job: trained once, to its end, without our callback."""
+    cache: dict[str, dict[str, bytes]] = {}
+
+    def reference(name: str) -> dict[str, bytes]:
+        if name not in cache:
+            path = tmp_path_factory.mktemp("reference")
+            train(path, name, "reference", checkpoint=False)
+            cache[name] = result(path, "reference")
+        return cache[name]
+
+    return reference
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_killed_at_any_place(tmp_path, uninterrupted, place):
+    """Wherever the first process died, the second ends with the reference's bytes - also if seeded otherwise."""
+    assert train(tmp_path, PLAIN, "killed", PLACES[place]) == KILLED
+    assert train(tmp_path, PLAIN, "resumed", None, checkpoint=True, seed=99) == 0
+    assert result(tmp_path, "resumed") == uninterrupted(PLAIN)
+
+
+@pytest.mark.parametrize("name", [name for name in JOBS if name != PLAIN])
+def test_every_way_to_train(tmp_path, uninterrupted, name):
+    """Each kind of job, killed in its second epoch, ends with the reference's bytes."""
+    assert train(tmp_path, name, "killed", ("on_train_batch_end", 13)) == KILLED
+    assert train(tmp_path, name, "resumed", None, checkpoint=True, seed=99) == 0
+    assert result(tmp_path, "resumed") == uninterrupted(name)
+
+
+def test_the_callback_changes_nothing(tmp_path, uninterrupted):
+    """A run with the callback that is never killed has the bytes of the run without it."""
+    assert train(tmp_path, PLAIN, "watched") == 0
+    assert result(tmp_path, "watched") == uninterrupted(PLAIN)
+
+
+def test_killed_again_and_again(tmp_path, uninterrupted):
+    """A run that is preempted after every fifth batch still arrives, and where it should."""
+    deaths = 0
+    while train(tmp_path, PLAIN, "resumed", ("on_train_batch_end", 5)) == KILLED:
+        deaths += 1
+        assert deaths < 20, "the run makes no progress"
+    assert deaths >= 4
+    assert result(tmp_path, "resumed") == uninterrupted(PLAIN)

@@ -1,0 +1,127 @@
+"""Damage is found and named: each kind, in each file of a snapshot."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ckpt_callbacks.errors import SnapshotNotFoundError
+from ckpt_callbacks.store import LocalStore, Manifest
+
+FILES = ["model.safetensors", "state.safetensors", "state.json", "manifest.json"]
+
+
+def flip_first(path: Path) -> None:
+    """Change the first byte."""
+    content = path.read_bytes()
+    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+
+
+def flip_middle(path: Path) -> None:
+    """Change one bit in the middle."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(content)
+
+
+def truncate(path: Path) -> None:
+    """Cut the end off."""
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def empty(path: Path) -> None:
+    """Keep the name only."""
+    os.truncate(path, 0)
+
+
+def grow(path: Path) -> None:
+    """Add a byte."""
+    path.write_bytes(path.read_bytes() + b"{")
+
+
+def remove(path: Path) -> None:
+    """Take the file away."""
+    path.unlink()
+
+
+def replace_by_directory(path: Path) -> None:
+    """Put a directory in its place."""
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    "damage", [flip_first, flip_middle, truncate, empty, grow, remove, replace_by_directory], ids=lambda f: f.__name__
+)
+def test_damage_is_named_and_stepped_over(
+    store: LocalStore,
+    draft: Callable[..., Manifest],
+    files: Callable[..., dict[str, list[bytes]]],
+    damage: Callable[[Path], None],
+    name: str,
+) -> None:
+    """The sentence names the file; resume finds the older snapshot, whatever happened to the newer one."""
+    good, bad = (store.commit(draft(step), files(step)) for step in (10, 20))
+    damage(store.path(bad.id) / name)
+    problems = store.verify(bad.id)
+    assert len(problems) == 1
+    assert name in problems[0]
+    assert store.verify(good.id) == []
+    fresh = LocalStore(store.root)
+    found, stepped_over = fresh.newest_good()
+    assert found == good
+    without_manifest = name == "manifest.json" and damage is remove
+    assert [id for id, _ in stepped_over] == ([] if without_manifest else [bad.id])
+    assert fresh.leftovers() == ([bad.id] if without_manifest else [])
+
+
+def test_swapped_files_are_both_named(
+    store: LocalStore, draft: Callable[..., Manifest], files: Callable[..., dict[str, list[bytes]]]
+) -> None:
+    """Two files of the same size under each other's name: only digests tell."""
+    manifest = store.commit(draft(), {"a.bin": [b"first"], "b.bin": [b"other"]})
+    path = store.path(manifest.id)
+    (path / "a.bin").rename(path / "c.bin")
+    (path / "b.bin").rename(path / "a.bin")
+    (path / "c.bin").rename(path / "b.bin")
+    assert [problem.partition(" ")[0] for problem in store.verify(manifest.id)] == ["a.bin", "b.bin"]
+    assert store.verify(manifest.id, full=False) == []
+
+
+def test_swapped_directories_are_named(
+    store: LocalStore, draft: Callable[..., Manifest], files: Callable[..., dict[str, list[bytes]]]
+) -> None:
+    """A manifest knows its own name."""
+    first, second = (store.path(store.commit(draft(step), files(step)).id) for step in (10, 20))
+    first.rename(first.with_name("x"))
+    second.rename(first)
+    first.with_name("x").rename(second)
+    for path in (first, second):
+        assert "manifest.json is that of another snapshot" in store.verify(path.name)[0]
+
+
+def test_bytes_that_are_no_safetensors_are_named(store: LocalStore, draft: Callable[..., Manifest]) -> None:
+    """The digest may match and the official reader still refuse the file."""
+    manifest = store.commit(draft(), {"model.safetensors": [b"\x08" + b"\0" * 20]})
+    assert "model.safetensors can't be opened as safetensors" in store.verify(manifest.id)[0]
+
+
+def test_a_quick_look_compares_sizes(
+    store: LocalStore, draft: Callable[..., Manifest], files: Callable[..., dict[str, list[bytes]]]
+) -> None:
+    """It finds what is missing or cut short, and reads no data."""
+    manifest = store.commit(draft(), files())
+    flip_middle(store.path(manifest.id) / "model.safetensors")
+    assert store.verify(manifest.id, full=False) == []
+    truncate(store.path(manifest.id) / "model.safetensors")
+    assert "model.safetensors has another size" in store.verify(manifest.id, full=False)[0]
+
+
+def test_there_must_be_something_to_verify(store: LocalStore) -> None:
+    """A name that nothing has is an error, not a clean bill."""
+    with pytest.raises(SnapshotNotFoundError, match="no snapshot '000000001-abcdef'"):
+        store.verify("000000001-abcdef")

@@ -1,0 +1,60 @@
+"""The journal: one line an event, and no harm when a line is torn or the disk is full."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from ckpt_callbacks.store import Journal
+from ckpt_callbacks.store.files import disk
+
+
+def test_events_come_back_in_order_with_their_time(tmp_path: Path) -> None:
+    """Each has a UTC time, its name and its fields."""
+    journal = Journal(tmp_path / "events.jsonl")
+    journal.append("saved", id="a", reasons=["every_epochs(1)"])
+    journal.append("dropped", id="b", loss=math.nan)
+    saved, dropped = journal
+    assert saved["event"] == "saved"
+    assert saved["reasons"] == ["every_epochs(1)"]
+    assert dropped["loss"] == "nan"
+    assert datetime.fromisoformat(saved["time"]).utcoffset() == datetime.now(UTC).utcoffset()
+
+
+def test_no_journal_is_an_empty_one(tmp_path: Path) -> None:
+    """A run that has no file yet has no events."""
+    assert list(Journal(tmp_path / "events.jsonl")) == []
+
+
+@pytest.mark.parametrize("torn", range(2, 60, 7))
+def test_a_torn_line_costs_only_itself(tmp_path: Path, torn: int) -> None:
+    """A crash in the middle of a line neither hides older events nor spoils the next one."""
+    journal = Journal(tmp_path / "events.jsonl")
+    journal.append("saved", id="a")
+    journal.append("saved", id="b")
+    os.truncate(journal.path, journal.path.stat().st_size - torn)
+    assert [event["id"] for event in journal] == ["a"]
+    journal.append("saved", id="c")
+    assert [event["id"] for event in journal] == ["a", "c"]
+
+
+def test_a_full_disk_is_a_warning_not_a_failed_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The journal is for people; it is said once that it can't be written."""
+
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    journal = Journal(tmp_path / "events.jsonl")
+    monkeypatch.setattr(disk, "write", full)
+    journal.append("saved", id="a")
+    journal.append("saved", id="b")
+    assert [record.message for record in caplog.records if "No space left" in record.message] == [
+        caplog.records[0].message
+    ]

@@ -1,0 +1,396 @@
+"""The store on a file system: what is committed is there, whole, in order, until it is deleted."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import xxhash
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from ckpt_callbacks.engine.moment import Progress
+from ckpt_callbacks.errors import (
+    ConfigurationError,
+    CorruptSnapshotError,
+    SnapshotNotFoundError,
+    StoreError,
+)
+from ckpt_callbacks.store import LocalStore, Manifest
+from ckpt_callbacks.store import local as local_module
+
+Draft = Callable[..., Manifest]
+Files = Callable[..., dict[str, list[bytes]]]
+
+
+def test_a_snapshot_is_a_directory_that_anyone_can_read(store: LocalStore, draft: Draft, files: Files) -> None:
+    """The layout of the contract: the step in the name, the files as given, a manifest with sizes and digests."""
+    manifest = store.commit(draft(1200), files(7))
+    path = store.root / "snapshots" / manifest.id
+    assert manifest.id.startswith("000001200-")
+    assert len(manifest.id) == 9 + 1 + 6
+    assert {entry.name for entry in path.iterdir()} == {"manifest.json", *files()}
+    for name, chunks in files(7).items():
+        content = (path / name).read_bytes()
+        assert content == b"".join(chunks)
+        assert manifest.files[name].size == len(content)
+        assert manifest.files[name].digest == "xxh3-128:" + xxhash.xxh3_128_hexdigest(content)
+    assert Manifest.from_bytes((path / "manifest.json").read_bytes()) == manifest
+
+
+def test_a_fresh_store_is_empty_and_looking_creates_nothing(store: LocalStore) -> None:
+    """Reading a run that isn't there gives nothing, and leaves nothing."""
+    assert not store.exists()
+    assert (store.manifests(), store.records(), store.problems(), store.pins()) == ([], [], {}, {})
+    assert store.newest_good() == (None, [])
+    assert store.describe() == {}
+    assert not store.root.exists()
+
+
+def test_opening_writes_the_run_once(store: LocalStore) -> None:
+    """`run.json` keeps its id for good."""
+    facts = store.open()
+    assert facts["format"] == 1
+    assert store.exists()
+    assert LocalStore(store.root).open() == facts == store.describe()
+
+
+def test_a_run_of_a_newer_format_is_refused(store: LocalStore) -> None:
+    """Rather than written into."""
+    store.open()
+    (store.root / "run.json").write_text('{"format": 2}')
+    with pytest.raises(StoreError, match="Install a newer ckpt_callbacks"):
+        store.open()
+
+
+def test_sequence_and_parent_follow_the_commits(store: LocalStore, draft: Draft, files: Files) -> None:
+    """Order is the order of commits, whatever the steps and clocks say; the draft may name another parent."""
+    ids = [store.commit(draft(step), files()).id for step in (30, 10, 20)]
+    assert [manifest.id for manifest in store.manifests()] == ids
+    assert [manifest.sequence for manifest in store.manifests()] == [1, 2, 3]
+    assert [manifest.parent for manifest in store.manifests()] == [None, ids[0], ids[1]]
+    again = LocalStore(store.root)
+    assert again.commit(draft(40, parent=ids[0]), files()).parent == ids[0]
+    assert again.commit(draft(50), files()).sequence == 5
+
+
+def test_nine_digits_are_not_a_limit(store: LocalStore, draft: Draft, files: Files) -> None:
+    """999 comes before 1000, and a step of more digits still works."""
+    steps = [999, 1000, 10**9 - 1, 10**9]
+    for step in steps:
+        store.commit(draft(step), files())
+    assert [manifest.progress.step for manifest in store.manifests()] == steps
+    assert not store.verify(store.manifests()[-1].id)
+
+
+def test_the_same_step_can_be_saved_again(store: LocalStore, draft: Draft, files: Files) -> None:
+    """Each attempt has a name of its own."""
+    assert store.commit(draft(10), files(1)).id != store.commit(draft(10), files(2)).id
+    assert len(store.manifests()) == 2
+
+
+def test_large_and_small_pieces_make_the_same_file(store: LocalStore, draft: Draft) -> None:
+    """Pieces may be bytes, arrays or views of any size; what counts is their bytes in order."""
+    content = os.urandom(3 * local_module.SMALL + 17)
+    pieces: list[bytes | memoryview] = [content[:3], b"", memoryview(content)[3 : 2 * local_module.SMALL]]
+    pieces += [bytes([byte]) for byte in content[2 * local_module.SMALL : 2 * local_module.SMALL + 50]]
+    pieces += [memoryview(bytearray(content[2 * local_module.SMALL + 50 :])).cast("B")]
+    manifest = store.commit(draft(), {"data.bin": pieces, "empty.bin": []})
+    assert (store.path(manifest.id) / "data.bin").read_bytes() == content
+    assert manifest.files["empty.bin"].size == 0
+    assert not store.verify(manifest.id)
+
+
+@pytest.mark.parametrize("name", ["../escape", "manifest.json", ".hidden", "a/b", ""])
+def test_a_file_name_that_leads_elsewhere_is_refused(store: LocalStore, draft: Draft, name: str) -> None:
+    """Before anything is written."""
+    with pytest.raises(StoreError, match="plain name"):
+        store.commit(draft(), {name: [b"x"]})
+    assert not store.root.exists()
+
+
+def test_an_error_in_the_data_leaves_nothing(store: LocalStore, draft: Draft, files: Files) -> None:
+    """The error arrives as it is; the attempt is gone and the older snapshot is intact."""
+
+    def broken() -> Iterator[bytes]:
+        yield b"some"
+        raise ValueError("the tensor is gone")
+
+    kept = store.commit(draft(10), files())
+    with pytest.raises(ValueError, match="the tensor is gone"):
+        store.commit(draft(20), {"model.safetensors": broken()})
+    assert [entry.name for entry in (store.root / "snapshots").iterdir()] == [kept.id]
+
+
+def test_delete_removes_all_of_a_snapshot_and_its_links(store: LocalStore, draft: Draft, files: Files) -> None:
+    """And only of that one; deleting what isn't there is no error."""
+    first, second = (store.commit(draft(step), files()) for step in (10, 20))
+    store.link("best", first.id)
+    store.link("latest", second.id)
+    assert store.delete(first.id)
+    assert not store.delete(first.id)
+    assert not (store.root / "best").is_symlink()
+    assert (store.root / "latest" / "manifest.json").is_file()
+    assert [entry.name for entry in (store.root / "snapshots").iterdir()] == [second.id]
+
+
+def test_a_pin_outlives_the_rules(store: LocalStore, draft: Draft, files: Files) -> None:
+    """A pinned snapshot can't be deleted; its note is kept; anyone may take the pin away."""
+    manifest = store.commit(draft(), files())
+    store.pin(manifest.id, "for the paper")
+    assert LocalStore(store.root).pins() == {manifest.id: "for the paper"}
+    assert [record.pinned for record in store.records()] == [True]
+    assert not store.delete(manifest.id)
+    store.pin(manifest.id)
+    assert store.pins() == {manifest.id: None}
+    store.unpin(manifest.id)
+    store.unpin(manifest.id)
+    assert store.delete(manifest.id)
+
+
+def test_only_a_snapshot_can_be_pinned(store: LocalStore) -> None:
+    """A typo is an error, and leaves no pin; a path is no id."""
+    with pytest.raises(SnapshotNotFoundError, match="no snapshot '000000001-abcdef' to pin"):
+        store.pin("000000001-abcdef")
+    assert store.pins() == {}
+    with pytest.raises(SnapshotNotFoundError, match="not the id of a snapshot"):
+        store.pin("../../elsewhere")
+
+
+def test_links_are_relative_and_replaced(store: LocalStore, draft: Draft, files: Files) -> None:
+    """A moved run keeps its links."""
+    first, second = (store.commit(draft(step), files()) for step in (10, 20))
+    for manifest in (first, second, second):
+        store.link("latest", manifest.id)
+    assert os.readlink(store.root / "latest") == f"snapshots/{second.id}"
+    moved = store.root.rename(store.root.parent / "moved")
+    assert (moved / "latest" / "model.safetensors").is_file()
+    assert [manifest.id for manifest in LocalStore(moved).manifests()] == [first.id, second.id]
+
+
+def test_links_that_can_not_be_made_are_done_without(
+    store: LocalStore, draft: Draft, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are caches: neither a file system without links nor a directory in their place is an error."""
+
+    def refuse(target: str, link: Path) -> None:
+        raise PermissionError("no links here")
+
+    manifest = store.commit(draft(), files())
+    (store.root / "best").mkdir()
+    store.link("best", manifest.id)
+    monkeypatch.setattr(local_module.disk, "symlink", refuse)
+    store.link("latest", manifest.id)
+    assert {entry.name for entry in store.root.iterdir()} == {"best", "run.json", "snapshots"}
+
+
+def test_what_is_not_a_snapshot_is_not_listed(store: LocalStore, draft: Draft, files: Files) -> None:
+    """A directory without manifest, an attempt, a stray file: none is a snapshot, and cleaning takes the first two."""
+    manifest = store.commit(draft(), files())
+    snapshots = store.root / "snapshots"
+    shutil.copytree(snapshots / manifest.id, snapshots / ".000000099-abcdef.partial")
+    shutil.copytree(snapshots / manifest.id, snapshots / "000000098-abcdef")
+    (snapshots / "000000098-abcdef" / "manifest.json").unlink()
+    (snapshots / "notes.txt").write_text("mine")
+    assert [found.id for found in store.manifests()] == [manifest.id]
+    assert store.problems() == {}
+    assert store.leftovers() == ["000000098-abcdef"]
+    assert sorted(store.clean()) == [".000000099-abcdef.partial", "000000098-abcdef"]
+    assert {entry.name for entry in snapshots.iterdir()} == {manifest.id, "notes.txt"}
+
+
+def test_opening_cleans_only_for_the_holder_of_the_lock(store: LocalStore) -> None:
+    """Another process's attempt is none of our business."""
+    store.open()
+    attempt = store.root / "snapshots" / ".000000001-abcdef.partial"
+    attempt.mkdir()
+    store.open()
+    assert attempt.is_dir()
+    with store.lock():
+        store.open()
+    assert not attempt.exists()
+
+
+def test_two_stores_in_one_process_take_turns(tmp_path: Path, draft: Draft) -> None:
+    """A second callback that opens the run does not clean away what the first one is writing."""
+    first, second = LocalStore(tmp_path / "run"), LocalStore(tmp_path / "run")
+    begun, go = threading.Event(), threading.Event()
+
+    def slowly() -> Iterator[bytes]:
+        begun.set()
+        assert go.wait(10)
+        yield b"data"
+
+    with first.lock():
+        writer = threading.Thread(target=first.commit, args=(draft(), {"data.bin": slowly()}))
+        writer.start()
+        assert begun.wait(10)
+        opener = threading.Thread(target=second.open)
+        opener.start()
+        go.set()
+        writer.join()
+        opener.join()
+    assert [second.verify(manifest.id) for manifest in second.manifests()] == [[]]
+    assert second.commit(draft(), {}).sequence == 2
+
+
+def test_an_unreadable_manifest_is_named_and_hides_nothing_else(store: LocalStore, draft: Draft, files: Files) -> None:
+    """Listing goes on without it, `problems` says why, resume steps over it, and asking for it fails loudly."""
+    good, bad = (store.commit(draft(step), files()) for step in (10, 20))
+    (store.path(bad.id) / "manifest.json").write_text("{}")
+    assert [record.id for record in store.records()] == [good.id]
+    assert list(store.problems()) == [bad.id]
+    found, stepped_over = store.newest_good()
+    assert found == good
+    assert [id for id, _ in stepped_over] == [bad.id]
+    with pytest.raises(CorruptSnapshotError, match="'format'"):
+        store.manifest(bad.id)
+
+
+def test_a_renamed_snapshot_is_named(store: LocalStore, draft: Draft, files: Files) -> None:
+    """A directory that holds another snapshot's manifest would be counted twice, or under a wrong name."""
+    manifest = store.commit(draft(), files())
+    shutil.copytree(store.path(manifest.id), store.root / "snapshots" / "000000011-copy00")
+    assert [found.id for found in store.manifests()] == [manifest.id]
+    assert "that of another snapshot" in store.problems()["000000011-copy00"]
+    assert "that of another snapshot" in store.verify("000000011-copy00")[0]
+
+
+def test_the_newest_good_one_of_each_content(store: LocalStore, draft: Draft, files: Files) -> None:
+    """A snapshot of weights can't be resumed from, so an older full one is found, and nothing was stepped over."""
+    full = store.commit(draft(10), files())
+    weights = store.commit(draft(20, content="weights"), files())
+    assert store.newest_good("full") == (full, [])
+    assert store.newest_good("weights") == (weights, [])
+
+
+def test_a_manifest_is_read_again_only_when_it_changes(
+    store: LocalStore, draft: Draft, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Listing is cheap: one parse per manifest and store."""
+    for step in range(5):
+        store.commit(draft(step), files())
+    again = LocalStore(store.root)
+    before = again.manifests()
+
+    def read_again(path: Path) -> Manifest:
+        raise AssertionError(f"{path} did not change")
+
+    monkeypatch.setattr(local_module, "read_manifest", read_again)
+    assert again.manifests() == before
+
+
+def test_json_files_are_read_or_named(store: LocalStore, draft: Draft, files: Files) -> None:
+    """`read_json` gives what the file holds."""
+    manifest = store.commit(draft(), files(3))
+    assert store.read_json(manifest.id, "state.json") == {"seed": 3}
+    for name in ("other.json", "model.safetensors"):
+        with pytest.raises(CorruptSnapshotError, match=name):
+            store.read_json(manifest.id, name)
+
+
+def test_a_relative_directory_stays_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draft: Draft, files: Files
+) -> None:
+    """A program that changes its directory while it trains keeps writing to the same run."""
+    monkeypatch.chdir(tmp_path)
+    store = LocalStore("run")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    store.commit(draft(), files())
+    assert (tmp_path / "run" / "snapshots").is_dir()
+
+
+def test_an_unknown_durability_is_refused(tmp_path: Path) -> None:
+    """At construction, with what is known."""
+    with pytest.raises(ConfigurationError, match="expected 'full' or 'none'"):
+        LocalStore(tmp_path, durability="some")  # type: ignore[arg-type]
+
+
+def test_a_place_that_can_not_be_written_is_an_error_that_helps(tmp_path: Path, draft: Draft) -> None:
+    """A file where the run should be."""
+    (tmp_path / "run").write_text("a file")
+    for attempt in (LocalStore(tmp_path / "run").open, LocalStore(tmp_path / "run").lock):
+        with pytest.raises(StoreError, match=r"Choose (a|another) directory|Check that"):
+            attempt()
+
+
+class StoreAgainstDict(RuleBasedStateMachine):
+    """Whatever is done in whatever order, the store holds what a dict would hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = TemporaryDirectory()
+        self.store = LocalStore(Path(self.folder.name) / "run", durability="none")
+        self.model: dict[str, bytes] = {}
+        self.pinned: set[str] = set()
+
+    def teardown(self) -> None:
+        """Leave nothing behind."""
+        self.folder.cleanup()
+
+    @rule(step=st.integers(0, 3), content=st.binary(max_size=50))
+    def commit(self, step: int, content: bytes) -> None:
+        """Save something."""
+        manifest = self.store.commit(Manifest.draft(progress=Progress(step=step)), {"data.bin": [content]})
+        assert manifest.id not in self.model
+        self.model[manifest.id] = content
+
+    @rule()
+    def a_commit_that_fails(self) -> None:
+        """Try to save what has no bytes."""
+        with pytest.raises(TypeError):
+            self.store.commit(Manifest.draft(progress=Progress()), {"data.bin": [None]})  # type: ignore[list-item]
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def delete(self, data: st.DataObject) -> None:
+        """Delete one; a pinned one stays."""
+        id = data.draw(st.sampled_from(sorted(self.model)))
+        assert self.store.delete(id) == (id not in self.pinned)
+        if id not in self.pinned:
+            del self.model[id]
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def pin_or_unpin(self, data: st.DataObject) -> None:
+        """Pin one, or take its pin away."""
+        id = data.draw(st.sampled_from(sorted(self.model)))
+        (self.store.unpin if id in self.pinned else self.store.pin)(id)
+        self.pinned ^= {id}
+
+    @rule()
+    def reopen(self) -> None:
+        """Start again, as another process would."""
+        self.store = LocalStore(self.store.root, durability="none")
+        with self.store.lock():
+            self.store.open()
+
+    @invariant()
+    def holds_what_the_dict_holds_in_its_order(self) -> None:
+        """Compare everything."""
+        manifests = self.store.manifests()
+        assert [manifest.id for manifest in manifests] == list(self.model)
+        for id, content in self.model.items():
+            assert (self.store.path(id) / "data.bin").read_bytes() == content
+            assert self.store.verify(id) == []
+        assert set(self.store.pins()) == self.pinned
+        sequences = [manifest.sequence for manifest in manifests]
+        assert sequences == sorted(set(sequences))
+
+
+StoreAgainstDict.TestCase.settings = settings(max_examples=30, stateful_step_count=15, deadline=None)
+test_the_store_agrees_with_a_dict = StoreAgainstDict.TestCase
+
+
+def test_run_json_is_plain(store: LocalStore) -> None:
+    """Format, run id and time, for any program."""
+    store.open()
+    assert set(json.loads((store.root / "run.json").read_text())) == {"format", "run_id", "created"}

@@ -1,0 +1,81 @@
+"""Provenance: enough to find the code and the command again, nothing that must stay secret."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ckpt_callbacks.store import provenance, without_secrets
+from ckpt_callbacks.store.provenance import _git
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["train.py", "--lr", "0.1"], ["train.py", "--lr", "0.1"]),
+        (["--token", "abc", "--lr", "0.1"], ["--token", "***", "--lr", "0.1"]),
+        (["--hf_token=abc"], ["--hf_token=***"]),
+        (["--wandbApiKey=abc"], ["--wandbApiKey=***"]),
+        (["--apikey", "abc"], ["--apikey", "***"]),
+        (["--db-password", "a b"], ["--db-password", "***"]),
+        (["--use-auth-token", "--lr", "1"], ["--use-auth-token", "--lr", "1"]),
+        (["logger.api_key=abc"], ["logger.api_key=***"]),
+        (["AWS_SECRET_ACCESS_KEY=abc"], ["AWS_SECRET_ACCESS_KEY=***"]),
+        (['{"token": "abc", "x": 1}'], ['{"token": "***']),
+        (["-H", "Authorization: Bearer abc"], ["-H", "Authorization: ***"]),
+        (["--db=postgres://me:pw@host/db"], ["--db=postgres://***@host/db"]),
+        (["https://host/data?sig=abc&x=1"], ["https://host/data?sig=***"]),
+        (["push", "hf_abcdefghijkl"], ["push", "***"]),
+        (
+            ["--tokenizer=gpt2", "--author", "me", "s3://bucket/x"],
+            ["--tokenizer=gpt2", "--author", "me", "s3://bucket/x"],
+        ),
+        (["--data", "C:/data", "a=b"], ["--data", "C:/data", "a=b"]),
+    ],
+)
+def test_values_of_secrets_are_left_out(arguments: list[str], shown: list[str]) -> None:
+    """By the name before them, by their place in a URL, or by how they begin; ordinary arguments stay."""
+    assert without_secrets(arguments) == shown
+
+
+def test_this_process_tells_its_command() -> None:
+    """The command line is a list of arguments, ready for JSON."""
+    facts = provenance()
+    assert facts["command"][0] == without_secrets(sys.orig_argv)[0]
+    assert json.loads(json.dumps(facts)) == facts
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git makes the repository that is read here")
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_commit_is_found_without_running_git(tmp_path: Path, packed: bool) -> None:
+    """From a folder inside the repository, with loose and with packed references, and in a worktree."""
+
+    def git(*arguments: str) -> str:
+        settings = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+        done = subprocess.run(["git", *settings, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    git("init", "--quiet", "--initial-branch", "main")
+    git("commit", "--quiet", "--allow-empty", "--message", "first")
+    if packed:
+        git("pack-refs", "--all")
+    git("worktree", "add", "--quiet", "-b", "other", str(tmp_path / "tree"))
+    (tmp_path / "inner").mkdir()
+    commit = git("rev-parse", "HEAD")
+    assert _git(tmp_path / "inner") == {"commit": commit, "branch": "main"}
+    assert _git(tmp_path / "tree") == {"commit": commit, "branch": "other"}
+    git("checkout", "--quiet", "--detach")
+    _git.cache_clear()
+    assert _git(tmp_path / "inner") == {"commit": commit}
+
+
+def test_no_repository_is_nothing_to_tell(tmp_path: Path) -> None:
+    """A broken one neither: provenance never stops a save."""
+    assert _git(tmp_path) == {}
+    (tmp_path / "odd" / ".git").mkdir(parents=True)
+    assert _git(tmp_path / "odd") == {}
