@@ -14,6 +14,7 @@ What the decision learned is folded into the snapshot that it caused, so a resum
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -475,9 +476,12 @@ def _settle(finished: Future[Any], waiting: list[Future[Snapshot]]) -> None:
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics that are numbers, as floats; what a user logs beside them is not for the manifest."""
-    values = {name: engine.to_float(value, strict=False) for name, value in metrics.items()}
-    return {name: value for name, value in values.items() if value is not None}
+    """The metrics that are single numbers, as floats; what else a user logs is not for the manifest."""
+    numbers = {}
+    for name, value in metrics.items():
+        with contextlib.suppress(ConfigurationError):
+            numbers[name] = engine.to_float(value, name)
+    return numbers
 
 
 def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> Any:

@@ -293,17 +293,16 @@ class Run:
         Args:
             full: read every byte and compare digests; False compares names and sizes only.
         """
-        ids = [*self._store.problems(), *(manifest.id for manifest in self._store.manifests())]
-        problems = []
-        for id in ids:
-            try:
-                problems += [Problem(id, text) for text in self._store.verify(id, full=full)]
-            except SnapshotNotFoundError:
-                continue  # deleted meanwhile by the run that owns it
-        # A live run may be between two steps of a deletion.
-        lost = [] if owner_of(self.path) else self._store.leftovers()
-        problems += [Problem(id, "manifest.json is missing, so this is no snapshot any more.") for id in lost]
-        return Verification((*ids, *lost), tuple(problems), full)
+        found = {id: [why] for id, why in self._store.problems().items()}
+        for snapshot in self.snapshots():
+            problems = verify_directory(snapshot.path, full=full)
+            if not problems or (snapshot.path / "manifest.json").exists():
+                found[snapshot.id] = problems  # else it was deleted meanwhile, by the run that owns it
+        # A live run may also be in the middle of a deletion.
+        for id in [] if owner_of(self.path) else self._store.leftovers():
+            found.setdefault(id, ["manifest.json is missing, so this is no snapshot any more."])
+        listed = tuple(Problem(id, text) for id, problems in found.items() for text in problems)
+        return Verification(tuple(found), listed, full)
 
     # Changing ------------------------------------------------------------------------------------------------------
 
@@ -406,7 +405,8 @@ def resolve_reference(reference: str | Path) -> Snapshot:
     if whole.name in ("best", "latest") and _is_run(whole.parent):
         return Run(whole.parent).get(whole.name)
     if (whole / "manifest.json").is_file():
-        return Snapshot(read_manifest(whole), whole.resolve())
+        path = whole.resolve() if whole.is_symlink() else Path(os.path.abspath(whole))
+        return Snapshot(read_manifest(path), path)
     directory, at, name = text.rpartition("@")
     if at and directory and not whole.exists():
         return Run(directory).get(name)

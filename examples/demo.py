@@ -16,8 +16,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +33,7 @@ STEPS = 228
 class Outcome:
     """What one training process left behind."""
 
+    first_step: int = 0
     last_step: int = 0
     killed: bool = False
     result: dict[str, object] = field(default_factory=dict)
@@ -66,17 +67,13 @@ def main() -> int:
     began = time.monotonic()
     console.print("Training digits: 1,797 real images, a CNN with dropout, shuffling, AdamW and a cosine schedule.")
     try:
-        with _progress(console) as progress:
-            lanes = [threading.Thread(target=_run, args=(job, scratch, progress)) for job in jobs]
-            for lane in lanes:
-                lane.start()
-            for lane in lanes:
-                lane.join()
-        console.print(_table(jobs))
-        console.print(
-            f"[dim]{time.monotonic() - began:.0f} s; every run is a process of its own, killed by SIGKILL.[/]"
-        )
-        _verdict(console, jobs)
+        with _progress(console) as progress, ThreadPoolExecutor() as lanes:
+            list(lanes.map(lambda job: _run(job, scratch, progress), jobs))
+        for job in jobs:
+            console.print()
+            console.print(_table(job))
+            _verdict(console, job)
+        console.print(f"\n[dim]{time.monotonic() - began:.0f} s; real processes, killed by SIGKILL from outside.[/]")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return 0 if all(job.identical for job in jobs) else 1
@@ -116,6 +113,7 @@ def _train(
         for line in process.stdout:
             if line.startswith("step "):
                 outcome.last_step = int(line.split()[1])
+                outcome.first_step = outcome.first_step or outcome.last_step
                 progress.advance(task)
                 if outcome.last_step == stop_at:
                     process.send_signal(signal.SIGKILL)
@@ -123,7 +121,9 @@ def _train(
                 outcome.result = json.loads(line)
     outcome.killed = process.returncode == -signal.SIGKILL
     if process.returncode != 0 and not outcome.killed:
-        raise SystemExit(f"{' '.join(command)} failed with exit code {process.returncode}:\n{log.read_text()[-4000:]}")
+        raise RuntimeError(
+            f"{' '.join(command)} failed with exit code {process.returncode}:\n{log.read_text()[-4000:]}"
+        )
     return outcome
 
 
@@ -141,47 +141,40 @@ def _progress(console: Console) -> Progress:
     return Progress(*columns, console=console)
 
 
-def _table(jobs: list[Job]) -> Table:
-    table = Table(title="Killed by SIGKILL mid-epoch, started again by the same command", title_justify="left")
-    table.add_column("")
-    for heading in ("killed at", "resumed from", "replayed"):
+def _table(job: Job) -> Table:
+    table = Table(
+        title=f"[bold]{job.title}[/]: killed mid-epoch, started again by the same command", title_justify="left"
+    )
+    table.add_column("callback")
+    for heading in ("killed at", "resumed at", "replayed"):
         table.add_column(heading, justify="right")
-    for heading in ("weights, uninterrupted", "weights, resumed", "identical"):
-        table.add_column(heading)
-    for job in jobs:
-        rows = [("[bold]ckpt_callbacks[/]", job.ours), (job.peer, job.theirs)]
-        table.add_section()
-        table.add_row(f"[bold]{job.title}[/]")
-        for name, (killed, resumed) in rows:
-            table.add_row(f"  {name}", *_cells(job.reference, killed, resumed))
-        best = job.ours[1].result
+    table.add_column("sha256 of weights")
+    table.add_column("identical")
+    table.add_row("none, never killed", "", "", "", _digest(job.reference), "", style="dim")
+    for name, (killed, resumed) in (("ckpt_callbacks", job.ours), (job.peer, job.theirs)):
+        start = resumed.first_step - 1
+        same = resumed.result["sha256"] == job.reference.result["sha256"]
         table.add_row(
-            f"  [dim]best snapshot: step {best['best_step']}, val_loss {best['best']:.4f}, "
-            f"held-out accuracy {best['accuracy']:.1%}[/]"
+            *(name, f"step {killed.last_step}", f"step {start}", f"{killed.last_step - start}"),
+            *(_digest(resumed), "[green]yes[/]" if same else "[red]no[/]"),
         )
     return table
 
 
-def _cells(reference: Outcome, killed: Outcome, resumed: Outcome) -> list[str]:
-    """The cells of one arm; what a peer does not say about itself is shown as a dash."""
-    start = resumed.result.get("resumed_from")
-    same = resumed.result["sha256"] == reference.result["sha256"]
-    return [
-        f"step {killed.last_step}" if killed.killed else "not killed",
-        f"step {start}" if start is not None else "-",
-        str(killed.last_step - int(start)) if start is not None else "-",  # type: ignore[call-overload]
-        str(reference.result["sha256"])[:16],
-        str(resumed.result["sha256"])[:16],
-        "[green]yes[/]" if same else "[red]no[/]",
-    ]
+def _digest(outcome: Outcome) -> str:
+    return f"{str(outcome.result['sha256'])[:16]}…"
 
 
-def _verdict(console: Console, jobs: list[Job]) -> None:
-    for job in jobs:
-        if job.identical:
-            console.print(f"[green]✓[/] {job.title}: bit for bit the run that was never killed, nor even checkpointed.")
-        else:
-            console.print(f"[red]✗ {job.title}: the resumed run ended with other bytes. Please report this.[/]")
+def _verdict(console: Console, job: Job) -> None:
+    if job.identical:
+        console.print("[green]✓[/] bit for bit the run that was never killed, nor even checkpointed")
+    else:
+        console.print("[red]✗ the resumed run ended with other bytes. Please report this.[/]")
+    best = job.ours[1].result
+    console.print(
+        f"  best snapshot: step {best['best_step']}, val_loss {best['best']:.4f}, "
+        f"accuracy on held-out digits [bold]{best['accuracy']:.1%}[/]"
+    )
 
 
 if __name__ == "__main__":

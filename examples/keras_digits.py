@@ -96,7 +96,6 @@ def main() -> None:
         load_weights(model, f"{options.directory}@best")
         accuracy = model.evaluate(x_test, y_test, verbose=0, return_dict=True)["accuracy"]
         result |= {"best_step": ckpt.best.step, "best": ckpt.best.metrics["val_loss"], "accuracy": accuracy}
-        result |= {"resumed_from": ckpt.resumed.step if ckpt.resumed else None}
     print(json.dumps(result), flush=True)
 
 

@@ -123,11 +123,7 @@ def main() -> None:
     result = {"sha256": sha256(model)}
     if options.callback == "Checkpointer":
         [scores] = trainer.test(dataloaders=test, ckpt_path="best", verbose=False)
-        resumed = ckpt.resumed
         result |= {"best_step": ckpt.best.step, "best": ckpt.best.metrics["val_loss"], "accuracy": scores["test_acc"]}
-        result |= {"resumed_from": resumed.step if resumed else None}
-    elif ckpt_path:
-        result |= {"resumed_from": int(ckpt_path.stem.removeprefix("step="))}
     print(json.dumps(result), flush=True)
 
 

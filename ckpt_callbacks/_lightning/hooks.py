@@ -75,9 +75,9 @@ class LightningHooks(BaseCheckpointer):
         return self._restored.snapshot.path
 
     def _load(self, path: str | Path) -> dict[str, Any]:
-        if self._restored is None or Path(path) != self._restored.snapshot.path:
-            return state.to_checkpoint(self.read(path))
-        return state.to_checkpoint(self._restored)
+        if self._restored is not None and Path(path) == self._restored.snapshot.path:
+            return state.to_checkpoint(self._restored)
+        return state.for_evaluation(self.read(path))
 
     def _record(self, loaders: Any) -> Any:
         """Wrap what the user's `train_dataloader` gave into the loader that remembers."""

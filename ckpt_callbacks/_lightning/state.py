@@ -18,7 +18,7 @@ from ckpt_callbacks.checkpointer import Captured, Restored
 from ckpt_callbacks.engine import Progress
 from ckpt_callbacks.state import random_state
 
-__all__ = ["Where", "capture", "clean_point", "progress_of", "put_back", "to_checkpoint"]
+__all__ = ["Where", "capture", "clean_point", "for_evaluation", "progress_of", "put_back", "to_checkpoint"]
 
 # Where training stood: all of a batch is done and nothing of the next; or no epoch is running.
 Where = Literal["between batches", "between epochs"]
@@ -74,6 +74,14 @@ def to_checkpoint(restored: Restored) -> dict[str, Any]:
     # The fetch decides anew whether the batch is the epoch's last; left set, the epoch would end before it.
     checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
     return checkpoint
+
+
+def for_evaluation(restored: Restored) -> dict[str, Any]:
+    """The dictionary from which `Trainer.test` and its like restore: the position of a fit means nothing to them."""
+    rest = restored.rest or {}
+    checkpoint = {key: value for key, value in rest.get("checkpoint", {}).items() if key != "loops"}
+    version = restored.snapshot.manifest.versions.get(restored.snapshot.manifest.framework or "", "")
+    return {"pytorch-lightning_version": version, **checkpoint, "state_dict": dict(restored.weights)}
 
 
 def put_back(trainer: Any, restored: Restored) -> None:

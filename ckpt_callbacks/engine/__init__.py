@@ -1,12 +1,78 @@
-"""Decides when to save and what to keep: no clock, no disk, no randomness, no framework."""
-from .decide import Decision, decide
-from .moment import Event, Moment, Progress
-from .monitor import Monitor, to_float
-from .monitor import resolve as resolve_monitors
-from .retention import *
-from .retention import Verdict, best_of, judge
-from .retention import resolve as resolve_rules
-from .snapshot import Record
-from .triggers import *
-from .triggers import Past, Trigger
-from .triggers import resolve as resolve_triggers
+"""Decides when to save and what to keep: no clock, no disk, no randomness, no framework.
+
+``moment``     what it is told
+``monitor``    which of two values is better
+``triggers``   when to save
+``decide``     moment, past -> reasons, past'
+``snapshot``   what it knows of a committed snapshot
+``retention``  what to keep, and why
+"""
+
+from __future__ import annotations
+
+from ckpt_callbacks.engine.decide import Decision, decide
+from ckpt_callbacks.engine.moment import Event, Moment, Progress
+from ckpt_callbacks.engine.monitor import Monitor, to_float
+from ckpt_callbacks.engine.monitor import resolve as resolve_monitors
+from ckpt_callbacks.engine.retention import (
+    Rule,
+    Verdict,
+    best_of,
+    judge,
+    keep_all,
+    keep_best,
+    keep_every_steps,
+    keep_last,
+    keep_when,
+)
+from ckpt_callbacks.engine.retention import resolve as resolve_rules
+from ckpt_callbacks.engine.snapshot import Content, Record
+from ckpt_callbacks.engine.triggers import (
+    Past,
+    Trigger,
+    every,
+    every_batches,
+    every_epochs,
+    every_steps,
+    on_best,
+    on_end,
+    on_exception,
+    on_signal,
+    when,
+)
+from ckpt_callbacks.engine.triggers import resolve as resolve_triggers
+
+__all__ = [
+    "Content",
+    "Decision",
+    "Event",
+    "Moment",
+    "Monitor",
+    "Past",
+    "Progress",
+    "Record",
+    "Rule",
+    "Trigger",
+    "Verdict",
+    "best_of",
+    "decide",
+    "every",
+    "every_batches",
+    "every_epochs",
+    "every_steps",
+    "judge",
+    "keep_all",
+    "keep_best",
+    "keep_every_steps",
+    "keep_last",
+    "keep_when",
+    "on_best",
+    "on_end",
+    "on_exception",
+    "on_signal",
+    "resolve_monitors",
+    "resolve_rules",
+    "resolve_triggers",
+    "to_float",
+    "when",
+]

@@ -1,17 +1,54 @@
-"""Decide."""
+"""Decide: one pure function from a moment and the past to the reasons for a snapshot, and the new past.
+
+What the decision learned is folded into the past that it returns, and that past goes into the snapshot it caused: a
+resumed run therefore decides exactly as the uninterrupted one.
+"""
+
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from .moment import Event
-from .triggers import Past
+
+from ckpt_callbacks.engine.moment import Event, Moment
+from ckpt_callbacks.engine.monitor import Monitor
+from ckpt_callbacks.engine.triggers import Past, Trigger
+
+__all__ = ["Decision", "decide"]
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
-    reasons: tuple
+    """What came of a moment.
+
+    Attributes:
+        reasons: why a snapshot is due; empty if none is.
+        past: what later decisions must remember.
+    """
+
+    reasons: tuple[str, ...]
     past: Past
-def decide(moment, past, trigger, monitors=()):
+
+
+def decide(moment: Moment, past: Past, trigger: Trigger, monitors: Sequence[Monitor] = ()) -> Decision:
+    """Ask the trigger, and fold the moment into the past. A manual request always saves.
+
+    Args:
+        moment: the present.
+        past: what the last decision returned.
+        trigger: bound; see `ckpt_callbacks.engine.triggers.resolve`.
+        monitors: further monitors whose best value is remembered.
+    """
     reasons = trigger(moment, past)
-    if Event.MANUAL in moment.events: reasons += ("manual",)
-    best = dict(past.best)
-    for m in monitors:
-        v = m.value(moment.metrics)
-        if v is not None and m.improves(v, best.get(m.key)): best[m.key] = v
+    if moment.events and Event.MANUAL in moment.events:
+        reasons += (f"manual: {moment.note}" if moment.note else "manual",)
+    best = _best(moment, past, (*monitors, *trigger.monitors)) if moment.metrics else past.best
     return Decision(reasons, Past(moment.progress, moment.elapsed, best))
+
+
+def _best(moment: Moment, past: Past, monitors: Sequence[Monitor]) -> Mapping[str, float]:
+    best = dict(past.best)
+    for monitor in monitors:
+        value = monitor.value(moment.metrics)
+        if value is not None and monitor.improves(value, past.best.get(monitor.key)):
+            best[monitor.key] = value
+    return best

@@ -1,30 +1,125 @@
-"""Monitor."""
+"""The metric that says which snapshot is best."""
+
 from __future__ import annotations
+
 import math
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-def to_float(x, strict=True):
-    try: return float(x.item() if hasattr(x, "item") else x)
-    except Exception:
-        if strict: raise
-        return None
+from typing import Any
+
+from ckpt_callbacks.errors import ConfigurationError
+
+__all__ = ["Monitor", "resolve", "to_float"]
+
+# Words in a metric's name that tell its direction. A name with words of both kinds tells nothing.
+_LESS_IS_BETTER = frozenset(
+    "loss losses error err errors mse rmse mae mape msle rmsle nll bce ce crossentropy hinge perplexity ppl divergence kld "
+    "kl wer cer fid distance deviance regret bpc bpd eer epe".split()
+)
+_MORE_IS_BETTER = frozenset(
+    "acc accuracy auc auroc auprc roc prc f1 fbeta precision recall sensitivity specificity iou miou jaccard dice map ndcg "
+    "mrr bleu rouge meteor cider r2 psnr ssim score reward return mcc kappa top1 top5 hits success".split()
+)
+
+
 @dataclass(frozen=True)
 class Monitor:
+    """A metric and its direction.
+
+    Args:
+        metric: its name, as the framework logs it.
+        mode: ``"min"``, ``"max"``, or ``"auto"``: by the words in the name (``val_loss`` -> min, ``Val/Accuracy`` -> max).
+        min_delta: by how much a value must beat the best one to count, in the metric's unit.
+        relative: take ``min_delta`` as a fraction of the best value instead.
+
+    Raises:
+        ConfigurationError: the name can't tell the direction, or an argument can't work.
+    """
+
     metric: str
     mode: str = "auto"
     min_delta: float = 0.0
-    def __post_init__(self):
-        if self.mode == "auto": object.__setattr__(self, "mode", "max" if "acc" in self.metric else "min")
+    relative: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.metric, str) or not self.metric:
+            raise ConfigurationError(f"monitor={self.metric!r}: expected the name of a metric, such as 'val_loss'.")
+        if self.mode not in ("auto", "min", "max"):
+            raise ConfigurationError(f"mode={self.mode!r} is not known: expected 'min', 'max' or 'auto'.")
+        delta = self.min_delta
+        if isinstance(delta, bool) or not isinstance(delta, (int, float)) or not math.isfinite(delta) or delta < 0:
+            raise ConfigurationError(f"min_delta={delta!r}: expected a finite number that is not negative.")
+        if self.mode == "auto":
+            object.__setattr__(self, "mode", _direction(self.metric))
+
     @property
-    def key(self): return f"{self.metric}:{self.mode}"
-    def as_dict(self): return {"metric": self.metric, "mode": self.mode, "min_delta": self.min_delta}
-    def value(self, metrics): return to_float(metrics[self.metric]) if self.metric in metrics else None
-    def better(self, a, b): return a < b if self.mode == "min" else a > b
-    def improves(self, v, best):
-        if not math.isfinite(v): return False
-        if best is None: return True
-        return v < best - self.min_delta if self.mode == "min" else v > best + self.min_delta
-def resolve(monitor, mode="auto", min_delta=0.0):
-    if monitor is None: return ()
-    if isinstance(monitor, str): return (Monitor(monitor, mode, min_delta),)
-    if isinstance(monitor, Monitor): return (monitor,)
-    return tuple(m for one in monitor for m in resolve(one, mode, min_delta))
+    def key(self) -> str:
+        """A name for what this monitor remembers: the metric and the direction."""
+        return f"{self.metric}:{self.mode}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The arguments by name, for JSON; ``mode`` is never ``"auto"`` here."""
+        return {"metric": self.metric, "mode": self.mode, "min_delta": self.min_delta, "relative": self.relative}
+
+    def value(self, metrics: Mapping[str, Any]) -> float | None:
+        """The metric's value, or None if it was not measured."""
+        return to_float(metrics[self.metric], self.metric) if self.metric in metrics else None
+
+    def better(self, value: float, other: float) -> bool:
+        """Whether ``value`` is strictly better than ``other``, by however little. NaN is never better."""
+        return value < other if self.mode == "min" else value > other
+
+    def improves(self, value: float, best: float | None) -> bool:
+        """Whether ``value`` beats ``best`` (None: nothing yet) by more than ``min_delta``; NaN and infinities never do."""
+        if not math.isfinite(value):
+            return False
+        if best is None:
+            return True
+        delta = self.min_delta * abs(best) if self.relative else self.min_delta
+        return self.better(value, best - delta if self.mode == "min" else best + delta)
+
+
+def resolve(
+    monitor: str | Monitor | Sequence[str | Monitor] | None, mode: str = "auto", min_delta: float = 0.0
+) -> tuple[Monitor, ...]:
+    """What the user gave as ``monitor=``, ``mode=`` and ``min_delta=``, as monitors; the first one leads.
+
+    Raises:
+        ConfigurationError: ``mode`` or ``min_delta`` beside a `Monitor`, which has its own; or without any monitor.
+    """
+    given = [monitor] if isinstance(monitor, (str, Monitor)) else list(monitor or ())
+    extra = mode != "auto" or min_delta != 0.0
+    if extra and not given:
+        raise ConfigurationError("mode= and min_delta= say how to compare a metric: pass monitor= with them.")
+    if extra and any(isinstance(one, Monitor) for one in given):
+        raise ConfigurationError("a Monitor has a mode and min_delta of its own: pass them to it, not beside it.")
+    return tuple(one if isinstance(one, Monitor) else Monitor(one, mode, min_delta) for one in given)
+
+
+def to_float(value: Any, name: str = "the metric") -> float:
+    """A number as a float: from Python, numpy, or a tensor of one element (of whatever library, on whatever device).
+
+    Raises:
+        ConfigurationError: it is no single number.
+    """
+    if isinstance(value, (str, bytes)):  # float("1e3") would accept what was never a number
+        raise ConfigurationError(f"{name} is {value!r}: expected a number.")
+    try:
+        return float(value.item() if hasattr(value, "item") else value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigurationError(
+            f"{name} is a {type(value).__name__} that is no single number ({error}). "
+            "Log a scalar under this name, or monitor another metric."
+        ) from error
+
+
+def _direction(metric: str) -> str:
+    words = {word.lower() for word in re.findall(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+", metric)}
+    less, more = words & _LESS_IS_BETTER, words & _MORE_IS_BETTER
+    if bool(less) == bool(more):
+        why = f"speaks both of {min(less)!r} and {min(more)!r}" if less else "has no word that tells"
+        raise ConfigurationError(
+            f"monitor={metric!r}: less or more, which is better? The name {why}. Pass mode='min' or mode='max'."
+        )
+    return "min" if less else "max"

@@ -1,42 +1,345 @@
-"""Triggers."""
+"""When to save: small callables over a moment and the past, joined by ``|`` and narrowed by ``&``.
+
+A trigger is given the present `Moment` and the `Past` and returns the reasons why a snapshot is due; none means that it
+isn't. Periodic triggers ask whether a multiple lies between the last moment and this one, so they need no memory but
+where training stood then: nothing is missed when several steps pass at once, and nothing is done twice after a resume.
+"""
+
 from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from .moment import Event, Progress
-from .monitor import Monitor
+from datetime import timedelta
+from typing import Any
+
+from ckpt_callbacks.engine.moment import Event, Moment, Progress
+from ckpt_callbacks.engine.monitor import Monitor
+from ckpt_callbacks.errors import ConfigurationError
+
+__all__ = [
+    "Past",
+    "Trigger",
+    "every",
+    "every_batches",
+    "every_epochs",
+    "every_steps",
+    "on_best",
+    "on_end",
+    "on_exception",
+    "on_signal",
+    "resolve",
+    "when",
+]
+
+Reasons = tuple[str, ...]
+Predicate = Callable[[Moment], bool]
+
+
 @dataclass(frozen=True, slots=True)
 class Past:
+    """Everything that decisions remember; it travels inside each snapshot.
+
+    Attributes:
+        seen: where training stood at the last moment.
+        elapsed: seconds trained by then.
+        best: best value so far of each monitor, by its key.
+    """
+
     seen: Progress = Progress()
     elapsed: float = 0.0
-    best: dict = field(default_factory=dict)
-    def as_dict(self): return {"seen": self.seen.as_dict(), "elapsed": self.elapsed, "best": dict(self.best)}
+    best: Mapping[str, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {"seen": self.seen.as_dict(), "elapsed": self.elapsed, "best": dict(self.best)}
+
     @classmethod
-    def from_dict(cls, d): return cls(Progress.from_dict(d["seen"]), d["elapsed"], dict(d["best"]))
+    def from_dict(cls, plain: Mapping[str, Any]) -> Past:
+        """The inverse of `as_dict`."""
+        return cls(Progress.from_dict(plain["seen"]), float(plain["elapsed"]), dict(plain["best"]))
+
+
 class Trigger:
-    def __init__(self, f, monitors=()): self.f, self.monitors = f, monitors
-    def __call__(self, m, p): return self.f(m, p)
-    def __or__(self, o): return Trigger(lambda m, p: self(m, p) + o(m, p), self.monitors + o.monitors)
-    def __and__(self, o): return Trigger(lambda m, p: (self(m, p) + o(m, p)) if self(m, p) and o(m, p) else (), self.monitors + o.monitors)
-    def bind(self, ms): self._ms = ms; return self
-def _per(n, name, text): return Trigger(lambda m, p: (text,) if getattr(m.progress, name)//n > getattr(p.seen, name)//n else ())
-def every_steps(n): return _per(n, "step", f"every_steps({n})")
-def every_batches(n): return _per(n, "batches", f"every_batches({n})")
-def every_epochs(n): return _per(n, "epoch", f"every_epochs({n})")
-def every(s): return Trigger(lambda m, p: (f"every({s})",) if m.elapsed//s > p.elapsed//s else ())
-MS = []
-def on_best(monitor=None):
-    def f(m, p):
-        mon = monitor or MS[0]
-        v = mon.value(m.metrics)
-        return (f"best {mon.metric} {v:.4g}",) if v is not None and mon.improves(v, p.best.get(mon.key)) else ()
-    return Trigger(f)
-def _ev(e, t): return Trigger(lambda m, p: (t,) if e in m.events else ())
-def on_end(): return _ev(Event.FIT_END, "end of fit")
-def on_exception(): return _ev(Event.EXCEPTION, "exception")
-def on_signal(): return _ev(Event.SIGNAL, "signal")
-def when(f): return Trigger(lambda m, p: ("when",) if f(m) else ())
-def resolve(save, monitors):
-    MS[:] = monitors
+    """Base of all triggers; a subclass defines `__call__`. Its repr is the expression that makes it."""
+
+    __slots__ = ()
+
+    def __call__(self, moment: Moment, past: Past) -> Reasons:
+        """Why a snapshot is due now; empty if none is."""
+        raise TypeError(f"{type(self).__name__} must define __call__(moment, past) and return a tuple of reasons")
+
+    @property
+    def monitors(self) -> tuple[Monitor, ...]:
+        """The monitors whose best value it asks for."""
+        return ()
+
+    def bind(self, monitors: Sequence[Monitor]) -> Trigger:
+        """The same trigger with every open ``monitor=None`` filled in by the first of ``monitors``."""
+        return self
+
+    def __or__(self, other: Trigger | Predicate) -> Trigger:
+        """Fire when either does."""
+        return _Any((self, as_trigger(other)))
+
+    def __ror__(self, other: Trigger | Predicate) -> Trigger:
+        """Fire when either does."""
+        return _Any((as_trigger(other), self))
+
+    def __and__(self, other: Trigger | Predicate) -> Trigger:
+        """Fire when both do."""
+        return _All((self, as_trigger(other)))
+
+    def __rand__(self, other: Trigger | Predicate) -> Trigger:
+        """Fire when both do."""
+        return _All((as_trigger(other), self))
+
+
+def every_steps(n: int) -> Trigger:
+    """Fire whenever a multiple of ``n`` optimizer steps is reached or passed."""
+    return _Every("step", _positive("every_steps", n))
+
+
+def every_batches(n: int) -> Trigger:
+    """Fire whenever a multiple of ``n`` batches (of the whole run) is reached or passed."""
+    return _Every("batches", _positive("every_batches", n))
+
+
+def every_epochs(n: int) -> Trigger:
+    """Fire at the end of every ``n``-th epoch."""
+    return _Every("epoch", _positive("every_epochs", n))
+
+
+def every(interval: str | float | timedelta) -> Trigger:
+    """Fire whenever a multiple of ``interval`` of training time is passed; the interval runs on over resumes.
+
+    Args:
+        interval: ``"30m"``, ``"1h30m"``, ``"2d"``, ``"90s"``; or seconds; or a timedelta.
+    """
+    return _EveryInterval(_seconds(interval), interval)
+
+
+def on_best(monitor: str | Monitor | None = None) -> Trigger:
+    """Fire when the monitored metric was measured and is the best so far. Default: the checkpointer's own monitor."""
+    return _OnBest(Monitor(monitor) if isinstance(monitor, str) else monitor)
+
+
+def on_end() -> Trigger:
+    """Fire when training ends."""
+    return _On(Event.FIT_END, "on_end", "end of fit")
+
+
+def on_exception() -> Trigger:
+    """Fire when training is about to end with an exception and the state is clean."""
+    return _On(Event.EXCEPTION, "on_exception", "exception")
+
+
+def on_signal() -> Trigger:
+    """Fire when the process was asked to leave (SIGTERM), at the next clean boundary."""
+    return _On(Event.SIGNAL, "on_signal", "signal")
+
+
+def when(predicate: Predicate) -> Trigger:
+    """Fire when ``predicate(moment)`` is true, for instance ``lambda m: m.metrics.get("val_acc", 0) > 0.9``."""
+    if not callable(predicate):
+        raise ConfigurationError(f"when({predicate!r}): expected a function of a Moment.")
+    return _When(predicate)
+
+
+def as_trigger(given: Trigger | Predicate) -> Trigger:
+    """A trigger as it is; a function of a moment as `when` of it."""
+    if isinstance(given, Trigger):
+        return given
+    if isinstance(given, type) or not callable(given):
+        raise ConfigurationError(
+            f"{given!r} is no trigger: expected every_steps(n), every_epochs(n), on_best() or the like, or a function of a Moment."
+        )
+    return when(given)
+
+
+def resolve(save: Trigger | Predicate | Iterable[Trigger | Predicate] | None, monitors: Sequence[Monitor]) -> Trigger:
+    """What the user gave as ``save=``, as one trigger whose monitors are filled in.
+
+    Args:
+        save: a trigger, several (any of them fires), a function of a moment, or None for the default: every epoch, on
+            best if there is a monitor, at the end, on an exception, on a signal.
+        monitors: the checkpointer's.
+    """
     if save is None:
-        save = every_epochs(1) | on_end() | on_exception() | on_signal()
-        if monitors: save = save | on_best()
-    return save
+        best: tuple[Trigger, ...] = (on_best(),) if monitors else ()
+        chosen: Trigger = _Any((every_epochs(1), *best, on_end(), on_exception(), on_signal()))
+    elif isinstance(save, Iterable) and not isinstance(save, str):
+        parts = tuple(as_trigger(one) for one in save)
+        if not parts:
+            raise ConfigurationError("save=[] would never save anything: pass at least one trigger, or leave it out.")
+        chosen = _Any(parts)
+    else:
+        chosen = as_trigger(save)
+    return chosen.bind(monitors)
+
+
+_NAME_OF = {"step": "every_steps", "batches": "every_batches", "epoch": "every_epochs"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Every(Trigger):
+    count: str
+    n: int
+
+    def __call__(self, moment: Moment, past: Past) -> Reasons:
+        now, before = getattr(moment.progress, self.count), getattr(past.seen, self.count)
+        return (repr(self),) if now // self.n > before // self.n else ()
+
+    def __repr__(self) -> str:
+        return f"{_NAME_OF[self.count]}({self.n})"
+
+
+@dataclass(frozen=True, slots=True)
+class _EveryInterval(Trigger):
+    seconds: float
+    given: str | float | timedelta
+
+    def __call__(self, moment: Moment, past: Past) -> Reasons:
+        return (repr(self),) if moment.elapsed // self.seconds > past.elapsed // self.seconds else ()
+
+    def __repr__(self) -> str:
+        return f"every({self.given!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class _OnBest(Trigger):
+    monitor: Monitor | None
+
+    def __call__(self, moment: Moment, past: Past) -> Reasons:
+        monitor = self._bound()
+        value = monitor.value(moment.metrics) if moment.metrics else None
+        best = past.best.get(monitor.key)
+        if value is None or not monitor.improves(value, best):
+            return ()
+        return (f"best {monitor.metric} {value:.6g}" + (f" (was {best:.6g})" if best is not None else ""),)
+
+    @property
+    def monitors(self) -> tuple[Monitor, ...]:
+        return (self._bound(),)
+
+    def bind(self, monitors: Sequence[Monitor]) -> Trigger:
+        if self.monitor is not None:
+            return self
+        if not monitors:
+            raise ConfigurationError("on_best() needs a metric: pass monitor= to the callback, or on_best('val_loss').")
+        return _OnBest(monitors[0])
+
+    def _bound(self) -> Monitor:
+        if self.monitor is None:
+            raise ConfigurationError("on_best() has no metric yet: bind() it to monitors first.")
+        return self.monitor
+
+    def __repr__(self) -> str:
+        return f"on_best({self.monitor.metric!r})" if self.monitor else "on_best()"
+
+
+@dataclass(frozen=True, slots=True)
+class _On(Trigger):
+    event: Event
+    name: str
+    reason: str
+
+    def __call__(self, moment: Moment, past: Past) -> Reasons:
+        return (self.reason,) if self.event in moment.events else ()
+
+    def __repr__(self) -> str:
+        return f"{self.name}()"
+
+
+@dataclass(frozen=True, slots=True)
+class _When(Trigger):
+    predicate: Predicate
+
+    def __call__(self, moment: Moment, past: Past) -> Reasons:
+        return (repr(self),) if self.predicate(moment) else ()
+
+    def __repr__(self) -> str:
+        return f"when({getattr(self.predicate, '__name__', repr(self.predicate))})"
+
+
+class _Composite(Trigger):
+    __slots__ = ("parts",)
+
+    def __init__(self, parts: tuple[Trigger, ...]) -> None:
+        # (a | b) | c is one trigger of three parts: flat is faster, and reads better.
+        self.parts = tuple(
+            inner
+            for part in parts
+            for inner in (part.parts if isinstance(part, _Composite) and type(part) is type(self) else (part,))
+        )
+
+    @property
+    def monitors(self) -> tuple[Monitor, ...]:
+        return tuple(monitor for part in self.parts for monitor in part.monitors)
+
+    def bind(self, monitors: Sequence[Monitor]) -> Trigger:
+        return type(self)(tuple(part.bind(monitors) for part in self.parts))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Composite) and type(self) is type(other) and self.parts == other.parts
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.parts))
+
+
+class _Any(_Composite):
+    __slots__ = ()
+
+    def __call__(self, moment: Moment, past: Past) -> Reasons:
+        reasons: Reasons = ()
+        for part in self.parts:
+            reasons += part(moment, past)
+        return reasons
+
+    def __repr__(self) -> str:
+        return f"({' | '.join(map(repr, self.parts))})"
+
+
+class _All(_Composite):
+    __slots__ = ()
+
+    def __call__(self, moment: Moment, past: Past) -> Reasons:
+        reasons: Reasons = ()
+        for part in self.parts:
+            more = part(moment, past)
+            if not more:
+                return ()
+            reasons += more
+        return reasons
+
+    def __repr__(self) -> str:
+        return f"({' & '.join(map(repr, self.parts))})"
+
+
+def _positive(name: str, n: int) -> int:
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ConfigurationError(f"{name}({n!r}): expected a whole number of at least 1.")
+    return n
+
+
+_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
+
+
+def _seconds(interval: str | float | timedelta) -> float:
+    if isinstance(interval, timedelta):
+        seconds = interval.total_seconds()
+    elif isinstance(interval, str):
+        text = interval.replace(" ", "").lower()
+        if not re.fullmatch(r"(\d+(\.\d+)?[dhms])+", text):
+            raise ConfigurationError(
+                f"every({interval!r}): expected such as '30m', '1h30m', '90s', '2d', seconds or a timedelta."
+            )
+        seconds = sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+(?:\.\d+)?)([dhms])", text))
+    elif isinstance(interval, (int, float)) and not isinstance(interval, bool):
+        seconds = float(interval)
+    else:
+        raise ConfigurationError(f"every({interval!r}): expected such as '30m', seconds or a timedelta.")
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise ConfigurationError(f"every({interval!r}): expected more than no time, and less than for ever.")
+    return seconds

@@ -40,7 +40,7 @@ def pack(
     Raises:
         UnstorableError: naming every leaf that can't be stored; nothing was written.
     """
-    model = tree.encode(dict(weights), copy=copy, on_unstorable=on_unstorable)
+    model = tree.encode(dict(weights), copy=copy, views=False, on_unstorable=on_unstorable)
     aliases = _aliases(model.structure)
     metadata = {"aliases": json.dumps(aliases)} if aliases else {}
     files: dict[str, Iterable[bytes | bytearray | memoryview]] = {

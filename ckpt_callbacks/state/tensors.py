@@ -234,7 +234,7 @@ class Library(Protocol):
 def library_of(value: object) -> Library | None:
     """The library that the type of ``value`` comes from, or inherits a tensor from."""
     for base in type(value).__mro__[:-1]:
-        library = _BY_MODULE.get(base.__module__.partition(".")[0])
+        library = _BY_MODULE.get(str(base.__module__).partition(".")[0])
         if library is not None:
             return library
     return None
@@ -363,7 +363,7 @@ class _Torch:
         torch = sys.modules["torch"]
         lent = array.device.type == "cpu" and array.is_contiguous()
         ints = _as_integers(array)
-        flat = ints if lent else torch.empty(ints.shape, dtype=ints.dtype).copy_(ints)
+        flat = ints if lent else torch.empty(ints.shape, dtype=ints.dtype, device="cpu").copy_(ints)
         # not reshape(-1): a single element may come with any stride, which view() wouldn't have
         return flat.as_strided((flat.numel(),), (1,)).view(torch.uint8).numpy(), not lent
 
@@ -382,7 +382,7 @@ class _Torch:
     def allocate(self, nbytes: int) -> Bytes:
         torch = sys.modules["torch"]
         # torch's own allocator aligns to 64 bytes, as it did in the live run: some kernels' results depend on it
-        memory: Bytes = torch.empty(nbytes, dtype=torch.uint8).numpy()
+        memory: Bytes = torch.empty(nbytes, dtype=torch.uint8, device="cpu").numpy()
         return memory
 
     def make(self, data: Bytes, dtype: str, shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> Any:
@@ -396,7 +396,7 @@ class _Torch:
         if offset % size or any(stride % size or stride < 0 for stride in strides):
             raise ValueError(f"torch can't have strides {strides} and offset {offset} over elements of {size} bytes")
         if 0 in shape:
-            return torch.empty(0, dtype=torch.uint8).view(element).reshape(shape)
+            return torch.empty(0, dtype=torch.uint8, device="cpu").view(element).reshape(shape)
         data = data[offset:]
         data = data[: data.nbytes // size * size]
         if not data.flags.writeable:  # torch warns of memory it must not write to; whoever asked for no copy knows

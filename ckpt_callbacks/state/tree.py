@@ -44,7 +44,7 @@ from ckpt_callbacks.state.tensors import (
 
 __all__ = ["MAX_DEPTH", "Encoded", "Plan", "decode", "encode", "from_json", "plan", "to_json"]
 
-MAX_DEPTH = 128
+MAX_DEPTH = 100
 """How many containers may lie within each other."""
 
 Node = dict[str, Any]
@@ -109,7 +109,7 @@ def decode(
     copy: bool = True,
     on_flattened: OnFlattened | None = None,
 ) -> Any:
-    """The tree that was encoded, its tensors on the CPU.
+    """The tree that was encoded: torch's tensors on the CPU, those of tensorflow and jax where these put new ones.
 
     ``like`` is the live object that the tree is for: where it has a namedtuple, a dataclass or an enum member at the
     same place, that one's type is used. Where it has none, plain data stands in, and ``on_flattened(path, kind)`` is

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ckpt_callbacks.store.integrity import read_manifest, verify_directory
 from ckpt_callbacks.store.journal import Journal
-from ckpt_callbacks.store.local import LocalStore, read_manifest, verify_directory
+from ckpt_callbacks.store.local import LocalStore
 from ckpt_callbacks.store.lock import Owner, RunLock, owner_of
 from ckpt_callbacks.store.manifest import FileInfo, Manifest
 from ckpt_callbacks.store.provenance import provenance, without_secrets

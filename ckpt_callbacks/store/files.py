@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,10 +89,18 @@ class Disk:
 
     # Questions: nothing changes.
 
-    def read(self, path: str | Path, limit: int = -1) -> bytes:
+    def read(self, path: str | Path, limit: int = sys.maxsize) -> bytes:
         """Give a file's bytes, at most ``limit`` of them."""
-        with open(path, "rb", buffering=0) as file:
-            return (file.read() if limit < 0 else file.read(limit)) or b""
+        descriptor = os.open(path, os.O_RDONLY | _CLOEXEC | _BINARY)
+        try:
+            wanted = min(os.fstat(descriptor).st_size, limit)
+            parts = []
+            while wanted > 0 and (part := os.read(descriptor, wanted)):
+                parts.append(part)
+                wanted -= len(part)
+            return b"".join(parts)
+        finally:
+            os.close(descriptor)
 
     def read_chunks(self, path: str | Path) -> Iterator[memoryview]:
         """Give a file's bytes piece by piece; each piece is valid until the next one is asked for."""

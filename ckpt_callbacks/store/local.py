@@ -25,7 +25,6 @@ import json
 import os
 import re
 import secrets
-import stat
 import sys
 import threading
 import uuid
@@ -38,13 +37,15 @@ import xxhash
 
 from ckpt_callbacks.engine.snapshot import Record
 from ckpt_callbacks.errors import ConfigurationError, CorruptSnapshotError, SnapshotNotFoundError, StoreError
+from ckpt_callbacks.messages import warn
 from ckpt_callbacks.store import manifest as manifests
 from ckpt_callbacks.store.files import disk
+from ckpt_callbacks.store.integrity import read_manifest, verify_directory
 from ckpt_callbacks.store.journal import Journal
 from ckpt_callbacks.store.lock import RunLock, held_here
 from ckpt_callbacks.store.manifest import FileInfo, Manifest
 
-__all__ = ["LocalStore", "read_manifest", "verify_directory"]
+__all__ = ["LocalStore"]
 
 Durability = Literal["full", "none"]
 Chunks = Iterable[bytes | bytearray | memoryview]
@@ -59,6 +60,9 @@ _DIGITS = 9
 
 # Several stores in one process may share a run (two callbacks in one trainer): what changes it goes one at a time.
 _turns: dict[str, threading.RLock] = {}
+
+Bad = tuple[str, list[str]]
+"""A damaged snapshot: its id, and what is wrong with it."""
 
 
 class LocalStore:
@@ -126,7 +130,7 @@ class LocalStore:
             facts = json.loads(disk.read(path, 1 << 20))
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise StoreError(f"{path} can't be read: {error}. It may be deleted; a new one will be written.") from error
         found = facts.get("format") if isinstance(facts, dict) else None
         if not isinstance(found, int) or found > RUN_FORMAT:
@@ -240,8 +244,10 @@ class LocalStore:
     def delete(self, id: str) -> bool:
         """Remove a snapshot; False if it is pinned or was not there.
 
+        Files that can't be removed now (a network file system keeps those that somebody has open) are left to `clean`.
+
         Raises:
-            StoreError: it could not be removed; `clean` will finish what was begun.
+            StoreError: its manifest can't be removed, so it is still a snapshot.
         """
         path = self.path(id)
         with self._turn:
@@ -249,22 +255,22 @@ class LocalStore:
                 return False
             try:
                 disk.rename(path / manifests.NAME, path / _DROPPED)
-                self._sync_directory(path)
-                self._unlink_links(id)
-                self._remove(path)
             except FileNotFoundError:
                 return False
             except OSError as error:
-                raise StoreError(f"snapshot {id} could not be removed from {self.root}: {error}.") from error
-            finally:
-                self._known.pop(id, None)
+                raise StoreError(f"snapshot {id} can't be removed from {self.root}: {error}.") from error
+            self._known.pop(id, None)
+            with _or_later(f"what is left of snapshot {id}"):
+                self._sync_directory(path)
+                self._unlink_links(id)
+                self._remove(path)
         return True
 
     def clean(self) -> list[str]:
         """Remove what crashes left behind: attempts, and directories without a manifest. Only for the lock's holder.
 
         Returns:
-            The names that were removed.
+            The names of these directories.
         """
         with self._turn:
             leftovers = [
@@ -273,14 +279,13 @@ class LocalStore:
                 if entry.is_dir(follow_symlinks=False)
                 and (_is_attempt(entry.name) or not disk.lexists(os.path.join(entry.path, manifests.NAME)))
             ]
-            try:
-                for name in leftovers:
+            for name in leftovers:
+                with _or_later(f"the leftover {name}"):
                     self._remove(self._snapshots / name)
-                for entry in disk.list(self.root):
-                    if _is_attempt(entry.name):
+            for entry in disk.list(self.root):
+                if _is_attempt(entry.name):
+                    with _or_later(f"the leftover {entry.name}"):
                         disk.unlink(entry.path)
-            except OSError as error:
-                raise StoreError(f"{self.root} can't be cleaned of interrupted attempts: {error}.") from error
         return leftovers
 
     # Integrity -----------------------------------------------------------------------------------------------------
@@ -338,6 +343,7 @@ class LocalStore:
             and not entry.name.startswith(".")
             and (names := {inner.name for inner in disk.list(entry.path)})
             and not names & {manifests.NAME, _DROPPED}
+            and any(not name.startswith(".") for name in names)
         ]
 
     # Pins and links ------------------------------------------------------------------------------------------------
@@ -415,7 +421,7 @@ class LocalStore:
 
     def _read(self, id: str) -> Manifest | str:
         try:
-            return self._checked(read_manifest(self._snapshots / id), id)
+            return self._checked(read_manifest(f"{self._snapshots}/{id}"), id)
         except (StoreError, OSError) as error:
             return str(error)
 
@@ -522,75 +528,6 @@ class LocalStore:
         )
 
 
-Bad = tuple[str, list[str]]
-
-
-def read_manifest(directory: Path) -> Manifest:
-    """Read the manifest of a snapshot's directory.
-
-    Raises:
-        FileNotFoundError: there is none, so this is not a snapshot.
-        CorruptSnapshotError: it can't be read.
-        StoreError: it is of a newer format.
-    """
-    path = directory / manifests.NAME
-    try:
-        raw = disk.read(path, manifests.MAX_BYTES + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(str(path)) from None
-    except OSError as error:
-        raise CorruptSnapshotError(f"{manifests.NAME} can't be read: {error.strerror}.") from error
-    return Manifest.from_bytes(raw)
-
-
-def verify_directory(directory: Path, *, full: bool = True) -> list[str]:
-    """Compare a snapshot's directory with its manifest; see `LocalStore.verify`."""
-    try:
-        manifest = read_manifest(directory)
-    except FileNotFoundError:
-        return [f"{manifests.NAME} is missing: without it nothing says what the other files must be."]
-    except StoreError as error:
-        return [str(error)]
-    return [problem for name, info in manifest.files.items() if (problem := _verify_file(directory / name, info, full))]
-
-
-def _verify_file(path: Path, info: FileInfo, full: bool) -> str | None:
-    try:
-        status = disk.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            return f"{path.name} is not a file."
-        if status.st_size != info.size:
-            return f"{path.name} has another size: expected {info.size} bytes, found {status.st_size}."
-        if not full:
-            return None
-        found = _digest_of_file(path)
-    except FileNotFoundError:
-        return f"{path.name} is missing."
-    except OSError as error:
-        return f"{path.name} can't be read: {error.strerror}."
-    if found != info.digest:
-        return f"{path.name} has other bytes than were written: expected {info.digest}, found {found}."
-    return _unreadable_tensors(path) if path.suffix == ".safetensors" else None
-
-
-def _digest_of_file(path: Path) -> str:
-    hashed = xxhash.xxh3_128()
-    for chunk in disk.read_chunks(path):
-        hashed.update(chunk)
-    return f"xxh3-128:{hashed.hexdigest()}"
-
-
-def _unreadable_tensors(path: Path) -> str | None:
-    """Ask the official reader whether it understands the file's header."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np"):
-            return None
-    except (SafetensorError, OSError) as error:
-        return f"{path.name} can't be opened as safetensors: {error}."
-
-
 def _blocks(chunks: Chunks) -> Iterator[memoryview]:
     """The same bytes in pieces that are worth a system call: small chunks are gathered, large ones cut."""
     gathered = bytearray()
@@ -607,6 +544,15 @@ def _blocks(chunks: Chunks) -> Iterator[memoryview]:
             yield from (view[start : start + WRITE_SIZE] for start in range(0, len(view), WRITE_SIZE))
     if gathered:
         yield memoryview(gathered)
+
+
+@contextlib.contextmanager
+def _or_later(what: str) -> Iterator[None]:
+    """Remove now, or say that it remains: waste is worth a warning, not the end of a training run."""
+    try:
+        yield
+    except OSError as error:
+        warn(f"{what} can't be removed now ({error}); it costs space only, and the next start tries again")
 
 
 def _is_attempt(name: str) -> bool:

@@ -12,6 +12,7 @@ import json
 import math
 import platform
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -32,6 +33,8 @@ MAX_BYTES = 16 << 20
 MAX_DEPTH = 64
 
 _DIGEST = "xxh3-128:"
+_DIGEST_FORM = re.compile(_DIGEST + "[0-9a-f]{32}")
+_PLAIN = re.compile(r"[A-Za-z0-9_@+=-][A-Za-z0-9_@+=.-]{0,199}")
 _DIGEST_LINE = b'\n  "digest": "'
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 _REQUIRED = ("id", "sequence", "progress", "metrics", "reasons", "past", "content", "created", "files", "digest")
@@ -212,7 +215,7 @@ class Manifest:
                 f"found {digest_of(raw[: end + 1])!r}. Use another snapshot, or put the file back from a copy."
             )
         return cls(
-            id=read.text("id"),
+            id=read.name("id"),
             sequence=read.count("sequence", document["sequence"]),
             parent=read.optional_text("parent"),
             progress=read.progress(),
@@ -237,14 +240,8 @@ _KNOWN = frozenset({*Manifest.__dataclass_fields__, "format", "digest"} - {"extr
 
 
 def plain_name(name: str) -> bool:
-    """Tell whether ``name`` can stand for a file of a snapshot: one part, visible, the same on every file system."""
-    return (
-        0 < len(name.encode(errors="surrogateescape")) <= 200
-        and name.isprintable()
-        and not name.startswith(".")
-        and name != NAME
-        and not set(name) & set('/\\:*?"<>|')
-    )
+    """Tell whether ``name`` can stand for a file of a snapshot: one part, visible, plain ASCII on every file system."""
+    return _PLAIN.fullmatch(name) is not None and name != NAME
 
 
 def digest_of(data: bytes) -> str:
@@ -271,9 +268,8 @@ def _own_versions() -> dict[str, str]:
 
 def package_version() -> str:
     """This package's version."""
-    from ckpt_callbacks import __version__  # late: the package's own module is complete only after this one
-
-    return __version__
+    # Looked up, not imported: the package's own module stands above this one.
+    return str(getattr(sys.modules["ckpt_callbacks"], "__version__", "unknown"))
 
 
 def _parse(raw: bytes, where: str) -> dict[str, Any]:
@@ -350,6 +346,10 @@ class _Reader:
         value = self.document.get(name)
         return value if isinstance(value, str) else self.refuse(name, "a string", value)
 
+    def name(self, name: str) -> str:
+        value = self.text(name)
+        return value if plain_name(value) else self.refuse(name, "a plain name", value)
+
     def optional_text(self, name: str) -> str | None:
         return None if self.document.get(name) is None else self.text(name)
 
@@ -411,6 +411,6 @@ class _Reader:
         if not isinstance(value, dict):
             self.refuse(f"files.{name}", "an object", value)
         digest = value.get("digest")
-        if not isinstance(digest, str) or not re.fullmatch(_DIGEST + "[0-9a-f]{32}", digest):
+        if not isinstance(digest, str) or not _DIGEST_FORM.fullmatch(digest):
             self.refuse(f"files.{name}.digest", f'"{_DIGEST}" and 32 hex digits', digest)
         return FileInfo(self.count(f"files.{name}.size", value.get("size")), digest)

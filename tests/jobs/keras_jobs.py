@@ -68,10 +68,14 @@ JOBS: dict[str, Job] = {
         callbacks=lambda: [keras.callbacks.EarlyStopping(patience=0, min_delta=0.2, restore_best_weights=True)],
         fit={"epochs": 9},
     ),
-    "plateau schedule": Job(callbacks=lambda: [keras.callbacks.ReduceLROnPlateau(patience=1, min_delta=0.5, factor=0.3)]),
+    "plateau schedule": Job(
+        callbacks=lambda: [keras.callbacks.ReduceLROnPlateau(patience=1, min_delta=0.5, factor=0.3)]
+    ),
     "schedule by epoch": Job(callbacks=lambda: [keras.callbacks.LearningRateScheduler(lambda epoch, lr: lr * 0.8)]),
     "subclassed model, unbuilt": Job(Subclassed),
-    "gradient accumulation": Job(compile={"optimizer": lambda: keras.optimizers.Adam(0.01, gradient_accumulation_steps=3)}),
+    "gradient accumulation": Job(
+        compile={"optimizer": lambda: keras.optimizers.Adam(0.01, gradient_accumulation_steps=3)}
+    ),
     "moving average of weights": Job(compile={"optimizer": lambda: keras.optimizers.Adam(0.01, use_ema=True)}),
     "several steps an execution": Job(compile={"steps_per_execution": 2}),
     "steps_per_epoch over one iterator": Job(fit={"steps_per_epoch": 3, "epochs": 5}),

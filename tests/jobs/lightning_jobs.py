@@ -46,7 +46,10 @@ class Net(pl.LightningModule):
         optimizer = torch.optim.AdamW(self.parameters(), lr=0.01)
         lr = torch.optim.lr_scheduler
         if self.schedule == "step":
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": lr.ExponentialLR(optimizer, 0.95), "interval": "step"}}
+            return {
+                "optimizer": optimizer,
+                "lr_scheduler": {"scheduler": lr.ExponentialLR(optimizer, 0.95), "interval": "step"},
+            }
         if self.schedule == "epoch":
             return [optimizer], [lr.StepLR(optimizer, 1, 0.5)]
         if self.schedule == "onecycle":
@@ -141,10 +144,13 @@ JOBS: dict[str, Job] = {
     "gradient accumulation": Job(trainer={"accumulate_grad_batches": 3}),
     "manual optimization, two optimizers": Job(Gan),
     "weights changed in the module's own hook": Job(Averaged),
-    "validation inside the epoch that draws": Job(lambda: Net(noisy_validation=True), trainer={"val_check_interval": 3}),
+    "validation inside the epoch that draws": Job(
+        lambda: Net(noisy_validation=True), trainer={"val_check_interval": 3}
+    ),
     "stream without length": Job(data=Stream, loader={}),
     "early stopping": Job(
-        callbacks=lambda: [pl.callbacks.EarlyStopping("val_loss", patience=0, min_delta=0.05)], trainer={"max_epochs": 9}
+        callbacks=lambda: [pl.callbacks.EarlyStopping("val_loss", patience=0, min_delta=0.05)],
+        trainer={"max_epochs": 9},
     ),
     "max_steps within an epoch": Job(trainer={"max_steps": 17, "max_epochs": -1}),
 }
@@ -188,7 +194,9 @@ def train(
     torch.manual_seed(seed)
     callbacks = [*job.callbacks()]
     if checkpoint:
-        callbacks.append(Checkpointer(directory, monitor="val_loss" if job.validate else None, save=every_steps(2) | on_end()))
+        callbacks.append(
+            Checkpointer(directory, monitor="val_loss" if job.validate else None, save=every_steps(2) | on_end())
+        )
     if kill:
         callbacks.append(KillAt(*kill))
     losses: list[str] = []
@@ -202,7 +210,9 @@ def train(
         enable_model_summary=False,
         num_sanity_val_steps=1,
     )
-    trainer.fit(module, DataLoader(job.data(x, y), batch_size=BATCH_SIZE, **job.loader), DataLoader(TensorDataset(x, y), 9))
+    trainer.fit(
+        module, DataLoader(job.data(x, y), batch_size=BATCH_SIZE, **job.loader), DataLoader(TensorDataset(x, y), 9)
+    )
     Path(result + ".json").write_text(json.dumps(losses))
     np.savez(result + ".npz", **everything(trainer, module))
 
@@ -222,10 +232,16 @@ def everything(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, np.
     found = {f"weights/{key}": value.numpy() for key, value in module.state_dict().items()}
     for index, optimizer in enumerate(trainer.optimizers):
         for number, state in optimizer.state_dict()["state"].items():
-            found |= {f"optimizer{index}/{number}/{key}": np.asarray(value) for key, value in state.items() if value is not None}
+            found |= {
+                f"optimizer{index}/{number}/{key}": np.asarray(value)
+                for key, value in state.items()
+                if value is not None
+            }
         found[f"optimizer{index}/lr"] = np.asarray([group["lr"] for group in optimizer.param_groups])
     for index, config in enumerate(trainer.lr_scheduler_configs):
-        plain = {key: value for key, value in config.scheduler.state_dict().items() if isinstance(value, (int, float, list))}
+        plain = {
+            key: value for key, value in config.scheduler.state_dict().items() if isinstance(value, (int, float, list))
+        }
         found[f"scheduler{index}"] = np.frombuffer(repr(sorted(plain.items())).encode(), np.uint8)
     found["torch"] = torch.get_rng_state().numpy()
     found["numpy"] = np.random.get_state()[1]

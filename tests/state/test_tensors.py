@@ -188,6 +188,15 @@ def test_restored_torch_memory_is_aligned_as_torch_aligns_it() -> None:
     assert through_memory({str(n): torch.ones(n) for n in range(1, 20)})["7"].data_ptr() % 64 == 0
 
 
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_the_default_device_does_not_matter(device: str) -> None:
+    """A model may be built under ``torch.device(...)``; its state is read and made on the CPU all the same."""
+    tree = [torch.arange(6.0).reshape(2, 3).t()[1:], torch.empty(0, 2)]
+    with torch.device(device):
+        restored = through_memory(tree)
+    assert bits(restored) == bits([tensor.contiguous() for tensor in tree])
+
+
 def test_a_plan_copies_straight_to_where_the_bytes_belong() -> None:
     """Sources know their place before a byte moves: what an arena that is the file's image needs."""
     tree = {

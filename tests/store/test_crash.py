@@ -61,7 +61,7 @@ class Calls:
             descriptor, data = arguments
             return real(descriptor, memoryview(data)[: max(1, len(data) // 3)])  # type: ignore[arg-type]
         self._watch(name, arguments)
-        return real(*arguments)
+        return None if name.startswith("fsync") else real(*arguments)  # what matters is when it is asked for
 
     def _watch(self, name: str, arguments: tuple[object, ...]) -> None:
         descriptor = arguments[0]
@@ -135,11 +135,10 @@ def pin_and_link(store: LocalStore) -> None:
 def fresh_store() -> Iterator[LocalStore]:
     """A store with two snapshots, of steps 10 and 20."""
     with TemporaryDirectory() as folder:
-        store = LocalStore(Path(folder) / "run")
+        fast = LocalStore(Path(folder) / "run", durability="none")
         for step in (10, 20):
-            store.commit(draft(step), CONTENT)
-            store.link("latest", store.manifests()[-1].id)
-        yield store
+            fast.link("latest", fast.commit(draft(step), CONTENT).id)
+        yield LocalStore(fast.root)
 
 
 def calls_of(operation: Callable[[LocalStore], None]) -> list[str]:
@@ -160,7 +159,8 @@ def test_interrupted_anywhere_nothing_is_lost(operation: Callable[[LocalStore], 
             before = [manifest.id for manifest in store.manifests()]
             with interrupted(how, stop, store.root):
                 operation(store)
-            check(LocalStore(store.root), before, may_lose=before[0] if operation is delete else None)
+            again = LocalStore(store.root, durability="none")
+            check(again, before, may_lose=before[0] if operation is delete else None)
 
 
 def check(store: LocalStore, before: list[str], may_lose: str | None) -> None:

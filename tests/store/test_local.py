@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -139,6 +140,26 @@ def test_delete_removes_all_of_a_snapshot_and_its_links(store: LocalStore, draft
     assert not (store.root / "best").is_symlink()
     assert (store.root / "latest" / "manifest.json").is_file()
     assert [entry.name for entry in (store.root / "snapshots").iterdir()] == [second.id]
+
+
+def test_files_that_somebody_keeps_open_are_removed_later(
+    store: LocalStore, draft: Draft, files: Files, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A network file system may refuse to empty a directory; training goes on and the next start cleans."""
+
+    def busy(path: Path) -> None:
+        raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    id = store.commit(draft(), files()).id
+    with monkeypatch.context() as patch:
+        patch.setattr(local_module.disk, "rmdir", busy)
+        assert store.delete(id)
+        assert store.clean() == [id]
+    assert "can't be removed now" in caplog.text
+    assert store.manifests() == []
+    assert store.leftovers() == []
+    assert store.clean() == [id]
+    assert not store.path(id).exists()
 
 
 def test_a_pin_outlives_the_rules(store: LocalStore, draft: Draft, files: Files) -> None:

@@ -129,6 +129,7 @@ def test_a_missing_optional_member_has_a_default(name: str) -> None:
 @pytest.mark.parametrize(
     ("members", "message"),
     [
+        ({"id": "../elsewhere"}, "'id': expected a plain name"),
         ({"sequence": -1}, "'sequence': expected a whole number"),
         ({"sequence": True}, "'sequence': expected a whole number"),
         ({"sequence": 1.5}, "'sequence': expected a whole number"),
