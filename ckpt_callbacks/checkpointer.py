@@ -43,8 +43,8 @@ class Captured:
     Attributes:
         weights: the model's tensors under the framework's own names.
         rest: everything else that resume needs, as a tree of plain values and tensors.
-        optional: paths in ``rest`` that resume does not need (hyperparameters): what can't be stored there is kept as
-            its repr.
+        optional: paths in ``rest`` that resume does not need (hyperparameters): what can't be stored there is kept
+            as its repr.
         missing: parts that resume would need and that can't be captured -> why.
     """
 

@@ -9,7 +9,7 @@ import json
 import operator
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from ckpt_callbacks.engine.moment import Progress
 from ckpt_callbacks.engine.monitor import Monitor
-from ckpt_callbacks.engine.retention import Verdict, best_of, judge
+from ckpt_callbacks.engine.retention import Rule, Verdict, best_of, judge
 from ckpt_callbacks.engine.retention import resolve as resolve_rules
 from ckpt_callbacks.errors import CorruptSnapshotError, SnapshotNotFoundError
 from ckpt_callbacks.store import LocalStore, Manifest, owner_of, read_manifest, verify_directory
@@ -246,7 +246,8 @@ class Run:
     def monitors(self) -> tuple[Monitor, ...]:
         """What the checkpointer that wrote the newest snapshot was told to monitor."""
         latest = self.latest
-        return tuple(_monitor(recorded) for recorded in latest.manifest.monitors) if latest else ()
+        recorded = latest.manifest.monitors if latest else ()
+        return tuple(_monitor(one) for one in recorded if "metric" in one)
 
     def best(self, monitor: str | Monitor | None = None) -> Snapshot | None:
         """The snapshot with the best finite value, the earliest of equals.
@@ -306,7 +307,7 @@ class Run:
 
     # Changing ------------------------------------------------------------------------------------------------------
 
-    def prune(self, rules: Any = None, dry_run: bool = True) -> Verdict:
+    def prune(self, rules: Rule | Iterable[Rule] | None = None, dry_run: bool = True) -> Verdict:
         """Judge what to keep, and delete the rest.
 
         Args:

@@ -1,1 +1,1 @@
-"""Runnable examples: `lightning_digits` and `keras_digits` are ordinary training scripts; `demo` kills and restarts them."""
+"""Runnable examples: `lightning_digits` and `keras_digits` are ordinary training scripts; `demo` kills both."""

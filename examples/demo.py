@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -65,7 +66,10 @@ def main() -> int:
     ]
     scratch = Path(tempfile.mkdtemp(prefix="ckpt-demo-"))
     began = time.monotonic()
-    console.print("Training digits: 1,797 real images, a CNN with dropout, shuffling, AdamW and a cosine schedule.")
+    console.print(
+        "1,797 handwritten digits; a CNN with dropout, shuffling, AdamW, cosine schedule.\n"
+        f"Killed by SIGKILL at step {KILL_AT} of {STEPS}, mid-epoch; then the same command again."
+    )
     try:
         with _progress(console) as progress, ThreadPoolExecutor() as lanes:
             list(lanes.map(lambda job: _run(job, scratch, progress), jobs))
@@ -142,27 +146,25 @@ def _progress(console: Console) -> Progress:
 
 
 def _table(job: Job) -> Table:
-    table = Table(
-        title=f"[bold]{job.title}[/]: killed mid-epoch, started again by the same command", title_justify="left"
-    )
-    table.add_column("callback")
-    for heading in ("killed at", "resumed at", "replayed"):
-        table.add_column(heading, justify="right")
-    table.add_column("sha256 of weights")
-    table.add_column("identical")
-    table.add_row("none, never killed", "", "", "", _digest(job.reference), "", style="dim")
+    table = Table(title=f"[bold]{job.title}[/]", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("callback", no_wrap=True)
+    for heading in ("killed", "resumed", "replayed"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("weights sha256", no_wrap=True)
+    table.add_column("identical", no_wrap=True)
+    table.add_row("none (unkilled)", "", "", "", _digest(job.reference), "")
     for name, (killed, resumed) in (("ckpt_callbacks", job.ours), (job.peer, job.theirs)):
         start = resumed.first_step - 1
         same = resumed.result["sha256"] == job.reference.result["sha256"]
         table.add_row(
-            *(name, f"step {killed.last_step}", f"step {start}", f"{killed.last_step - start}"),
+            *(name, f"{killed.last_step}", f"{start}", f"{killed.last_step - start}"),
             *(_digest(resumed), "[green]yes[/]" if same else "[red]no[/]"),
         )
     return table
 
 
 def _digest(outcome: Outcome) -> str:
-    return f"{str(outcome.result['sha256'])[:16]}…"
+    return str(outcome.result["sha256"])[:12]
 
 
 def _verdict(console: Console, job: Job) -> None:

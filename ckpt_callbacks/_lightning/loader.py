@@ -3,8 +3,8 @@
 What an epoch draws is fixed by the random state at a few instants: just before its iterator is made (the workers' base
 seed, and their first indices), just before its first fetch (the sampler's seed, without workers), and just before the
 fetches that training has not used yet (a dataset that draws in this process). `Tape` holds these. To resume, the same
-instants are re-lived from the recorded states: the batches that were trained on are drawn again and dropped, and the next
-one comes out as it would have.
+instants are re-lived from the recorded states: the batches that were trained on are drawn again and dropped, and the
+next one comes out as it would have.
 
 The iterator of a resumed epoch is made at the first fetch, not when Lightning sets fit up: by then samplers know the
 epoch, and nothing that runs in between can disturb the order.
@@ -99,9 +99,9 @@ class Tape:
                 fetch()
             except StopIteration:
                 raise ResumeError(
-                    f"the train loader ended after {done} batches, but the snapshot was taken {saved['skip']} batches into "
-                    "its epoch. The data got shorter or the batches larger since then: restore the data, or start "
-                    "afresh in another directory."
+                    f"the train loader ended after {done} batches, but the snapshot was taken {saved['skip']} batches "
+                    "into its epoch. The data got shorter or the batches larger since then: restore the data, or "
+                    "start afresh in another directory."
                 ) from None
         self.replayed, self.seconds = saved["skip"], time.perf_counter() - began
 
@@ -110,7 +110,7 @@ class Tape:
 def recording(combined_loader: type) -> type:
     """Make the recording subclass of the `CombinedLoader` of one of Lightning's two packages."""
 
-    class RecordingLoader(combined_loader):  # type: ignore[misc,valid-type]
+    class RecordingLoader(combined_loader):  # type: ignore[misc]
         """A `CombinedLoader` that writes to a `Tape` and re-lives a pending one."""
 
         def __init__(self, iterables: Any, mode: str, tape: Tape) -> None:

@@ -39,7 +39,7 @@ def package_of(trainer: Any) -> str:
 
 
 def dump_checkpoint(trainer: Any) -> dict[str, Any]:
-    """``trainer._checkpoint_connector.dump_checkpoint``: the state that Lightning itself would save, user hooks included.
+    """``trainer._checkpoint_connector.dump_checkpoint``: what Lightning itself would save, the user's hooks included.
 
     The public `Trainer.save_checkpoint` gives the same dictionary only as a pickle on disk.
     """
@@ -48,7 +48,7 @@ def dump_checkpoint(trainer: Any) -> dict[str, Any]:
 
 
 def intercept_resume(trainer: Any, choose: Callable[[Any], Any]) -> None:
-    """``_checkpoint_connector.resume_start``: where `Trainer.fit` reads a checkpoint, once, before anything is restored.
+    """``_checkpoint_connector.resume_start``: where `Trainer.fit` reads a checkpoint, before anything is restored.
 
     ``choose`` gets the path that the user passed (or None) and gives the one to load. Without it, auto-resume would
     need ``ckpt_path=`` in the user's script.
@@ -90,7 +90,7 @@ def unstarted_iterator(loader: Any) -> Any:
 
 
 def prefetches(trainer: Any) -> bool:
-    """Whether Lightning fetches one batch ahead, as it does if the loader has no length (``fit_loop._data_fetcher``)."""
+    """``fit_loop._data_fetcher``: whether Lightning fetches a batch ahead, as it does if the loader has no length."""
     fetcher = trainer.fit_loop._data_fetcher
     return fetcher is not None and fetcher.length is None and hasattr(fetcher, "batches")
 
@@ -113,8 +113,9 @@ def loops_state(trainer: Any) -> dict[str, Any]:
 def put_back_loops(trainer: Any, state: Mapping[str, Any]) -> None:
     """Set every counter to what it was at the same place, and end the restart.
 
-    `load_state_dict` also flags a restart (``_restarting``, ``_loaded_from_state_dict``, ``_resuming_from_checkpoint``);
-    left set for the rest of the epoch, it keeps plateau schedulers from stepping at the epoch's end.
+    `load_state_dict` also flags a restart (``_restarting``, ``_loaded_from_state_dict``,
+    ``_resuming_from_checkpoint``); left set for the rest of the epoch, it keeps plateau schedulers from stepping at its
+    end.
     """
     fit_loop = trainer.fit_loop
     fit_loop.load_state_dict(copy.deepcopy(dict(state)))
@@ -141,8 +142,8 @@ def epoch_metrics(trainer: Any) -> dict[str, dict[str, Any]]:
 def put_back_epoch_metrics(trainer: Any, kept: Mapping[str, Mapping[str, Any]], batch: int) -> None:
     """Let each running reduction begin with its saved value when the module logs it for the first time.
 
-    ``_results.update_metrics`` is called with a key right after its entry was made. ``_first_loop_iter`` False says that
-    the epoch has begun before, so that Lightning doesn't reset what is put back.
+    ``_results.update_metrics`` is called with a key right after its entry was made. ``_first_loop_iter`` False says
+    that the epoch has begun before, so that Lightning doesn't reset what is put back.
     """
     results = trainer.fit_loop.epoch_loop._results
     trainer._logger_connector._first_loop_iter = None if batch == 0 else False

@@ -11,7 +11,7 @@ __all__ = ["install", "names_snapshot"]
 
 
 def names_snapshot(path: str | Path) -> bool:
-    """Whether ``path`` is ours to read: a run, a snapshot's directory, or ``run@...`` - and not some other checkpoint."""
+    """Whether ``path`` is ours to read: a run, a snapshot's directory, or ``run@...``; not some other checkpoint."""
     text = str(path)
     run = Path(text.rpartition("@")[0]) if "@" in text else None
     return any((Path(text) / name).is_file() for name in ("manifest.json", "run.json")) or (

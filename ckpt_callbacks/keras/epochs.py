@@ -83,8 +83,8 @@ class Tape:
             except StopIteration:
                 raise ResumeError(
                     f"the data ended after {self._fetched} batches, but the snapshot was taken "
-                    f"{self._pending['fetched']} batches after its beginning. The data got shorter or the batches larger "
-                    "since then: restore the data, or start afresh in another directory."
+                    f"{self._pending['fetched']} batches after its beginning. The data got shorter or the batches "
+                    "larger since then: restore the data, or start afresh in another directory."
                 ) from None
             self._fetched += 1
             self.replayed += 1

@@ -41,7 +41,8 @@ class Checkpointer(BaseCheckpointer, keras.callbacks.Callback):
         fit = private.current_fit()
         self._others = [callback for callback in fit.callbacks if callback is not self]
         self._tape = Tape(fit.epoch_iterator)
-        self._progress, self._events, self._logs = Progress(), Event.NONE, {}
+        self._progress, self._events = Progress(), Event.NONE
+        self._logs: dict[str, Any] = {}
         self._restored = self.begin(_versions())
         self._listen(fit.epoch_iterator)
         if self._restored is not None:

@@ -27,7 +27,7 @@ def load_weights(
     """Copy a snapshot's weights into ``model``, in place.
 
     Keras' paths differ between processes (``dense``, ``dense_1``), so a model whose variables have the snapshot's
-    shapes in the same order is matched by order; any other, or one with ``include``, ``exclude`` or ``rename``, by path.
+    shapes in the same order is matched by order; any other, or with ``include``, ``exclude`` or ``rename``, by path.
 
     Args:
         model: built.

@@ -44,7 +44,8 @@ def match(
     Args:
         weights: name -> tensor with a ``shape``.
         targets: the model's names -> shapes.
-        strict: every selected weight must have a place, and with neither ``include`` nor ``exclude`` every place a weight.
+        strict: every selected weight must have a place, and every place a weight (unless ``include`` or ``exclude``
+            say otherwise).
         include, exclude: names to take or leave: glob patterns, or a function of the name. Default: take all.
         rename: prefix -> other prefix, or a function from the snapshot's name to the model's.
 
