@@ -61,6 +61,7 @@ class Restored:
     snapshot: Snapshot
     weights: Mapping[str, Any]
     rest: Mapping[str, Any]
+    missing: Mapping[str, str]
 
 
 @dataclass
@@ -90,7 +91,7 @@ class ResumeReport:
         where = f"step {self.step} (epoch {self.epoch}, batch {self.batch})"
         if self.complete:
             return (
-                f"this run is already complete: {self.snapshot.id} at {where} is restored and nothing is left to train. "
+                f"this run is already complete: {self.snapshot.id} at {where} is restored, nothing is left to train. "
                 "Raise the number of epochs to train on, or choose another directory to start afresh"
             )
         replayed = f", {self.replayed} batches replayed in {self.seconds:.1f} s" if self.replayed else ""
@@ -261,7 +262,7 @@ class BaseCheckpointer:
         progress = restored.snapshot.progress
         parts = dict.fromkeys(("weights", "optimizer", "random state", "callbacks", "metrics"), "exact")
         parts["data"] = f"replayed: {replayed} batches" if replayed else "exact"
-        parts |= {path: f"not captured: {why}" for path, why in self._missing.items()}
+        parts |= {path: f"not captured: {why}" for path, why in {**restored.missing, **self._missing}.items()}
         self.resumed = ResumeReport(
             *(restored.snapshot, progress.step, progress.epoch, progress.batch),
             *(replayed, seconds, parts, complete),
@@ -362,7 +363,7 @@ class BaseCheckpointer:
     def _newest_good(self) -> Snapshot | None:
         found, stepped_over = self._store.newest_good("full")
         for bad, problems in stepped_over:
-            warn(f"stepped over damaged snapshot {bad}: {'; '.join(problems)}")
+            warn(f"stepped over snapshot {bad}: {' '.join(problems)}")
             self._store.journal.append("stepped over", id=bad, problems=list(problems))
         if found is None and self._store.manifests():
             warn(f"{self.directory} has no good full snapshot to carry on from: starting fresh beside what is there")
@@ -413,7 +414,7 @@ class BaseCheckpointer:
             return None
 
         rest = captured.rest if self.content == "full" else None
-        files = payload.pack(captured.weights, rest, copy=copy, on_unstorable=replacement)
+        files = payload.pack(captured.weights, rest, copy=copy, missing=missing, on_unstorable=replacement)
         if rest is not None:
             self._name_missing(missing)
         return files
@@ -440,8 +441,8 @@ class BaseCheckpointer:
         records = self._store.records()
         verdict = engine.judge(records, self.rules)
         for dropped, why in verdict.drop.items():
-            self._store.delete(dropped)
-            self._store.journal.append("dropped", id=dropped, why=why)
+            if self._store.delete(dropped):
+                self._store.journal.append("dropped", id=dropped, why=why)
         kept = [record for record in records if record.id in verdict.keep]
         self._store.link("latest", kept[-1].id)
         best = engine.best_of(kept, self.monitors[0]) if self.monitors else None

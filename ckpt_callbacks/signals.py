@@ -8,7 +8,12 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-__all__ = ["LeaveRequest"]
+__all__ = ["LeaveRequest", "exit_code"]
+
+
+def exit_code(number: int) -> int:
+    """The exit code by which shells and schedulers know that a signal ended a process."""
+    return 128 + number
 
 
 class LeaveRequest:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ckpt_callbacks.checkpointer import BaseCheckpointer, Restored
 from ckpt_callbacks.engine import Event
 from ckpt_callbacks.errors import CheckpointError, ConfigurationError
 from ckpt_callbacks.messages import warn
+from ckpt_callbacks.signals import exit_code
 
 __all__ = ["LightningHooks"]
 
@@ -129,9 +131,12 @@ class LightningHooks(BaseCheckpointer):
         """Save if the interruption left a clean state, as Lightning's answer to SIGTERM does."""
         if not self._fitting:
             return
+        if trainer.received_sigterm and isinstance(exception, SystemExit):
+            # Lightning leaves with 0, which tells a scheduler that the job is done.
+            exception.code = exit_code(signal.SIGTERM)
         try:
             where = state.clean_point(trainer)
-            if where is not None and self._restored is None:
+            if where is not None and self._training and not isinstance(exception, CheckpointError):
                 self._events |= Event.EXCEPTION | (Event.SIGNAL if trainer.received_sigterm else Event.NONE)
                 self._observe(trainer, where)
             self._finish(trainer)

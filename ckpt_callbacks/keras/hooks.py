@@ -17,7 +17,7 @@ from ckpt_callbacks.checkpointer import BaseCheckpointer, Restored
 from ckpt_callbacks.engine import Event, Progress
 from ckpt_callbacks.keras import private, state
 from ckpt_callbacks.keras.epochs import Tape
-from ckpt_callbacks.signals import LeaveRequest
+from ckpt_callbacks.signals import LeaveRequest, exit_code
 
 __all__ = ["Checkpointer"]
 
@@ -83,7 +83,7 @@ class Checkpointer(BaseCheckpointer, keras.callbacks.Callback):
         self._observe("batch")
         if self._leave.signal is not None:
             self._finish()
-            raise SystemExit(128 + self._leave.signal)
+            raise SystemExit(exit_code(self._leave.signal))
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Metrics were measured; the boundary comes with the next epoch's first batch."""

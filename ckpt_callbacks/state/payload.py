@@ -27,6 +27,7 @@ def pack(
     rest: Mapping[str, Any] | None,
     *,
     copy: bool,
+    missing: Mapping[str, str],
     on_unstorable: Callable[[str, object], object] | None = None,
 ) -> Files:
     """Turn a state into file name -> the file's bytes in pieces.
@@ -35,6 +36,7 @@ def pack(
         weights: name -> tensor; other values (a module's extra state) are stored with ``rest``.
         rest: everything else, or None to keep the weights only.
         copy: own the bytes, so that training may go on; False borrows them.
+        missing: parts that are not captured -> why; read after ``on_unstorable`` was asked for all.
         on_unstorable: see `ckpt_callbacks.state.encode`.
 
     Raises:
@@ -50,13 +52,13 @@ def pack(
     if rest is not None:
         other = tree.encode(dict(rest), copy=copy, on_unstorable=on_unstorable)
         files[STATE] = safetensors_file.Image.of(other.tensors, {}).chunks()
-        structure["rest"] = other.structure
+        structure |= {"rest": other.structure, "missing": dict(missing)}
     files[TREE] = [tree.to_json(structure)]
     return files
 
 
-def read(directory: Path) -> tuple[dict[str, Any], Any]:
-    """Read a snapshot's weights and the rest of its state (None if it holds weights only).
+def read(directory: Path) -> tuple[dict[str, Any], Any, dict[str, str]]:
+    """Read a snapshot: its weights, the rest of its state (None if it holds weights only), and what is missing, why.
 
     Raises:
         CorruptSnapshotError: a file is missing or can't be parsed.
@@ -72,8 +74,9 @@ def read(directory: Path) -> tuple[dict[str, Any], Any]:
         )
     weights = tree.decode(structure["weights"], safetensors_file.open_file(directory / MODEL))
     if "rest" not in structure:
-        return weights, None
-    return weights, tree.decode(structure["rest"], safetensors_file.open_file(directory / STATE))
+        return weights, None, {}
+    rest = tree.decode(structure["rest"], safetensors_file.open_file(directory / STATE))
+    return weights, rest, dict(structure.get("missing", {}))
 
 
 def _aliases(structure: Mapping[str, Any]) -> dict[str, str]:

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import Result
 from safetensors.numpy import save
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from ckpt_callbacks.cli import app
 from ckpt_callbacks.engine.moment import Progress

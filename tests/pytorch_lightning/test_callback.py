@@ -1,0 +1,338 @@
+"""The Lightning callback as its user meets it: what can be asked for, refused, named and done twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from ckpt_callbacks import (
+    ConfigurationError,
+    CorruptSnapshotError,
+    ResumeError,
+    Run,
+    UnstorableError,
+    every_epochs,
+    every_steps,
+    keep_all,
+    on_end,
+)
+from ckpt_callbacks.pytorch_lightning import Checkpointer
+from tests.pytorch_lightning.conftest import Tiny, fit, loader, same
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+
+
+class Remembers(pl.Callback):
+    """A user's callback whose state holds whatever it is given."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def state_dict(self) -> dict[str, object]:
+        return {"value": self.value}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self.value = state["value"]
+
+
+class Odd:
+    """Can be pickled, and is nothing that JSON knows."""
+
+    def __repr__(self) -> str:
+        return "an odd thing"
+
+
+class Breaks(pl.Callback):
+    """Raises at the start of a batch."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if trainer.global_step == self.batch:
+            raise RuntimeError("the user's own error")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A finished run of two epochs, with a snapshot after every step; give directory, module and callback."""
+    directory = tmp_path_factory.mktemp("trained") / "run"
+    callback = Checkpointer(directory, monitor="val_loss", save=every_steps(1) | on_end(), keep=keep_all())
+    _, module = fit(callback)
+    return directory, module, callback
+
+
+def test_the_trainer_takes_it_for_its_checkpoint_callback(tmp_path):
+    """It is a `Checkpoint`, so no default ModelCheckpoint joins it and nothing is written elsewhere."""
+    callback = Checkpointer(tmp_path / "run")
+    trainer, _ = fit(callback, default_root_dir=str(tmp_path))
+    assert trainer.checkpoint_callbacks == [callback]
+    assert {entry.name for entry in tmp_path.iterdir()} == {"run"}
+
+
+def test_defaults_keep_the_latest_two_and_the_best(tmp_path):
+    """Every epoch is saved; the best one stays beside the latest two, and the links point at them."""
+    callback = Checkpointer(tmp_path / "run", monitor="val_loss")
+    fit(callback, epochs=5)
+    steps = {snapshot.step for snapshot in callback.snapshots()}
+    assert {12, 15, callback.best.step} == steps
+    assert (tmp_path / "run" / "latest").resolve() == callback.latest.path.resolve()
+    assert (tmp_path / "run" / "best").resolve() == callback.best.path.resolve()
+    assert callback.best.metrics["val_loss"] == min(s.metrics["val_loss"] for s in callback.snapshots())
+
+
+def test_metrics_belong_to_the_weights_they_were_measured_on(trained):
+    """Only the snapshots right after a validation carry its value."""
+    directory, _, _ = trained
+    assert {snapshot.step for snapshot in Run(directory).snapshots() if snapshot.metrics} == {3, 6}
+
+
+def test_best_is_loaded_by_test(trained):
+    """`ckpt_path="best"` loads the best snapshot's weights, bit for bit."""
+    directory, _, callback = trained
+    module = Tiny()
+    trainer = pl.Trainer(callbacks=[callback], logger=False, enable_progress_bar=False, accelerator="cpu")
+    trainer.test(module, loader(), ckpt_path="best", verbose=False)
+    best = Run(directory).best("val_loss").weights()
+    assert all((module.state_dict()[name].numpy() == value).all() for name, value in best.items())
+
+
+@pytest.mark.parametrize("name", ["{run}@4", "{run}/snapshots/{id}"])
+def test_a_named_snapshot_is_where_fit_starts(trained, tmp_path, name):
+    """`ckpt_path=` takes a reference or a path: the run that starts there ends as the whole one."""
+    directory, whole, _ = trained
+    path = name.format(run=directory, id=Run(directory).get(4).id)
+    callback = Checkpointer(tmp_path / "fork")
+    _, module = fit(callback, ckpt_path=path, seed=5)
+    assert callback.resumed.step == 4
+    assert callback.resumed.snapshot.run_path == directory
+    assert same(module, whole)
+
+
+def test_resume_takes_a_reference(trained, tmp_path):
+    """`resume=` forks a run; once the fork has snapshots of its own it carries on with those."""
+    directory, whole, _ = trained
+    for expected in (4, 6):
+        callback = Checkpointer(tmp_path / "fork", resume=f"{directory}@4")
+        _, module = fit(callback, seed=5)
+        assert callback.resumed.step == expected
+        assert same(module, whole)
+
+
+def test_a_lightning_checkpoint_still_loads(tmp_path):
+    """A .ckpt of somebody else goes through Lightning's own reader."""
+    trainer, whole = fit(None, epochs=2)
+    trainer.save_checkpoint(tmp_path / "other.ckpt")
+    callback = Checkpointer(tmp_path / "run")
+    _, module = fit(callback, epochs=2, ckpt_path=str(tmp_path / "other.ckpt"), seed=5)
+    assert same(module, whole)
+    assert callback.resumed is None
+
+
+def test_a_complete_run_says_so(trained, caplog):
+    """Started once more, a finished run restores its last weights, trains nothing and tells how to go on."""
+    directory, whole, _ = trained
+    callback = Checkpointer(directory, monitor="val_loss", keep=keep_all())
+    trainer, module = fit(callback, seed=5)
+    assert callback.resumed.complete
+    assert "already complete" in str(callback.resumed)
+    assert same(module, whole)
+    assert trainer.global_step == 6
+
+
+def test_a_finished_run_trains_on(tmp_path):
+    """With more epochs a finished run goes on, and ends as if it had been asked for them at once."""
+    fit(Checkpointer(tmp_path / "run"), epochs=2)
+    callback = Checkpointer(tmp_path / "run")
+    _, longer = fit(callback, epochs=4, seed=5)
+    _, whole = fit(None, epochs=4)
+    assert not callback.resumed.complete
+    assert same(longer, whole)
+
+
+def test_an_early_stop_stays_a_stop(tmp_path):
+    """A run that stopped early does not train on when it is started again."""
+
+    def stopped() -> list[pl.Callback]:
+        return [pl.callbacks.EarlyStopping("val_loss", patience=0, min_delta=100.0)]
+
+    fit(Checkpointer(tmp_path / "run"), epochs=9, callbacks=stopped())
+    callback = Checkpointer(tmp_path / "run")
+    trainer, _ = fit(callback, epochs=9, callbacks=stopped())
+    assert callback.resumed.complete
+    assert trainer.global_step == 6
+
+
+def test_must_and_never(trained, tmp_path):
+    """`"must"` wants a run, `"never"` wants none; both say what to do."""
+    directory, _, _ = trained
+    with pytest.raises(ResumeError, match="holds no good full snapshot"):
+        fit(Checkpointer(tmp_path / "empty", resume="must"))
+    with pytest.raises(ResumeError, match="already holds a run"):
+        fit(Checkpointer(directory, resume="never"))
+
+
+def test_weights_only_snapshots_cannot_be_resumed(tmp_path):
+    """`content="weights"` writes the model alone; naming such a snapshot for fit is refused with the alternative."""
+    callback = Checkpointer(tmp_path / "run", content="weights")
+    fit(callback)
+    assert callback.latest.content == "weights"
+    with pytest.raises(ResumeError, match="load_weights"):
+        fit(Checkpointer(tmp_path / "other"), ckpt_path=callback.best_model_path)
+
+
+def test_a_named_damaged_snapshot_fails_loudly(trained, tmp_path):
+    """Who names a snapshot gets that one or an error, never another."""
+    fit(Checkpointer(tmp_path / "run"))
+    path = Run(tmp_path / "run").latest.path / "state.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CorruptSnapshotError, match=r"state\.safetensors"):
+        fit(Checkpointer(tmp_path / "fork"), ckpt_path=f"{tmp_path}/run@latest")
+
+
+def test_automatic_resume_steps_over_a_damaged_snapshot(tmp_path, caplog):
+    """With the newest snapshot damaged, the one before is taken, the user is told, and the result is the same."""
+    _, whole = fit(Checkpointer(tmp_path / "run"), epochs=3)
+    damaged = Run(tmp_path / "run").latest
+    (damaged.path / "model.safetensors").write_bytes(b"torn")
+    callback = Checkpointer(tmp_path / "run")
+    with caplog.at_level("INFO"):
+        _, module = fit(callback, epochs=3, seed=5)
+    assert f"stepped over snapshot {damaged.id}" in caplog.text
+    assert callback.resumed.step == 6
+    assert same(module, whole)
+
+
+def test_hyperparameters_may_be_anything(tmp_path):
+    """What resume does not need is kept as its repr, without complaint, also with `exact="require"`."""
+    module = Tiny(anything=Odd())
+    callback = Checkpointer(tmp_path / "run", exact="require")
+    fit(callback, module=module)
+    assert "an odd thing" in (callback.latest.path / "state.json").read_text()
+
+
+def test_state_that_cannot_be_stored_is_named_when_training_starts(tmp_path, caplog):
+    """With `"require"` it is an error before the first step; with `"warn"` it is said then, and again at resume."""
+    with pytest.raises(UnstorableError, match=r"Remembers.*value"):
+        fit(Checkpointer(tmp_path / "a", exact="require"), callbacks=[Remembers(lambda: 1)])
+    assert not Run(tmp_path / "a").snapshots()
+    for epochs in (1, 2):
+        callback = Checkpointer(tmp_path / "b")
+        with caplog.at_level("INFO"):
+            fit(callback, callbacks=[Remembers(lambda: 1)], epochs=epochs)
+    assert caplog.text.count("not captured, and a resume will lack it") == 1
+    assert callback.resumed.parts["checkpoint.callbacks.Remembers.value"].startswith("not captured")
+    assert "not captured: checkpoint.callbacks.Remembers.value" in caplog.text
+
+
+def test_an_error_of_the_user_stays_the_users(tmp_path):
+    """An exception within a batch saves nothing and is not masked; the next start goes on from the last snapshot."""
+    with pytest.raises(RuntimeError, match="the user's own error"):
+        fit(Checkpointer(tmp_path / "run"), callbacks=[Breaks(4)])
+    callback = Checkpointer(tmp_path / "run")
+    _, module = fit(callback, seed=5)
+    assert callback.resumed.step == 3
+    assert same(module, fit(None)[1])
+
+
+def test_manual_snapshot(tmp_path):
+    """`save()` from any hook is honoured at the next boundary and gives the snapshot."""
+
+    class Asks(pl.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.global_step == 2:
+                self.wanted = callback.save("look here")
+
+    asks = Asks()
+    callback = Checkpointer(tmp_path / "run", save=on_end(), keep=keep_all())
+    fit(callback, callbacks=[asks])
+    snapshot = asks.wanted.result(timeout=10)
+    assert (snapshot.step, snapshot.note, snapshot.reasons) == (2, "look here", ("manual: look here",))
+
+
+def test_two_callbacks_in_one_trainer(tmp_path):
+    """Each saves to its own directory by its own rules; a resume is exact and both know where it went on."""
+    def two():
+        return Checkpointer(tmp_path / "often", save=every_steps(2)), Checkpointer(tmp_path / "seldom")
+
+    often, seldom = two()
+    with pytest.raises(RuntimeError, match="the user's own error"):
+        fit(seldom, callbacks=[often, Breaks(5)])
+    often, seldom = two()
+    _, module = fit(seldom, callbacks=[often], seed=5)
+    assert same(module, fit(None)[1])
+
+
+def test_fit_twice_in_one_process(tmp_path):
+    """The same callback serves a second fit, with another trainer, which goes on where the first ended."""
+    callback = Checkpointer(tmp_path / "run")
+    fit(callback, epochs=2)
+    _, module = fit(callback, epochs=4, seed=5)
+    assert callback.resumed.step == 6
+    assert same(module, fit(None, epochs=4)[1])
+
+
+def test_fast_dev_run_writes_nothing(tmp_path):
+    """A trial run leaves no run behind."""
+    fit(Checkpointer(tmp_path / "run"), fast_dev_run=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_other_package(tmp_path):
+    """Trainer and callback must come from the same package; the error says which import to use."""
+    import lightning.pytorch as lightning_pl
+
+    from ckpt_callbacks.lightning import Checkpointer as Other
+
+    with pytest.raises(ConfigurationError, match=r"ckpt_callbacks\.lightning"):
+        lightning_pl.Trainer(logger=False, callbacks=[], accelerator="cpu").fit  # noqa: B018 - it imports
+        callback = Checkpointer(tmp_path / "run")
+        callback.setup(lightning_pl.Trainer(logger=False, accelerator="cpu"), None, "fit")
+    assert issubclass(Other, lightning_pl.callbacks.Checkpoint)
+
+
+SIGTERM_JOB = """
+import os, signal, sys, warnings
+warnings.simplefilter("ignore")
+import pytorch_lightning as pl
+from ckpt_callbacks.pytorch_lightning import Checkpointer
+from ckpt_callbacks import every_epochs, on_signal
+from tests.pytorch_lightning.conftest import fit
+
+class Preempted(pl.Callback):
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+fit(Checkpointer(sys.argv[1]), callbacks=[Preempted()])
+"""
+
+
+def test_sigterm_saves_before_leaving(tmp_path):
+    """Asked to leave mid-epoch, a run saves at the next boundary and goes; started again it loses nothing."""
+    done = subprocess.run([sys.executable, "-c", SIGTERM_JOB, str(tmp_path / "run")], capture_output=True, text=True)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    latest = Run(tmp_path / "run").latest
+    assert latest.step == 4
+    assert "signal" in latest.reasons
+    callback = Checkpointer(tmp_path / "run")
+    _, module = fit(callback, seed=5)
+    assert callback.resumed.step == 4
+    assert callback.resumed.replayed == 1
+    assert same(module, fit(None)[1])
+
+
+def test_saves_wait_for_nothing_but_are_durable_when_fit_returns(tmp_path):
+    """In the background or not, the same snapshots are there when fit returns."""
+    for background in (True, False):
+        callback = Checkpointer(tmp_path / str(background), save=every_epochs(1), keep=keep_all(), background=background)
+        fit(callback, epochs=3)
+        assert [snapshot.step for snapshot in callback.snapshots()] == [3, 6, 9]
