@@ -237,8 +237,14 @@ class BaseCheckpointer:
         return _read(chosen)
 
     def read(self, reference: str | Path) -> Restored:
-        """Read a snapshot that the user named, for evaluation; the run is not touched."""
-        return _read(resolve_reference(reference))
+        """Read a snapshot that the user named, for evaluation; the run is not touched.
+
+        Raises:
+            SnapshotNotFoundError, CorruptSnapshotError: about the snapshot.
+        """
+        snapshot = resolve_reference(reference)
+        snapshot.verify().require_ok()
+        return _read(snapshot)
 
     def rehearse(self, captured: Captured) -> None:
         """Try once, when training starts, whether the state can be stored; name what can't.

@@ -21,15 +21,22 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run(target: Callable[..., None], *args: Any, log: Path, preload: tuple[str, ...] = (), timeout: float = 120) -> int:
-    """Run ``target(*args)`` in a process of its own and give its exit code; `KILLED` if SIGKILL ended it.
+def run(
+    target: Callable[..., None],
+    *args: Any,
+    options: dict[str, Any],
+    log: Path,
+    preload: tuple[str, ...] = (),
+    timeout: float = 120,
+) -> int:
+    """Run ``target(*args, **options)`` in a process of its own and give its exit code; `KILLED` if SIGKILL ended it.
 
     The process is forked from a server that has only imported ``preload``: nothing of the test's own state is in it.
     Any other failure is raised here, with what the process printed.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*preload, target.__module__])
-    process = context.Process(target=_main, args=(target, args, str(log)))
+    process = context.Process(target=_main, args=(target, args, options, str(log)))
     process.start()
     process.join(timeout)
     if process.exitcode is None:
@@ -41,12 +48,12 @@ def run(target: Callable[..., None], *args: Any, log: Path, preload: tuple[str, 
     return process.exitcode
 
 
-def _main(target: Callable[..., None], args: tuple[Any, ...], log: str) -> None:
+def _main(target: Callable[..., None], args: tuple[Any, ...], options: dict[str, Any], log: str) -> None:
     with open(log, "a", buffering=1) as out:
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
         try:
-            target(*args)
+            target(*args, **options)
         except BaseException:
             traceback.print_exc(file=sys.stderr)
             sys.stderr.flush()

@@ -21,7 +21,7 @@ class Decision:
     """What came of a moment.
 
     Attributes:
-        reasons: why a snapshot is due; empty if none is.
+        reasons: why a snapshot is due, each once; empty if none is.
         past: what later decisions must remember.
     """
 
@@ -37,12 +37,16 @@ def decide(moment: Moment, past: Past, trigger: Trigger, monitors: Sequence[Moni
         past: what the last decision returned.
         trigger: bound; see `ckpt_callbacks.engine.triggers.resolve`.
         monitors: further monitors whose best value is remembered.
+
+    Raises:
+        ConfigurationError: a monitored metric is no single number, or the trigger is not bound.
     """
     reasons = trigger(moment, past)
     if moment.events and Event.MANUAL in moment.events:
         reasons += (f"manual: {moment.note}" if moment.note else "manual",)
     best = _best(moment, past, (*monitors, *trigger.monitors)) if moment.metrics else past.best
-    return Decision(reasons, Past(moment.progress, moment.elapsed, best))
+    each_once = tuple(dict.fromkeys(reasons))
+    return Decision(each_once, Past(moment.progress, moment.elapsed, best))
 
 
 def _best(moment: Moment, past: Past, monitors: Sequence[Monitor]) -> Mapping[str, float]:

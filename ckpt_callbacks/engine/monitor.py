@@ -6,21 +6,22 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from ckpt_callbacks.errors import ConfigurationError
 
-__all__ = ["Monitor", "resolve", "to_float"]
+__all__ = ["Monitor", "as_monitor", "resolve", "to_float"]
 
 # Words in a metric's name that tell its direction. A name with words of both kinds tells nothing.
-_LESS_IS_BETTER = frozenset(
-    "loss losses error err errors mse rmse mae mape msle rmsle nll bce ce crossentropy hinge perplexity ppl divergence kld "
-    "kl wer cer fid distance deviance regret bpc bpd eer epe".split()
-)
-_MORE_IS_BETTER = frozenset(
-    "acc accuracy auc auroc auprc roc prc f1 fbeta precision recall sensitivity specificity iou miou jaccard dice map ndcg "
-    "mrr bleu rouge meteor cider r2 psnr ssim score reward return mcc kappa top1 top5 hits success".split()
-)
+_LESS_IS_BETTER = """
+    loss losses error err errors mse rmse mae mape msle rmsle nll bce ce crossentropy hinge perplexity ppl divergence
+    kld kl wer cer fid distance deviance regret bpc bpd eer epe
+"""
+_MORE_IS_BETTER = """
+    acc accuracy auc auroc auprc roc prc f1 fbeta precision recall sensitivity specificity iou miou jaccard dice map
+    ndcg mrr bleu rouge meteor cider r2 psnr ssim score reward return mcc kappa top1 top5 hits success
+"""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Monitor:
 
     Args:
         metric: its name, as the framework logs it.
-        mode: ``"min"``, ``"max"``, or ``"auto"``: by the words in the name (``val_loss`` -> min, ``Val/Accuracy`` -> max).
+        mode: ``"min"``, ``"max"``, or ``"auto"``: by the words in the name (``val_loss`` -> min, ``Val/Acc`` -> max).
         min_delta: by how much a value must beat the best one to count, in the metric's unit.
         relative: take ``min_delta`` as a fraction of the best value instead.
 
@@ -48,15 +49,30 @@ class Monitor:
         if self.mode not in ("auto", "min", "max"):
             raise ConfigurationError(f"mode={self.mode!r} is not known: expected 'min', 'max' or 'auto'.")
         delta = self.min_delta
-        if isinstance(delta, bool) or not isinstance(delta, (int, float)) or not math.isfinite(delta) or delta < 0:
+        if isinstance(delta, bool) or not isinstance(delta, (int, float)) or not 0 <= delta < math.inf:
             raise ConfigurationError(f"min_delta={delta!r}: expected a finite number that is not negative.")
+        if not isinstance(self.relative, bool):
+            raise ConfigurationError(f"relative={self.relative!r}: expected True or False; the fraction is min_delta.")
         if self.mode == "auto":
             object.__setattr__(self, "mode", _direction(self.metric))
 
     @property
     def key(self) -> str:
-        """A name for what this monitor remembers: the metric and the direction."""
-        return f"{self.metric}:{self.mode}"
+        """A name for what this monitor remembers: the metric, the direction, and ``min_delta`` unless it is 0.
+
+        Monitors that count different values as improvements remember different best ones.
+        """
+        delta = f":{float(self.min_delta)}{' of best' if self.relative else ''}" if self.min_delta else ""
+        return f"{self.metric}:{self.mode}{delta}"
+
+    @property
+    def expression(self) -> str:
+        """The shortest argument that means this monitor: the name alone, where that says it all."""
+        try:
+            plain = Monitor(self.metric) == self
+        except ConfigurationError:
+            plain = False
+        return repr(self.metric if plain else self)
 
     def as_dict(self) -> dict[str, Any]:
         """The arguments by name, for JSON; ``mode`` is never ``"auto"`` here."""
@@ -71,13 +87,26 @@ class Monitor:
         return value < other if self.mode == "min" else value > other
 
     def improves(self, value: float, best: float | None) -> bool:
-        """Whether ``value`` beats ``best`` (None: nothing yet) by more than ``min_delta``; NaN and infinities never do."""
+        """Whether ``value`` beats ``best`` (None: nothing yet) by more than ``min_delta``; NaN and ±inf never do."""
         if not math.isfinite(value):
             return False
         if best is None:
             return True
         delta = self.min_delta * abs(best) if self.relative else self.min_delta
         return self.better(value, best - delta if self.mode == "min" else best + delta)
+
+    def __repr__(self) -> str:
+        delta = f", min_delta={self.min_delta!r}" if self.min_delta else ""
+        return f"Monitor({self.metric!r}, {self.mode!r}{delta}{', relative=True' if self.relative else ''})"
+
+
+def as_monitor(given: str | Monitor | None) -> Monitor | None:
+    """A monitor as it is, the name of a metric as the monitor of it; None stays open, for ``bind`` to fill in.
+
+    Raises:
+        ConfigurationError: it is none of these, or a name that can't tell the direction.
+    """
+    return given if given is None or isinstance(given, Monitor) else Monitor(given)
 
 
 def resolve(
@@ -86,9 +115,10 @@ def resolve(
     """What the user gave as ``monitor=``, ``mode=`` and ``min_delta=``, as monitors; the first one leads.
 
     Raises:
-        ConfigurationError: ``mode`` or ``min_delta`` beside a `Monitor`, which has its own; or without any monitor.
+        ConfigurationError: ``monitor`` is something else, or an empty list; ``mode`` or ``min_delta`` is beside a
+            `Monitor`, which has its own, or without any monitor.
     """
-    given = [monitor] if isinstance(monitor, (str, Monitor)) else list(monitor or ())
+    given = _listed(monitor)
     extra = mode != "auto" or min_delta != 0.0
     if extra and not given:
         raise ConfigurationError("mode= and min_delta= say how to compare a metric: pass monitor= with them.")
@@ -97,17 +127,32 @@ def resolve(
     return tuple(one if isinstance(one, Monitor) else Monitor(one, mode, min_delta) for one in given)
 
 
+def _listed(monitor: str | Monitor | Sequence[str | Monitor] | None) -> Sequence[str | Monitor]:
+    if monitor is None:
+        return ()
+    if isinstance(monitor, (str, Monitor)):
+        return (monitor,)
+    if isinstance(monitor, Sequence) and monitor:
+        return monitor
+    raise ConfigurationError(
+        f"monitor={monitor!r}: expected the name of a metric, such as 'val_loss', a Monitor, a list of them, or None."
+    )
+
+
 def to_float(value: Any, name: str = "the metric") -> float:
     """A number as a float: from Python, numpy, or a tensor of one element (of whatever library, on whatever device).
 
     Raises:
         ConfigurationError: it is no single number.
     """
-    if isinstance(value, (str, bytes)):  # float("1e3") would accept what was never a number
-        raise ConfigurationError(f"{name} is {value!r}: expected a number.")
+    if type(value) is float:  # nearly all of them
+        return value
     try:
-        return float(value.item() if hasattr(value, "item") else value)
-    except (TypeError, ValueError, RuntimeError) as error:
+        number = value.item() if hasattr(value, "item") else value
+        if isinstance(number, (str, bytes)):  # float("1e3") would accept what was never a number
+            raise TypeError(f"it is text: {number!r}")
+        return float(number)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ConfigurationError(
             f"{name} is a {type(value).__name__} that is no single number ({error}). "
             "Log a scalar under this name, or monitor another metric."
@@ -115,11 +160,22 @@ def to_float(value: Any, name: str = "the metric") -> float:
 
 
 def _direction(metric: str) -> str:
-    words = {word.lower() for word in re.findall(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+", metric)}
-    less, more = words & _LESS_IS_BETTER, words & _MORE_IS_BETTER
+    words = _words(metric)
+    less, more = words.intersection(_LESS_IS_BETTER.split()), words.intersection(_MORE_IS_BETTER.split())
     if bool(less) == bool(more):
         why = f"speaks both of {min(less)!r} and {min(more)!r}" if less else "has no word that tells"
         raise ConfigurationError(
             f"monitor={metric!r}: less or more, which is better? The name {why}. Pass mode='min' or mode='max'."
         )
     return "min" if less else "max"
+
+
+def _words(metric: str) -> set[str]:
+    """All words that may be meant, in lower case: of ``valLoss``, ``mIoU``, ``mean_io_u``, ``cross_entropy``, ``acc1``.
+
+    Words end at signs and at capitals; they count whole as well, two of them joined, and without trailing digits.
+    """
+    parts = re.findall(r"[^\W_]+", metric)
+    humps = re.findall(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*", metric)
+    words = {word.lower() for word in (*parts, *humps, *map("".join, pairwise(parts)))}
+    return words | {word.rstrip("0123456789") for word in words}

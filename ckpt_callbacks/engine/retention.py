@@ -1,6 +1,7 @@
 """What to keep: rules over the committed snapshots, and the judge who joins them.
 
-A rule is given all records, oldest first, and returns those it keeps, each with its reason. What any rule keeps is kept.
+A rule is given all records, oldest first, and returns those it keeps, each with its reason. What any of them keeps is
+kept.
 Above all rules stand three protections: the newest snapshot, the newest full one (to resume from), and pins.
 """
 
@@ -8,10 +9,12 @@ from __future__ import annotations
 
 import heapq
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ckpt_callbacks.engine.monitor import Monitor
+from ckpt_callbacks.engine.arguments import positive
+from ckpt_callbacks.engine.monitor import Monitor, as_monitor
 from ckpt_callbacks.engine.snapshot import Record
 from ckpt_callbacks.errors import ConfigurationError
 
@@ -59,17 +62,27 @@ class Verdict:
 
 
 def judge(records: Iterable[Record], rules: Sequence[Rule]) -> Verdict:
-    """Join all rules and protections over one run's committed snapshots, in whatever order they come."""
-    ordered = sorted(records, key=lambda record: record.sequence)
+    """Join all rules and protections over one run's committed snapshots, in whatever order they come.
+
+    Judging once after each snapshot, or only at the end, keeps the same; and judging the kept again keeps them all.
+    Both hold because every rule stands by its choice: what it keeps among many, it keeps among fewer. A
+    `keep_when` does so too if its predicate looks at nothing but the record.
+    """
+    ordered = _in_order(records)
     reasons: dict[str, list[str]] = {record.id: [] for record in ordered}
     for kept in (_protected(ordered), *(rule(ordered) for rule in rules)):
         for id, why in kept.items():
             reasons[id].append(why)
-    why_not = "no rule keeps it: " + ", ".join(map(repr, rules))
+    why_not = f"no rule keeps it: {', '.join(map(repr, rules)) or 'none is given'}"
     return Verdict(
         keep={id: tuple(why) for id, why in reasons.items() if why},
         drop={id: why_not for id, why in reasons.items() if not why},
     )
+
+
+def _in_order(records: Iterable[Record]) -> list[Record]:
+    """Oldest first, by sequence; never by step (a run may go back) nor by clock."""
+    return sorted(records, key=operator.attrgetter("sequence", "id"))
 
 
 def _protected(records: Sequence[Record]) -> Kept:
@@ -84,17 +97,17 @@ def _protected(records: Sequence[Record]) -> Kept:
 
 def keep_last(n: int) -> Rule:
     """Keep the latest ``n``."""
-    return _KeepLast(_positive("keep_last", n))
+    return _KeepLast(positive("keep_last", n))
 
 
 def keep_best(k: int = 1, monitor: str | Monitor | None = None) -> Rule:
     """Keep the ``k`` best by a metric; of equal ones the earlier. Default: the checkpointer's own monitor."""
-    return _KeepBest(_positive("keep_best", k), Monitor(monitor) if isinstance(monitor, str) else monitor)
+    return _KeepBest(positive("keep_best", k), as_monitor(monitor))
 
 
 def keep_every_steps(n: int) -> Rule:
     """Keep the first snapshot at or after each multiple of ``n`` optimizer steps."""
-    return _KeepEverySteps(_positive("keep_every_steps", n))
+    return _KeepEverySteps(positive("keep_every_steps", n))
 
 
 def keep_all() -> Rule:
@@ -104,7 +117,7 @@ def keep_all() -> Rule:
 
 def keep_when(predicate: Callable[[Record], bool]) -> Rule:
     """Keep what ``predicate(record)`` is true for, for instance ``lambda r: r.note is not None``."""
-    if not callable(predicate):
+    if not callable(predicate) or isinstance(predicate, (type, Rule)):
         raise ConfigurationError(f"keep_when({predicate!r}): expected a function of a Record.")
     return _KeepWhen(predicate)
 
@@ -115,6 +128,9 @@ def resolve(keep: Rule | Iterable[Rule] | None, monitors: Sequence[Monitor]) -> 
     Args:
         keep: a rule, several, or None for the default: the latest 2, and the best 1 if there is a monitor.
         monitors: the checkpointer's.
+
+    Raises:
+        ConfigurationError: no rule at all, something that is none, or an open `keep_best` without any monitor.
     """
     if keep is None:
         rules: tuple[Rule, ...] = (keep_last(2), *([keep_best(1)] if monitors else []))
@@ -122,7 +138,8 @@ def resolve(keep: Rule | Iterable[Rule] | None, monitors: Sequence[Monitor]) -> 
         rules = (keep,) if isinstance(keep, Rule) else tuple(keep) if isinstance(keep, Iterable) else ()
         if not rules:
             raise ConfigurationError(
-                f"keep={keep!r} keeps nothing: expected a rule such as keep_last(2), or a list of them; keep_all() keeps everything."
+                f"keep={keep!r} keeps nothing: expected a rule such as keep_last(2), or a list of them; "
+                "keep_all() keeps everything."
             )
     for rule in rules:
         if not isinstance(rule, Rule):
@@ -134,7 +151,7 @@ def resolve(keep: Rule | Iterable[Rule] | None, monitors: Sequence[Monitor]) -> 
 
 def best_of(records: Iterable[Record], monitor: Monitor) -> Record | None:
     """The record with the best finite value; of equal ones the earliest; None if no record has one."""
-    return next(iter(_ranked(sorted(records, key=lambda record: record.sequence), monitor, 1)), None)
+    return next(iter(_ranked(_in_order(records), monitor, 1)), None)
 
 
 def _ranked(records: Sequence[Record], monitor: Monitor, k: int) -> list[Record]:
@@ -173,12 +190,13 @@ class _KeepBest(Rule):
             return self
         if not monitors:
             raise ConfigurationError(
-                f"keep_best({self.k}) needs a metric: pass monitor= to the callback, or keep_best({self.k}, 'val_loss')."
+                f"keep_best({self.k}) needs a metric: pass monitor= to the callback, or "
+                f"keep_best({self.k}, 'val_loss')."
             )
         return _KeepBest(self.k, monitors[0])
 
     def __repr__(self) -> str:
-        return f"keep_best({self.k}, {self.monitor.metric!r})" if self.monitor else f"keep_best({self.k})"
+        return f"keep_best({self.k}, {self.monitor.expression})" if self.monitor else f"keep_best({self.k})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,9 +235,3 @@ class _KeepWhen(Rule):
 
     def __repr__(self) -> str:
         return f"keep_when({getattr(self.predicate, '__name__', repr(self.predicate))})"
-
-
-def _positive(name: str, n: int) -> int:
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ConfigurationError(f"{name}({n!r}): expected a whole number of at least 1.")
-    return n

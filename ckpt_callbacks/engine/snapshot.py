@@ -23,7 +23,7 @@ class Record:
         progress: where training stood.
         metrics: what was measured on its weights.
         reasons: why it was saved.
-        created: when its state was captured, in seconds since 1970 (UTC).
+        created: when its state was captured, in seconds since 1970 (UTC); for people, never for order.
         elapsed: seconds that the run had trained by then.
         content: ``"full"`` can be resumed from, ``"weights"`` can't.
         size: bytes.
@@ -34,7 +34,7 @@ class Record:
 
     id: str
     sequence: int
-    progress: Progress = Progress()
+    progress: Progress = field(default_factory=Progress)
     metrics: Mapping[str, float] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
     created: float = 0.0

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from ckpt_callbacks.engine.arguments import positive
 from ckpt_callbacks.engine.moment import Event, Moment, Progress
-from ckpt_callbacks.engine.monitor import Monitor
+from ckpt_callbacks.engine.monitor import Monitor, as_monitor
 from ckpt_callbacks.errors import ConfigurationError
 
 __all__ = [
@@ -47,7 +48,7 @@ class Past:
         best: best value so far of each monitor, by its key.
     """
 
-    seen: Progress = Progress()
+    seen: Progress = field(default_factory=Progress)
     elapsed: float = 0.0
     best: Mapping[str, float] = field(default_factory=dict)
 
@@ -88,27 +89,27 @@ class Trigger:
         return _Any((as_trigger(other), self))
 
     def __and__(self, other: Trigger | Predicate) -> Trigger:
-        """Fire when both do."""
+        """Fire when both do; the second is asked only if the first fires."""
         return _All((self, as_trigger(other)))
 
     def __rand__(self, other: Trigger | Predicate) -> Trigger:
-        """Fire when both do."""
+        """Fire when both do; the second is asked only if the first fires."""
         return _All((as_trigger(other), self))
 
 
 def every_steps(n: int) -> Trigger:
     """Fire whenever a multiple of ``n`` optimizer steps is reached or passed."""
-    return _Every("step", _positive("every_steps", n))
+    return _Every("step", positive("every_steps", n))
 
 
 def every_batches(n: int) -> Trigger:
     """Fire whenever a multiple of ``n`` batches (of the whole run) is reached or passed."""
-    return _Every("batches", _positive("every_batches", n))
+    return _Every("batches", positive("every_batches", n))
 
 
 def every_epochs(n: int) -> Trigger:
     """Fire at the end of every ``n``-th epoch."""
-    return _Every("epoch", _positive("every_epochs", n))
+    return _Every("epoch", positive("every_epochs", n))
 
 
 def every(interval: str | float | timedelta) -> Trigger:
@@ -122,7 +123,7 @@ def every(interval: str | float | timedelta) -> Trigger:
 
 def on_best(monitor: str | Monitor | None = None) -> Trigger:
     """Fire when the monitored metric was measured and is the best so far. Default: the checkpointer's own monitor."""
-    return _OnBest(Monitor(monitor) if isinstance(monitor, str) else monitor)
+    return _OnBest(as_monitor(monitor))
 
 
 def on_end() -> Trigger:
@@ -142,9 +143,18 @@ def on_signal() -> Trigger:
 
 def when(predicate: Predicate) -> Trigger:
     """Fire when ``predicate(moment)`` is true, for instance ``lambda m: m.metrics.get("val_acc", 0) > 0.9``."""
-    if not callable(predicate):
+    if not callable(predicate) or isinstance(predicate, (type, Trigger)):
         raise ConfigurationError(f"when({predicate!r}): expected a function of a Moment.")
+    if predicate in _MAKERS:
+        name = predicate.__name__
+        raise ConfigurationError(f"{name} makes a trigger when it is called: expected {name}(...), found {name}.")
     return _When(predicate)
+
+
+# All of them are callable, so one without its brackets would pass for a function of a moment.
+_MAKERS: tuple[Callable[..., object], ...] = (
+    *(every_steps, every_batches, every_epochs, every, on_best, on_end, on_exception, on_signal, when),
+)
 
 
 def as_trigger(given: Trigger | Predicate) -> Trigger:
@@ -153,7 +163,8 @@ def as_trigger(given: Trigger | Predicate) -> Trigger:
         return given
     if isinstance(given, type) or not callable(given):
         raise ConfigurationError(
-            f"{given!r} is no trigger: expected every_steps(n), every_epochs(n), on_best() or the like, or a function of a Moment."
+            f"{given!r} is no trigger: expected every_steps(n), every_epochs(n), on_best() or the like, "
+            "or a function of a Moment."
         )
     return when(given)
 
@@ -165,17 +176,22 @@ def resolve(save: Trigger | Predicate | Iterable[Trigger | Predicate] | None, mo
         save: a trigger, several (any of them fires), a function of a moment, or None for the default: every epoch, on
             best if there is a monitor, at the end, on an exception, on a signal.
         monitors: the checkpointer's.
+
+    Raises:
+        ConfigurationError: no trigger at all, something that is none, or an open `on_best` without any monitor.
     """
     if save is None:
         best: tuple[Trigger, ...] = (on_best(),) if monitors else ()
         chosen: Trigger = _Any((every_epochs(1), *best, on_end(), on_exception(), on_signal()))
-    elif isinstance(save, Iterable) and not isinstance(save, str):
+    elif isinstance(save, str) or not isinstance(save, Iterable):
+        chosen = as_trigger(save)
+    else:
         parts = tuple(as_trigger(one) for one in save)
         if not parts:
-            raise ConfigurationError("save=[] would never save anything: pass at least one trigger, or leave it out.")
-        chosen = _Any(parts)
-    else:
-        chosen = as_trigger(save)
+            raise ConfigurationError(
+                f"save={save!r} never saves: expected a trigger, several, or None for the default."
+            )
+        chosen = _Any(parts) if len(parts) > 1 else parts[0]
     return chosen.bind(monitors)
 
 
@@ -236,7 +252,7 @@ class _OnBest(Trigger):
         return self.monitor
 
     def __repr__(self) -> str:
-        return f"on_best({self.monitor.metric!r})" if self.monitor else "on_best()"
+        return f"on_best({self.monitor.expression})" if self.monitor else "on_best()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,11 +284,10 @@ class _Composite(Trigger):
 
     def __init__(self, parts: tuple[Trigger, ...]) -> None:
         # (a | b) | c is one trigger of three parts: flat is faster, and reads better.
-        self.parts = tuple(
-            inner
-            for part in parts
-            for inner in (part.parts if isinstance(part, _Composite) and type(part) is type(self) else (part,))
-        )
+        self.parts = tuple(inner for part in parts for inner in self._flat(part))
+
+    def _flat(self, part: Trigger) -> tuple[Trigger, ...]:
+        return part.parts if isinstance(part, _Composite) and type(part) is type(self) else (part,)
 
     @property
     def monitors(self) -> tuple[Monitor, ...]:
@@ -317,29 +332,29 @@ class _All(_Composite):
         return f"({' & '.join(map(repr, self.parts))})"
 
 
-def _positive(name: str, n: int) -> int:
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ConfigurationError(f"{name}({n!r}): expected a whole number of at least 1.")
-    return n
-
-
 _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 
 
 def _seconds(interval: str | float | timedelta) -> float:
+    try:
+        seconds = _parsed(interval)
+    except (TypeError, ValueError, OverflowError):
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise ConfigurationError(
+            f"every({interval!r}): expected some time, such as '30m', '1h30m', '90s', '2d', seconds or a timedelta."
+        )
+    return seconds
+
+
+def _parsed(interval: str | float | timedelta) -> float:
     if isinstance(interval, timedelta):
-        seconds = interval.total_seconds()
-    elif isinstance(interval, str):
+        return interval.total_seconds()
+    if isinstance(interval, str):
         text = interval.replace(" ", "").lower()
         if not re.fullmatch(r"(\d+(\.\d+)?[dhms])+", text):
-            raise ConfigurationError(
-                f"every({interval!r}): expected such as '30m', '1h30m', '90s', '2d', seconds or a timedelta."
-            )
-        seconds = sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+(?:\.\d+)?)([dhms])", text))
-    elif isinstance(interval, (int, float)) and not isinstance(interval, bool):
-        seconds = float(interval)
-    else:
-        raise ConfigurationError(f"every({interval!r}): expected such as '30m', seconds or a timedelta.")
-    if not (math.isfinite(seconds) and seconds > 0):
-        raise ConfigurationError(f"every({interval!r}): expected more than no time, and less than for ever.")
-    return seconds
+            raise ValueError(text)
+        return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+(?:\.\d+)?)([dhms])", text))
+    if isinstance(interval, bool) or not isinstance(interval, (int, float)):
+        raise TypeError(interval)
+    return float(interval)

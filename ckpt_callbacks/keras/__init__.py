@@ -6,11 +6,12 @@
 
     model.fit(x, y, epochs=20, callbacks=[Checkpointer("runs/digits", monitor="val_loss")])
 
-``hooks``    the callback's hooks -> Moments; nothing is decided here
-``epochs``   the epoch iterator that remembers how its epoch began, and replays it
-``state``    model, optimizer, metrics, callbacks -> state, and back
-``weights``  snapshots -> models, without a fit
-``private``  every private attribute of Keras that is touched, with the reason and the version it was read from
+``hooks``       the callback's hooks -> Moments; nothing is decided here
+``epochs``      the epoch iterator that remembers how its iterator began, and replays it
+``companions``  the other callbacks of a fit, and their state
+``state``       model, optimizer, metrics, companions -> state, and back
+``weights``     snapshots -> models, without a fit
+``private``     every private attribute of Keras that is touched, with the reason and the version it was read from
 """
 
 from __future__ import annotations

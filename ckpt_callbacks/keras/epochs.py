@@ -1,15 +1,15 @@
 """The epoch iterator that remembers how its iterator began, and can begin it again.
 
-The order of the data is fixed by the random state just before its iterator is made (and, on TensorFlow, by seeds in
-the dataset's graph, which the same script makes again). An epoch makes a new one, unless ``steps_per_epoch`` lets one
-iterator serve many. To resume, the recorded state is put back, the iterator is made, and the batches that were trained
-on are drawn and dropped.
+What an iterator draws is fixed by the random state at a few instants: just before it is made, just before its first fetch,
+and just before the fetch that training has not seen yet (and, on TensorFlow, by seeds in the dataset's graph, which the
+same script makes again). An epoch makes a new iterator, unless ``steps_per_epoch`` lets one serve many. To resume, the
+instants are re-lived from the recorded states, and the batches that were trained on are drawn again and dropped.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ckpt_callbacks.errors import ResumeError
@@ -22,14 +22,19 @@ __all__ = ["Tape"]
 class Tape:
     """How the current iterator of a fit began, and how far it got.
 
+    Args:
+        epoch_iterator: of the running fit; it is made to tell this tape what it does.
+        before_fetch: called with the number of batches done in the epoch before the next is fetched: the clean boundary.
+
     Attributes:
         replayed, seconds: what the last replay did.
     """
 
-    def __init__(self, epoch_iterator: Any) -> None:
+    def __init__(self, epoch_iterator: Any, before_fetch: Callable[[int], None]) -> None:
         self.replayed = 0
         self.seconds = 0.0
-        self._before_iter: Any = None
+        self._before_fetch = before_fetch
+        self._began: dict[str, Any] = {"before_iter": None, "before_first": None}
         self._fetched = 0
         self._pending: dict[str, Any] | None = None
         self._epoch_iterator = epoch_iterator
@@ -37,47 +42,57 @@ class Tape:
         private.replace_epochs(epoch_iterator, self._epoch)
 
     def as_dict(self) -> dict[str, Any]:
-        """The part that goes into a snapshot: the batches fetched are those before the one that is about to be."""
-        return {"before_iter": self._before_iter, "fetched": self._fetched}
+        """The part that goes into a snapshot."""
+        return {**self._began, "fetched": self._fetched}
 
-    def pend(self, saved: dict[str, Any], batch: int) -> None:
+    def pend(self, saved: Mapping[str, Any], batch: int) -> None:
         """Let the next epoch go on after ``batch`` batches, with the iterator of a saved tape."""
         self._pending = {**saved, "batch": batch}
 
     def _make(self, original: Callable[[], Any]) -> Any:
+        """Note, or put back, the state in which an iterator is made."""
         if self._pending is not None and self._pending["before_iter"] is not None:
             random_state.restore(self._pending["before_iter"])
-        self._before_iter, self._fetched = random_state.capture(), 0
+        self._began, self._fetched = {"before_iter": random_state.capture(), "before_first": None}, 0
         return original()
 
     def _epoch(self, original: Callable[[], Iterator[Any]]) -> Iterator[Any]:
         for first, last, iterator in original():
             count = last - first + 1
-            if self._pending is not None:
-                if self._catch_up(iterator, first, count):
-                    self._pending = None
-                else:
-                    continue
+            if self._pending is not None and not self._catch_up(iterator, first, count):
+                continue
+            self._before_fetch(first)
+            self._about_to_fetch()
             yield first, last, iterator
             self._fetched += count
 
+    def _about_to_fetch(self) -> None:
+        if self._fetched == 0:
+            self._began["before_first"] = random_state.capture()
+
     def _catch_up(self, iterator: Iterator[Any], first: int, count: int) -> bool:
         """Drop what was trained on; True as soon as the batches from ``first`` on were not."""
-        assert self._pending is not None
+        pending = self._pending
+        assert pending is not None
         began = time.perf_counter()
-        if first == 0:  # what earlier epochs took from the same iterator
-            earlier = self._pending["fetched"] - self._pending["batch"]
+        if first == 0:
+            if pending["before_first"] is not None:
+                random_state.restore(pending["before_first"])
+            earlier = pending["fetched"] - pending["batch"]  # what earlier epochs took from the same iterator
             self._drop(iterator, earlier)
             private.count_steps(self._epoch_iterator, earlier)
-        if first >= self._pending["batch"]:
-            return True
-        self._drop(iterator, count)
+        done = first >= pending["batch"]
+        if done:
+            self._pending = None
+        else:
+            self._drop(iterator, count)
         self.seconds += time.perf_counter() - began
-        return False
+        return done
 
     def _drop(self, iterator: Iterator[Any], batches: int) -> None:
         assert self._pending is not None
         for _ in range(batches):
+            self._about_to_fetch()
             try:
                 next(iterator)
             except StopIteration:

@@ -1,7 +1,7 @@
 """Keras' hooks -> Moments. Nothing is decided here.
 
-The clean boundary is the start of the next batch, or the end of fit: by then validation and every other callback have
-had their say on the batch and the epoch before, so one rule covers them all.
+The clean boundary is the instant before the next batch is fetched, or the end of fit: by then validation and every
+other callback have had their say on the batch and the epoch before, and no random number was drawn for the next.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import keras
 from ckpt_callbacks.checkpointer import BaseCheckpointer, Restored
 from ckpt_callbacks.engine import Event, Progress
 from ckpt_callbacks.keras import private, state
+from ckpt_callbacks.keras.companions import Companions
 from ckpt_callbacks.keras.epochs import Tape
 from ckpt_callbacks.signals import LeaveRequest, exit_code
 
@@ -39,8 +40,8 @@ class Checkpointer(BaseCheckpointer, keras.callbacks.Callback):
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Choose the snapshot to carry on from, and let fit begin at its epoch."""
         fit = private.current_fit()
-        self._others = [callback for callback in fit.callbacks if callback is not self]
-        self._tape = Tape(fit.epoch_iterator)
+        self._companions = Companions([callback for callback in fit.callbacks if callback is not self])
+        self._tape = Tape(fit.epoch_iterator, self._between_batches)
         self._progress, self._events = Progress(), Event.NONE
         self._logs: dict[str, Any] = {}
         self._restored = self.begin(_versions())
@@ -48,12 +49,12 @@ class Checkpointer(BaseCheckpointer, keras.callbacks.Callback):
         if self._restored is not None:
             private.build(self.model, fit.epoch_iterator)
             self._go_to(self._restored)
-        self.rehearse(self._capture("epoch"))
+        self.rehearse(self._capture("between epochs"))
 
     def _go_to(self, restored: Restored) -> None:
-        """Lead fit to the hook where the snapshot was captured."""
+        """Lead fit to the place where the snapshot was captured."""
         progress = self._progress = restored.snapshot.progress
-        if restored.rest["where"] == "batch":
+        if restored.rest["where"] == "between batches":
             private.begin_at_epoch(self.model, progress.epoch)
             self._tape.pend(restored.rest["tape"], progress.batch)
         else:
@@ -71,16 +72,16 @@ class Checkpointer(BaseCheckpointer, keras.callbacks.Callback):
         """An epoch begins; a snapshot from the end of an earlier fit is put back here."""
         private.begin_at_epoch(self.model, None)
         self._epoch, self._batches_before = epoch, self._progress.batches - self._progress.batch
-        self._put_back("fit end", metrics=False)
+        self._put_back("between epochs", metrics=False)
 
-    def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+    def _between_batches(self, batch: int) -> None:
         """The boundary: ``batch`` batches of this epoch are done."""
         self._progress = self._progress_at(self._epoch, batch)
-        if self._put_back("batch", metrics=True):
+        if self._put_back("between batches", metrics=True):
             return
         if self._leave.signal is not None:
             self._events |= Event.SIGNAL
-        self._observe("batch")
+        self._observe("between batches")
         if self._leave.signal is not None:
             self._finish()
             raise SystemExit(exit_code(self._leave.signal))
@@ -99,9 +100,9 @@ class Checkpointer(BaseCheckpointer, keras.callbacks.Callback):
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """The last boundary. A run that was already complete never came to another: its state is put back here."""
         try:
-            if not self._put_back("batch", "fit end", metrics=True, complete=True):
+            if not self._put_back("between batches", "between epochs", metrics=True, complete=True):
                 self._events |= Event.FIT_END
-                self._observe("fit end")
+                self._observe("between epochs")
         finally:
             self._finish()
 
@@ -118,7 +119,7 @@ class Checkpointer(BaseCheckpointer, keras.callbacks.Callback):
         self.boundary(self._progress, events, metrics, lambda: self._capture(where))
 
     def _capture(self, where: str) -> Any:
-        return state.capture(self.model, self._others, where, self._tape.as_dict())
+        return state.capture(self.model, self._companions, where, self._tape.as_dict())
 
     def _put_back(self, *places: str, metrics: bool, complete: bool = False) -> bool:
         """Put the chosen snapshot back if it was captured at this place; tell whether it was."""
@@ -126,7 +127,7 @@ class Checkpointer(BaseCheckpointer, keras.callbacks.Callback):
         if restored is None or restored.rest["where"] not in places:
             return False
         self._restored = None
-        state.put_back(self.model, self._others, restored, metrics=metrics)
+        state.put_back(self.model, self._companions, restored, metrics=metrics)
         self.resumed_at(restored, complete=complete, replayed=self._tape.replayed, seconds=self._tape.seconds)
         return True
 

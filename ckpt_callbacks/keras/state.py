@@ -1,6 +1,6 @@
 """Model, optimizer, metrics, callbacks -> state, and back.
 
-One rule: a state is put back at the hook where it was captured, just as it was. Variables are matched by position and
+One rule: a state is put back at the place where it was captured, just as it was. Variables are matched by position and
 checked by shape and dtype, because Keras' paths are neither unique nor stable between processes.
 """
 
@@ -14,15 +14,12 @@ import keras
 import numpy as np
 
 from ckpt_callbacks.checkpointer import Captured, Restored
-from ckpt_callbacks.errors import ResumeError, UnstorableError
+from ckpt_callbacks.errors import ResumeError
 from ckpt_callbacks.keras import private
-from ckpt_callbacks.state import plan, random_state
+from ckpt_callbacks.keras.companions import Companions
+from ckpt_callbacks.state import random_state
 
 __all__ = ["capture", "names_of", "put_back"]
-
-# What belongs to the running fit and not to a callback's own state.
-_NOT_STATE = ("_model", "model", "params", "validation_data")
-
 
 def names_of(variables: Sequence[Any]) -> list[str]:
     """A unique name for each variable: its path, numbered where the path is not unique."""
@@ -35,9 +32,9 @@ def names_of(variables: Sequence[Any]) -> list[str]:
     return names
 
 
-def capture(model: Any, callbacks: Sequence[Any], where: str, tape: Mapping[str, Any]) -> Captured:
+def capture(model: Any, companions: Companions, where: str, tape: Mapping[str, Any]) -> Captured:
     """Take the whole state of a fit; draws nothing and changes nothing."""
-    missing: dict[str, str] = {}
+    callbacks, missing = companions.capture()
     rest = {
         "where": where,
         "random": random_state.capture(),
@@ -45,19 +42,19 @@ def capture(model: Any, callbacks: Sequence[Any], where: str, tape: Mapping[str,
         "tape": tape,
         "optimizer": _values(model.optimizer.variables) if model.optimizer is not None else [],
         "metrics": _values(model.metrics_variables),
-        "callbacks": [_state_of(callback, missing) for callback in callbacks],
+        "callbacks": callbacks,
         "stop_training": bool(model.stop_training),
     }
     weights = dict(zip(names_of(model.variables), _values(model.variables), strict=True))
     return Captured(weights, rest, missing=missing)
 
 
-def put_back(model: Any, callbacks: Sequence[Any], restored: Restored, *, metrics: bool) -> None:
+def put_back(model: Any, companions: Companions, restored: Restored, *, metrics: bool) -> None:
     """Set everything to what it was.
 
     Args:
         model: built, with its optimizer.
-        callbacks: all of fit's callbacks but ours, in order.
+        companions: fit's other callbacks.
         restored: the snapshot.
         metrics: whether the epoch's running metrics are put back too (not when a new epoch begins).
 
@@ -74,7 +71,7 @@ def put_back(model: Any, callbacks: Sequence[Any], restored: Restored, *, metric
     for _, variables, values in pairs:
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
-    _put_back_callbacks(callbacks, rest["callbacks"])
+    companions.put_back(rest["callbacks"])
     model.stop_training = rest["stop_training"]
     seed = private.global_seed()
     if seed is not None and rest["keras_seed"] is not None:
@@ -110,44 +107,3 @@ def _misfits(part: str, variables: Sequence[Any], values: Sequence[np.ndarray]) 
         for variable, value in zip(variables, values, strict=True)
         if tuple(variable.shape) != value.shape or keras.backend.standardize_dtype(variable.dtype) != str(value.dtype)
     ]
-
-
-def _state_of(callback: Any, missing: dict[str, str]) -> dict[str, Any]:
-    """The attributes of one callback that are state; functions and models are code, and made anew by the script."""
-    name = type(callback).__name__
-    if private.is_plain_progress_bar(callback):
-        return {"class": name, "monitored": False, "attributes": {}}
-    attributes = {}
-    for key, value in vars(callback).items():
-        if key in _NOT_STATE or callable(value):
-            continue
-        if _is_storable(value):
-            attributes[key] = value
-        elif not type(callback).__module__.startswith("keras."):
-            missing[f"callbacks[{name}].{key}"] = f"{type(value).__name__} can't be stored without pickle"
-    return {
-        "class": name,
-        "monitored": getattr(callback, "monitor_op", None) is not None,
-        "attributes": attributes,
-    }
-
-
-def _is_storable(value: Any) -> bool:
-    try:
-        plan(value)
-    except UnstorableError:
-        return False
-    return True
-
-
-def _put_back_callbacks(callbacks: Sequence[Any], saved: Sequence[Mapping[str, Any]]) -> None:
-    """Give each callback its attributes again: the n-th of a class gets those of the n-th of that class."""
-    waiting = list(saved)
-    for callback in callbacks:
-        state = next((one for one in waiting if one["class"] == type(callback).__name__), None)
-        if state is None:
-            continue
-        waiting.remove(state)
-        if state["monitored"]:
-            private.prepare_monitor(callback)
-        vars(callback).update(state["attributes"])

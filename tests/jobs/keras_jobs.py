@@ -18,6 +18,8 @@ from keras import layers
 
 from ckpt_callbacks import every_steps, on_end
 from ckpt_callbacks.keras import Checkpointer
+from ckpt_callbacks.keras.companions import Companions
+from ckpt_callbacks.keras.epochs import Tape
 from tests.processes import die
 
 EPOCHS = 4
@@ -102,6 +104,22 @@ class KillAt(keras.callbacks.Callback):
             die()
 
 
+def _no_replay() -> None:
+    Tape.pend = lambda self, saved, batch: None  # type: ignore[method-assign]
+
+
+def _no_callback_state() -> None:
+    Companions.put_back = lambda self, saved: None  # type: ignore[method-assign]
+
+
+def _no_seeds() -> None:
+    whole = keras.Variable.assign
+    keras.Variable.assign = lambda self, value: None if "seed" in self.path else whole(self, value)  # type: ignore[method-assign]
+
+
+SWITCHES = {"replay": _no_replay, "state of other callbacks": _no_callback_state, "seeds": _no_seeds}
+
+
 def train(
     name: str,
     directory: str,
@@ -109,6 +127,8 @@ def train(
     kill: tuple[str, int] | None = None,
     checkpoint: bool = True,
     ours_first: bool = False,
+    without: str | None = None,
+    background: bool = True,
 ) -> None:
     """Run one job to its end (or death) and write everything that must be equal to ``result`` (.npz and .json).
 
@@ -119,7 +139,11 @@ def train(
         kill: hook and how many calls of it to survive, or None.
         checkpoint: False trains without our callback.
         ours_first: put our callback before the job's own ones instead of after them.
+        without: a mechanism to switch off: the negative control.
+        background: False makes each snapshot durable before the next batch, so the place of a kill tells where it resumes.
     """
+    if without is not None:
+        SWITCHES[without]()
     warnings.simplefilter("ignore")
     job = JOBS[name]
     keras.utils.set_random_seed(1)
@@ -130,14 +154,15 @@ def train(
     options = {"optimizer": lambda: keras.optimizers.AdamW(0.01), "loss": "mse", "metrics": ["mae"], **job.compile}
     model.compile(**{**options, "optimizer": options["optimizer"]()})
     callbacks = [*job.callbacks()]
+    ours = Checkpointer(directory, monitor="val_loss", save=every_steps(2) | on_end(), background=background)
     if checkpoint:
-        ours = Checkpointer(directory, monitor="val_loss", save=every_steps(2) | on_end())
         callbacks.insert(0 if ours_first else len(callbacks), ours)
     if kill:
         callbacks.append(KillAt(*kill))
     options = {"epochs": EPOCHS, "batch_size": 4, "validation_data": (x[:9], y[:9]), "verbose": 0, **job.fit}
     history = model.fit(x, y, callbacks=callbacks, **options)
     Path(result + ".json").write_text(json.dumps({"epoch": history.epoch, "history": history.history}))
+    Path(result + ".resumed").write_text(str(ours.resumed.step if ours.resumed else 0))
     np.savez(result + ".npz", **everything(model))
 
 

@@ -15,7 +15,9 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from ckpt_callbacks import every_steps, on_end
+from ckpt_callbacks._lightning.loader import Tape
 from ckpt_callbacks.pytorch_lightning import Checkpointer
+from ckpt_callbacks.state import random_state
 from tests.processes import die
 
 EPOCHS, BATCHES, BATCH_SIZE = 3, 7, 4
@@ -169,8 +171,26 @@ class KillAt(pl.Callback):
             die()
 
 
+def _no_replay() -> None:
+    Tape.relive = lambda self, loaders, start, fetch: (setattr(self, "_pending", None), start())  # type: ignore[method-assign]
+
+
+def _no_random_state() -> None:
+    random_state.restore = lambda state: None  # type: ignore[assignment]
+
+
+SWITCHES = {"replay": _no_replay, "random state": _no_random_state}
+
+
 def train(
-    name: str, directory: str, result: str, kill: tuple[str, int] | None = None, checkpoint: bool = True, seed: int = 1
+    name: str,
+    directory: str,
+    result: str,
+    kill: tuple[str, int] | None = None,
+    checkpoint: bool = True,
+    seed: int = 1,
+    without: str | None = None,
+    background: bool = True,
 ) -> None:
     """Run one job to its end (or death) and write everything that must be equal to ``result`` (.npz and .json).
 
@@ -181,7 +201,11 @@ def train(
         kill: hook and how many calls of it to survive, or None.
         checkpoint: False trains without our callback.
         seed: of the process; a resumed one must not depend on it.
+        without: a mechanism to switch off: the negative control.
+        background: False makes each snapshot durable before the next batch, so the place of a kill tells where it resumes.
     """
+    if without is not None:
+        SWITCHES[without]()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     job = JOBS[name]
@@ -193,10 +217,10 @@ def train(
     module = job.module()
     torch.manual_seed(seed)
     callbacks = [*job.callbacks()]
+    monitor = "val_loss" if job.validate else None
+    ours = Checkpointer(directory, monitor=monitor, save=every_steps(2) | on_end(), background=background)
     if checkpoint:
-        callbacks.append(
-            Checkpointer(directory, monitor="val_loss" if job.validate else None, save=every_steps(2) | on_end())
-        )
+        callbacks.append(ours)
     if kill:
         callbacks.append(KillAt(*kill))
     losses: list[str] = []
@@ -214,6 +238,7 @@ def train(
         module, DataLoader(job.data(x, y), batch_size=BATCH_SIZE, **job.loader), DataLoader(TensorDataset(x, y), 9)
     )
     Path(result + ".json").write_text(json.dumps(losses))
+    Path(result + ".resumed").write_text(str(ours.resumed.step if ours.resumed else 0))
     np.savez(result + ".npz", **everything(trainer, module))
 
 

@@ -31,8 +31,8 @@ PLACES = {
 
 def train(tmp_path: Path, name: str, result: str, kill=None, **options) -> int:
     """Run a job in a process of its own."""
-    args = (name, str(tmp_path / "run"), str(tmp_path / result), kill, *options.values())
-    return run(keras_jobs.train, *args, log=tmp_path / "log.txt", preload=("keras",))
+    args = (name, str(tmp_path / "run"), str(tmp_path / result), kill)
+    return run(keras_jobs.train, *args, options=options, log=tmp_path / "log.txt", preload=("keras",))
 
 
 def result(tmp_path: Path, name: str) -> dict[str, bytes]:
@@ -43,6 +43,11 @@ def result(tmp_path: Path, name: str) -> dict[str, bytes]:
     return found
 
 
+def resumed(tmp_path: Path, name: str) -> bool:
+    """Whether a finished job carried on from a snapshot: from scratch, the bytes could be equal for no merit of ours."""
+    return int((tmp_path / f"{name}.resumed").read_text()) > 0
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     """The reference of each job: trained once, to its end, without our callback."""
@@ -51,7 +56,7 @@ def uninterrupted(tmp_path_factory):
     def reference(name: str) -> dict[str, bytes]:
         if name not in cache:
             path = tmp_path_factory.mktemp("reference")
-            train(path, name, "reference", None, checkpoint=False)
+            train(path, name, "reference", checkpoint=False)
             cache[name] = result(path, "reference")
         return cache[name]
 
@@ -63,7 +68,17 @@ def test_killed_at_any_place(tmp_path, uninterrupted, place):
     """Wherever the first process died, the second ends with the reference's bytes and the whole history."""
     assert train(tmp_path, PLAIN, "killed", PLACES[place]) == KILLED
     assert train(tmp_path, PLAIN, "resumed") == 0
+    assert resumed(tmp_path, "resumed")
     assert result(tmp_path, "resumed") == uninterrupted(PLAIN)
+
+
+@pytest.mark.parametrize("mechanism", keras_jobs.SWITCHES)
+def test_the_tests_above_can_fail(tmp_path, uninterrupted, mechanism):
+    """Negative control: with one mechanism switched off, the bytes must differ."""
+    assert train(tmp_path, PLAIN, "killed", PLACES["mid-epoch"], background=False) == KILLED
+    assert train(tmp_path, PLAIN, "resumed", without=mechanism) == 0
+    assert resumed(tmp_path, "resumed")
+    assert result(tmp_path, "resumed") != uninterrupted(PLAIN)
 
 
 @pytest.mark.parametrize("name", [name for name in JOBS if name != PLAIN])
@@ -71,6 +86,7 @@ def test_every_way_to_train(tmp_path, uninterrupted, name):
     """Each kind of job, killed after its first epoch, ends with the reference's bytes."""
     assert train(tmp_path, name, "killed", ("on_train_batch_end", 6 if "execution" in name else 10)) == KILLED
     assert train(tmp_path, name, "resumed") == 0
+    assert resumed(tmp_path, "resumed")
     assert result(tmp_path, "resumed") == uninterrupted(name)
 
 
@@ -78,9 +94,10 @@ def test_every_way_to_train(tmp_path, uninterrupted, name):
 def test_place_among_callbacks(tmp_path, uninterrupted, ours_first):
     """Our callback may stand before or after EarlyStopping: the same bytes, also when a complete run is run again."""
     name = "early stopping that restores the best weights"
-    assert train(tmp_path, name, "killed", ("on_train_batch_end", 10), checkpoint=True, ours_first=ours_first) == KILLED
+    assert train(tmp_path, name, "killed", ("on_train_batch_end", 10), ours_first=ours_first) == KILLED
     for again in ("resumed", "run once more"):
-        assert train(tmp_path, name, again, None, checkpoint=True, ours_first=ours_first) == 0
+        assert train(tmp_path, name, again, ours_first=ours_first) == 0
+        assert resumed(tmp_path, again)
         assert result(tmp_path, again) == uninterrupted(name)
 
 

@@ -260,6 +260,7 @@ def test_manual_snapshot(tmp_path):
 
 def test_two_callbacks_in_one_trainer(tmp_path):
     """Each saves to its own directory by its own rules; a resume is exact and both know where it went on."""
+
     def two():
         return Checkpointer(tmp_path / "often", save=every_steps(2)), Checkpointer(tmp_path / "seldom")
 
@@ -333,6 +334,8 @@ def test_sigterm_saves_before_leaving(tmp_path):
 def test_saves_wait_for_nothing_but_are_durable_when_fit_returns(tmp_path):
     """In the background or not, the same snapshots are there when fit returns."""
     for background in (True, False):
-        callback = Checkpointer(tmp_path / str(background), save=every_epochs(1), keep=keep_all(), background=background)
+        callback = Checkpointer(
+            tmp_path / str(background), save=every_epochs(1), keep=keep_all(), background=background
+        )
         fit(callback, epochs=3)
         assert [snapshot.step for snapshot in callback.snapshots()] == [3, 6, 9]

@@ -31,8 +31,8 @@ PLACES = {
 
 def train(tmp_path: Path, name: str, result: str, kill=None, **options) -> int:
     """Run a job in a process of its own."""
-    args = (name, str(tmp_path / "run"), str(tmp_path / result), kill, *options.values())
-    return run(lightning_jobs.train, *args, log=tmp_path / "log.txt", preload=("pytorch_lightning",))
+    args = (name, str(tmp_path / "run"), str(tmp_path / result), kill)
+    return run(lightning_jobs.train, *args, options=options, log=tmp_path / "log.txt", preload=("pytorch_lightning",))
 
 
 def result(tmp_path: Path, name: str) -> dict[str, bytes]:
@@ -41,6 +41,11 @@ def result(tmp_path: Path, name: str) -> dict[str, bytes]:
         found = {key: arrays[key].tobytes() for key in arrays.files}
     found["last epoch's log"] = json.loads((tmp_path / f"{name}.json").read_text())[-1].encode()
     return found
+
+
+def resumed(tmp_path: Path, name: str) -> bool:
+    """Whether a finished job carried on from a snapshot: from scratch, the bytes could be equal for no merit of ours."""
+    return int((tmp_path / f"{name}.resumed").read_text()) > 0
 
 
 @pytest.fixture(scope="module")
@@ -62,15 +67,26 @@ def uninterrupted(tmp_path_factory):
 def test_killed_at_any_place(tmp_path, uninterrupted, place):
     """Wherever the first process died, the second ends with the reference's bytes - also if seeded otherwise."""
     assert train(tmp_path, PLAIN, "killed", PLACES[place]) == KILLED
-    assert train(tmp_path, PLAIN, "resumed", None, checkpoint=True, seed=99) == 0
+    assert train(tmp_path, PLAIN, "resumed", seed=99) == 0
+    assert resumed(tmp_path, "resumed")
     assert result(tmp_path, "resumed") == uninterrupted(PLAIN)
+
+
+@pytest.mark.parametrize("mechanism", lightning_jobs.SWITCHES)
+def test_the_tests_above_can_fail(tmp_path, uninterrupted, mechanism):
+    """Negative control: with one mechanism switched off, the bytes must differ."""
+    assert train(tmp_path, PLAIN, "killed", PLACES["mid-epoch"], background=False) == KILLED
+    assert train(tmp_path, PLAIN, "resumed", without=mechanism, seed=99) == 0
+    assert resumed(tmp_path, "resumed")
+    assert result(tmp_path, "resumed") != uninterrupted(PLAIN)
 
 
 @pytest.mark.parametrize("name", [name for name in JOBS if name != PLAIN])
 def test_every_way_to_train(tmp_path, uninterrupted, name):
     """Each kind of job, killed in its second epoch, ends with the reference's bytes."""
     assert train(tmp_path, name, "killed", ("on_train_batch_end", 13)) == KILLED
-    assert train(tmp_path, name, "resumed", None, checkpoint=True, seed=99) == 0
+    assert train(tmp_path, name, "resumed", seed=99) == 0
+    assert resumed(tmp_path, "resumed")
     assert result(tmp_path, "resumed") == uninterrupted(name)
 
 
@@ -87,4 +103,5 @@ def test_killed_again_and_again(tmp_path, uninterrupted):
         deaths += 1
         assert deaths < 20, "the run makes no progress"
     assert deaths >= 4
+    assert resumed(tmp_path, "resumed")
     assert result(tmp_path, "resumed") == uninterrupted(PLAIN)

@@ -1,0 +1,241 @@
+"""The Keras callback as its user meets it: what can be asked for, refused, named and done twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import pytest
+
+from ckpt_callbacks import (
+    ResumeError,
+    Run,
+    SnapshotNotFoundError,
+    UnstorableError,
+    every_epochs,
+    every_steps,
+    keep_all,
+    on_end,
+)
+from ckpt_callbacks.keras import Checkpointer, load_weights
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+
+X = np.random.default_rng(0).normal(size=(12, 3)).astype("float32")
+Y = X.sum(1, keepdims=True)
+
+
+def build(width: int = 1) -> keras.Model:
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dropout(0.2), keras.layers.Dense(width)])
+    model.compile(keras.optimizers.Adam(0.1), "mse")
+    return model
+
+
+def fit(*callbacks, epochs: int = 2, model: keras.Model | None = None, **options):
+    """Train for some epochs of three batches; give the model and its history."""
+    keras.utils.set_random_seed(1)
+    model = model or build()
+    options = {"batch_size": 4, "validation_split": 0.25, "verbose": 0, **options}
+    return model, model.fit(X, Y, epochs=epochs, callbacks=list(callbacks), **options)
+
+
+def same(a: keras.Model, b: keras.Model) -> bool:
+    """Whether two models have the same weights, bit for bit."""
+    return all(x.tobytes() == y.tobytes() for x, y in zip(a.get_weights(), b.get_weights(), strict=True))
+
+
+class StopAt(keras.callbacks.Callback):
+    """Raises at a step, as an out-of-memory error would."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.step = step
+
+    def on_train_batch_end(self, batch, logs=None):
+        if int(self.model.optimizer.iterations) == self.step:
+            raise RuntimeError("the user's own error")
+
+
+class Remembers(keras.callbacks.Callback):
+    """A user's callback with state, and with something that is none."""
+
+    def __init__(self, anything: object = None) -> None:
+        super().__init__()
+        self.epochs_seen: list[int] = []
+        self.anything = anything
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs_seen.append(epoch)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A finished run of two epochs, with a snapshot after every step; give directory, model and callback."""
+    directory = tmp_path_factory.mktemp("trained") / "run"
+    callback = Checkpointer(directory, monitor="val_loss", save=every_steps(1) | on_end(), keep=keep_all())
+    model, _ = fit(callback)
+    return directory, model, callback
+
+
+def test_snapshots_and_their_metrics(trained):
+    """Every step was saved; only what was validated carries metrics; the best has the lowest."""
+    _, _, callback = trained
+    snapshots = callback.snapshots()
+    assert [snapshot.step for snapshot in snapshots] == [1, 2, 3, 4, 5, 6]
+    assert [snapshot.step for snapshot in snapshots if snapshot.metrics] == [3, 6]
+    assert callback.best.metrics["val_loss"] == min(s.metrics["val_loss"] for s in snapshots if s.metrics)
+    assert (callback.latest.epoch, callback.latest.progress.batch) == (2, 0)
+
+
+def test_history_covers_the_whole_run(tmp_path):
+    """After an interruption `fit` returns the history of all epochs, and a user's callback remembers too."""
+    with pytest.raises(RuntimeError, match="the user's own error"):
+        fit(Checkpointer(tmp_path / "run", save=every_steps(1)), Remembers(), StopAt(8), epochs=4)
+    callback, remembers = Checkpointer(tmp_path / "run", save=every_steps(1)), Remembers()
+    model, history = fit(callback, remembers, StopAt(99), epochs=4)
+    whole, reference = fit(epochs=4)
+    assert callback.resumed.step == 7
+    assert history.epoch == [0, 1, 2, 3]
+    assert history.history == reference.history
+    assert remembers.epochs_seen == [0, 1, 2, 3]
+    assert same(model, whole)
+
+
+def test_configuration_belongs_to_the_script(tmp_path):
+    """Only what changed in another callback is state: a patience that was raised before the resume stays raised."""
+    fit(Checkpointer(tmp_path / "run"), keras.callbacks.EarlyStopping(patience=3), epochs=2)
+    stopping = keras.callbacks.EarlyStopping(patience=7)
+    fit(Checkpointer(tmp_path / "run"), stopping, epochs=3)
+    assert stopping.patience == 7
+    assert stopping.best is not None
+
+
+def test_a_complete_run_says_so(trained):
+    """Started once more, a finished run restores its last weights and trains nothing."""
+    directory, model, _ = trained
+    callback = Checkpointer(directory, keep=keep_all())
+    again, history = fit(callback)
+    assert callback.resumed.complete
+    assert "already complete" in str(callback.resumed)
+    assert same(again, model)
+    assert history.epoch == [0, 1]
+
+
+def test_a_finished_run_trains_on(tmp_path):
+    """With more epochs a finished run goes on, and ends as if it had been asked for them at once."""
+    fit(Checkpointer(tmp_path / "run"))
+    callback = Checkpointer(tmp_path / "run")
+    longer, history = fit(callback, epochs=4)
+    whole, reference = fit(epochs=4)
+    assert not callback.resumed.complete
+    assert history.history == reference.history
+    assert same(longer, whole)
+
+
+def test_fit_twice_in_one_process(tmp_path):
+    """The same callback serves a second fit of the same model, which goes on where the first ended."""
+    callback = Checkpointer(tmp_path / "run")
+    model, _ = fit(callback)
+    fit(callback, epochs=4, model=model)
+    assert callback.resumed.step == 6
+    assert same(model, fit(epochs=4)[0])
+
+
+def test_resume_takes_a_reference(trained, tmp_path):
+    """`resume=` forks a run from any snapshot; the fork ends as the whole run."""
+    directory, whole, _ = trained
+    callback = Checkpointer(tmp_path / "fork", resume=f"{directory}@4")
+    model, _ = fit(callback)
+    assert callback.resumed.step == 4
+    assert same(model, whole)
+
+
+def test_another_model_is_refused(trained):
+    """A model that does not fit is refused before anything is assigned, with names and shapes."""
+    directory, _, _ = trained
+    model = build(width=5)
+    before = model.get_weights()
+    with pytest.raises(ResumeError, match=r"kernel.*\[3, 1\] in the snapshot.*\[3, 5\] here"):
+        fit(Checkpointer(directory), epochs=5, model=model)
+    assert all((x == y).all() for x, y in zip(before, model.get_weights(), strict=True))
+
+
+def test_load_weights(trained):
+    """A snapshot's weights go into a model of any name, whole or in part."""
+    directory, model, _ = trained
+    other = build()
+    report = load_weights(other, f"{directory}@latest")
+    assert same(other, model)
+    assert not report.missing and not report.unexpected
+    with pytest.raises(SnapshotNotFoundError, match="steps"):
+        load_weights(other, f"{directory}@77")
+    with pytest.raises(ResumeError, match="do not fit"):
+        load_weights(build(width=2), f"{directory}@latest")
+
+
+def test_state_that_cannot_be_stored_is_named_when_training_starts(tmp_path, caplog):
+    """With `"require"` it is an error before the first step; with `"warn"` it is said."""
+    with pytest.raises(UnstorableError, match=r"Remembers.*anything"):
+        fit(Checkpointer(tmp_path / "a", exact="require"), Remembers(object()))
+    with caplog.at_level("INFO"):
+        fit(Checkpointer(tmp_path / "b"), Remembers(object()))
+    assert "callbacks[Remembers].anything" in caplog.text
+
+
+def test_manual_snapshot(tmp_path):
+    """`save()` from any hook is honoured at the next boundary and gives the snapshot."""
+    callback = Checkpointer(tmp_path / "run", save=on_end(), keep=keep_all())
+
+    class Asks(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 1 and not hasattr(self, "wanted"):
+                self.wanted = callback.save("look here")
+
+    asks = Asks()
+    fit(callback, asks)
+    snapshot = asks.wanted.result(timeout=10)
+    assert (snapshot.step, snapshot.note) == (2, "look here")
+
+
+def test_files_are_named_as_the_variables(trained):
+    """`model.safetensors` holds the weights under Keras' own paths."""
+    directory, model, _ = trained
+    names = set(Run(directory).latest.weights())
+    assert {variable.path for variable in model.trainable_variables} <= names
+
+
+SIGTERM_JOB = """
+import os, signal, sys
+from tests.keras.test_callback import *
+
+class Preempted(keras.callbacks.Callback):
+    def on_test_begin(self, logs=None):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+fit(Checkpointer(sys.argv[1], save=on_end() | every_epochs(9) | __import__("ckpt_callbacks").on_signal()), Preempted())
+"""
+
+
+def test_sigterm_saves_before_leaving(tmp_path):
+    """Asked to leave in the middle of a validation, a run saves at the next boundary and goes, by the usual code."""
+    done = subprocess.run([sys.executable, "-c", SIGTERM_JOB, str(tmp_path / "run")], capture_output=True, text=True)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    latest = Run(tmp_path / "run").latest
+    assert (latest.step, latest.reasons) == (3, ("signal",))
+    callback = Checkpointer(tmp_path / "run")
+    model, _ = fit(callback)
+    assert callback.resumed.step == 3
+    assert same(model, fit()[0])
+
+
+def test_handlers_are_put_back(tmp_path):
+    """After fit the process has the signal handler that it had before."""
+    before = signal.getsignal(signal.SIGTERM)
+    fit(Checkpointer(tmp_path / "run"))
+    assert signal.getsignal(signal.SIGTERM) == before
