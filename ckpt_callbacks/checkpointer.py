@@ -439,7 +439,10 @@ class BaseCheckpointer:
         self._store.journal.append(
             "saved", id=manifest.id, reasons=list(manifest.reasons), **manifest.progress.as_dict()
         )
-        self._retain()
+        try:
+            self._retain()
+        except Exception as error:  # noqa: BLE001 - a rule of the user's, or a busy disk: the snapshot is safe all the same
+            warn(f"{manifest.id} is saved, but older snapshots could not be tidied up: {error!r}")
         return self._run.get(manifest.id)
 
     def _retain(self) -> Verdict:

@@ -21,6 +21,7 @@ from ckpt_callbacks.state import random_state
 
 __all__ = ["capture", "names_of", "put_back"]
 
+
 def names_of(variables: Sequence[Any]) -> list[str]:
     """A unique name for each variable: its path, numbered where the path is not unique."""
     seen: Counter[str] = Counter()

@@ -8,6 +8,7 @@ callback on the same run in the same program is welcome. A forked child does not
 from __future__ import annotations
 
 import contextlib
+import contextlib
 import errno
 import json
 import os
@@ -138,8 +139,9 @@ class RunLock:
                         "Wait until it ends, stop it, or train in another directory."
                     )
                 time.sleep(0.05)
-            disk.truncate(descriptor)
-            disk.write(descriptor, json.dumps(_myself()).encode())
+            with contextlib.suppress(OSError):  # the disk may be full: the lock holds all the same, only nameless
+                disk.truncate(descriptor)
+                disk.write(descriptor, json.dumps(_myself()).encode())
         except BaseException:
             disk.close(descriptor)
             raise

@@ -1,0 +1,264 @@
+"""The checkpointer without any framework: a loop of numpy as its adapter. Effects in order, failures, resume."""
+
+from __future__ import annotations
+
+import errno
+import json
+import threading
+
+import numpy as np
+import pytest
+
+from ckpt_callbacks import (
+    ConfigurationError,
+    CorruptSnapshotError,
+    ResumeError,
+    Run,
+    StoreError,
+    UnstorableError,
+    every_steps,
+    keep_all,
+    keep_last,
+    keep_when,
+    on_best,
+    on_end,
+)
+from ckpt_callbacks.checkpointer import BaseCheckpointer, Captured
+from ckpt_callbacks.engine import Event, Progress
+from ckpt_callbacks.store import owner_of
+from ckpt_callbacks.store.files import disk
+
+
+class Loop:
+    """The smallest adapter: weights that grow by one a step, a metric at each fourth step."""
+
+    def __init__(self, checkpointer: BaseCheckpointer, extra: object = None) -> None:
+        self.checkpointer, self.extra = checkpointer, extra
+        self.weights, self.step = np.zeros(4), 0
+
+    def capture(self) -> Captured:
+        return Captured(
+            {"w": self.weights}, {"step": self.step, "extra": self.extra, "hparams": object()}, ("hparams",)
+        )
+
+    def run(self, steps: int, *, fail_at: int | None = None) -> Loop:
+        """Train until ``steps``, as a framework would call an adapter."""
+        restored = self.checkpointer.begin({})
+        self.checkpointer.rehearse(self.capture())
+        if restored is not None:
+            self.weights, self.step = restored.weights["w"], restored.rest["step"]
+            self.checkpointer.resumed_at(restored, complete=self.step >= steps)
+        try:
+            while self.step < steps:
+                if self.step == fail_at:
+                    raise RuntimeError("killed")
+                self.weights += 1
+                self.step += 1
+                validated = self.step % 4 == 0
+                last = self.step == steps
+                events = (Event.VALIDATION_END if validated else Event.NONE) | (Event.FIT_END if last else Event.NONE)
+                metrics = {"loss": abs(self.step - 8)} if validated else {}
+                self.checkpointer.boundary(Progress(self.step, 0, self.step, self.step), events, metrics, self.capture)
+        finally:
+            self.checkpointer.end()
+        return self
+
+
+def checkpointer(tmp_path, **options) -> BaseCheckpointer:
+    return BaseCheckpointer(tmp_path / "run", **{"monitor": "loss", "save": every_steps(2) | on_best(), **options})
+
+
+def test_saves_keeps_and_explains(tmp_path):
+    """Snapshots come when triggers say, rules keep some of them, and the journal tells every reason."""
+    one = checkpointer(tmp_path)
+    Loop(one).run(14)
+    assert [snapshot.step for snapshot in one.snapshots()] == [8, 12, 14]
+    assert one.best.step == 8
+    assert one.best.reasons == ("every_steps(2)", "best loss 0 (was 4)")
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert [event["event"] for event in events].count("saved") == 7
+    assert [event["event"] for event in events].count("dropped") == 4
+    assert all("no rule keeps it" in event["why"] for event in events if event["event"] == "dropped")
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_a_snapshot_holds_the_moment_it_was_taken(tmp_path, background):
+    """The loop changes its weights in place right after; each snapshot has the bytes of its own step."""
+    one = checkpointer(tmp_path, keep=keep_all(), background=background)
+    Loop(one).run(12)
+    assert {s.step: float(s.weights()["w"][0]) for s in one.snapshots()} == {n: float(n) for n in range(2, 13, 2)}
+
+
+def test_parents_form_a_chain_over_resumes(tmp_path):
+    """Each snapshot continues from the one before, also across processes."""
+    with pytest.raises(RuntimeError, match="killed"):
+        Loop(checkpointer(tmp_path, keep=keep_all())).run(12, fail_at=5)
+    Loop(checkpointer(tmp_path, keep=keep_all())).run(12)
+    snapshots = Run(tmp_path / "run").snapshots()
+    assert [s.manifest.parent for s in snapshots] == [None, *[s.id for s in snapshots[:-1]]]
+
+
+def test_decisions_survive_a_resume(tmp_path):
+    """The best value so far is remembered: after a resume a worse one is not called best."""
+    with pytest.raises(RuntimeError, match="killed"):
+        Loop(checkpointer(tmp_path, save=on_best(), keep=keep_all())).run(20, fail_at=10)
+    Loop(checkpointer(tmp_path, save=on_best(), keep=keep_all())).run(20)
+    assert [snapshot.step for snapshot in Run(tmp_path / "run").snapshots()] == [4, 8]
+
+
+def test_resume_says_where_from(tmp_path, caplog):
+    """One line at resume, and a report as data."""
+    Loop(checkpointer(tmp_path)).run(5)
+    one = checkpointer(tmp_path)
+    with caplog.at_level("INFO"):
+        Loop(one).run(9)
+    assert one.resumed.step == 4
+    assert f"resumed from {one.resumed.snapshot.id} at step 4" in caplog.text
+
+
+def test_damage_is_stepped_over(tmp_path, caplog):
+    """Automatic resume takes the newest snapshot that verifies, and names those it stepped over."""
+    Loop(checkpointer(tmp_path, keep=keep_all())).run(8)
+    newest = Run(tmp_path / "run").latest
+    data = bytearray((newest.path / "model.safetensors").read_bytes())
+    data[-3] ^= 4
+    (newest.path / "model.safetensors").write_bytes(data)
+    one = checkpointer(tmp_path)
+    with caplog.at_level("INFO"):
+        Loop(one).run(9)
+    assert one.resumed.step == 6
+    assert f"stepped over snapshot {newest.id}: model.safetensors has other bytes" in caplog.text
+
+
+def test_a_named_snapshot_that_is_damaged_is_an_error(tmp_path):
+    """Who names a snapshot gets that one or an error."""
+    Loop(checkpointer(tmp_path)).run(8)
+    (Run(tmp_path / "run").latest.path / "state.json").write_text("{}")
+    with pytest.raises(CorruptSnapshotError, match=r"state\.json"):
+        BaseCheckpointer(tmp_path / "fork", resume=f"{tmp_path}/run@latest").begin({})
+
+
+def test_state_is_tried_before_training(tmp_path):
+    """What can't be stored is refused when fit starts, with its path; what resume doesn't need is not."""
+    with pytest.raises(UnstorableError, match="extra"):
+        Loop(checkpointer(tmp_path, exact="require"), extra=object()).run(4)
+    Loop(checkpointer(tmp_path, exact="require")).run(4)
+    assert "object object" in (Run(tmp_path / "run").latest.path / "state.json").read_text()
+
+
+def test_a_failed_save_is_never_silent(tmp_path, monkeypatch):
+    """A full disk: the error reaches training at the next hook; the snapshots from before are intact."""
+    Loop(checkpointer(tmp_path)).run(4)
+    monkeypatch.setattr(disk, "write", full_disk)
+    one = checkpointer(tmp_path)
+    with pytest.raises(StoreError, match="No space left"):
+        Loop(one).run(20)
+    assert one.resumed.step == 4
+    monkeypatch.undo()
+    assert Run(tmp_path / "run").verify()
+    assert Run(tmp_path / "run").latest.step == 4
+
+
+def test_a_failed_save_may_be_a_warning(tmp_path, monkeypatch, caplog):
+    """With `on_error="warn"` training goes on, and the next trigger tries again."""
+    one = checkpointer(tmp_path, on_error="warn", background=False)
+    loop = Loop(one)
+    fsync = disk.fsync
+    monkeypatch.setattr(disk, "fsync", lambda descriptor: full_disk() if loop.step == 2 else fsync(descriptor))
+    with caplog.at_level("WARNING"):
+        loop.run(6)
+    assert [snapshot.step for snapshot in one.snapshots()] == [4, 6]
+    assert "a save failed, training goes on" in caplog.text
+
+
+def full_disk(*_: object) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_manual_saves_share_one_snapshot(tmp_path):
+    """Two requests before the same boundary get the same snapshot; one that comes too late is told so."""
+    one = checkpointer(tmp_path, save=on_end())
+    first, second = one.save("a"), one.save("b")
+    Loop(one).run(3)
+    assert first.result().step == second.result().step == 1
+    late = one.save()
+    one.end()
+    with pytest.raises(StoreError, match="training ended"):
+        late.result()
+
+
+def test_save_from_another_thread(tmp_path):
+    """`save()` may be called from anywhere; the snapshot is still taken by the training thread."""
+    one = checkpointer(tmp_path, save=on_end())
+    futures = []
+    thread = threading.Thread(target=lambda: futures.append(one.save("from a thread")))
+    thread.start()
+    thread.join()
+    Loop(one).run(3)
+    assert futures[0].result().note == "from a thread"
+
+
+def test_weights_only(tmp_path):
+    """`content="weights"` stores the model and no more, and is nothing to resume from."""
+    one = checkpointer(tmp_path, content="weights")
+    Loop(one).run(4)
+    assert {path.name for path in one.latest.path.iterdir()} == {"manifest.json", "model.safetensors", "state.json"}
+    again = checkpointer(tmp_path)
+    Loop(again).run(2)
+    assert again.resumed is None
+
+
+def test_end_may_be_repeated(tmp_path):
+    """An adapter may end a fit from several hooks; the run is free afterwards."""
+    one = checkpointer(tmp_path)
+    one.begin({})
+    one.end()
+    one.end()
+    assert owner_of(tmp_path / "run") is None
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"mode": "down"}, "mode='down' is not known"),
+        ({"monitor": "foo"}, "Pass mode="),
+        ({"content": "all"}, "content='all' is not known: expected 'full' or 'weights'"),
+        ({"exact": True}, "exact=True is not known"),
+        ({"on_error": "ignore"}, "on_error='ignore'"),
+        ({"durability": "some"}, "durability='some'"),
+        ({"mirrors": ["s3://b"]}, "mirrors are not available yet"),
+        ({"keep": []}, "keeps nothing"),
+        ({"save": []}, "never save"),
+        ({"monitor": None, "save": on_best()}, "needs a metric"),
+        ({"keep": keep_last}, "keep"),
+    ],
+)
+def test_bad_arguments_fail_at_construction(tmp_path, options, sentence):
+    """With a sentence that says what was found and what is expected; nothing is created."""
+    with pytest.raises(ConfigurationError, match=sentence.replace("(", r"\(")):
+        checkpointer(tmp_path, **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_cloud_directories_are_refused_for_now():
+    """A URL is not mistaken for a relative path."""
+    with pytest.raises(ConfigurationError, match="cloud stores are not available yet"):
+        BaseCheckpointer("s3://bucket/run")
+
+
+def test_must_and_never(tmp_path):
+    """`resume="must"` wants a run and `"never"` wants none."""
+    with pytest.raises(ResumeError, match="holds no good full snapshot"):
+        checkpointer(tmp_path, resume="must").begin({})
+    Loop(checkpointer(tmp_path)).run(2)
+    with pytest.raises(ResumeError, match="already holds a run"):
+        checkpointer(tmp_path, resume="never").begin({})
+
+
+def test_a_broken_rule_does_not_lose_a_snapshot(tmp_path, caplog):
+    """A user's rule that raises is reported; the snapshot that was just written stays."""
+    one = checkpointer(tmp_path, keep=keep_when(lambda record: record.nonsense))
+    with caplog.at_level("WARNING"):
+        Loop(one).run(4)
+    assert [snapshot.step for snapshot in one.snapshots()] == [2, 4]
+    assert "could not be tidied up" in caplog.text
