@@ -1,6 +1,6 @@
-"""The other callbacks of a fit: EarlyStopping, ReduceLROnPlateau, History and the user's own keep their state in attributes.
+"""The other callbacks of a fit: EarlyStopping, ReduceLROnPlateau, History, the user's own. Their attributes are state.
 
-State is what changed since the fit began. What did not change is configuration, and belongs to the script: a patience
+But only what changed since the fit began. What did not change is configuration, and belongs to the script: a patience
 that the user raised before resuming stays raised.
 """
 
@@ -32,7 +32,8 @@ class Companions:
 
     def capture(self) -> tuple[list[dict[str, Any]], dict[str, str]]:
         """What changed in each, and what of the users' own callbacks can't be stored -> why."""
-        found, missing = [], {}
+        found: list[dict[str, Any]] = []
+        missing: dict[str, str] = {}
         for callback, began in zip(self._callbacks, self._began, strict=True):
             name = type(callback).__name__
             now, refused = _attributes(callback)

@@ -1,8 +1,8 @@
 """The epoch iterator that remembers how its iterator began, and can begin it again.
 
-What an iterator draws is fixed by the random state at a few instants: just before it is made, just before its first fetch,
-and just before the fetch that training has not seen yet (and, on TensorFlow, by seeds in the dataset's graph, which the
-same script makes again). An epoch makes a new iterator, unless ``steps_per_epoch`` lets one serve many. To resume, the
+What an iterator draws is fixed by the random state at a few instants: just before it is made, just before its first
+fetch, and just before the fetch that training has not seen yet (and, on TensorFlow, by seeds in the dataset's graph,
+which the same script makes again). An epoch makes a new iterator, unless ``steps_per_epoch`` lets one serve many. To resume, the
 instants are re-lived from the recorded states, and the batches that were trained on are drawn again and dropped.
 """
 
@@ -24,7 +24,7 @@ class Tape:
 
     Args:
         epoch_iterator: of the running fit; it is made to tell this tape what it does.
-        before_fetch: called with the number of batches done in the epoch before the next is fetched: the clean boundary.
+        before_fetch: called before each fetch with the number of batches done in the epoch: the clean boundary.
 
     Attributes:
         replayed, seconds: what the last replay did.
@@ -81,7 +81,7 @@ class Tape:
             earlier = pending["fetched"] - pending["batch"]  # what earlier epochs took from the same iterator
             self._drop(iterator, earlier)
             private.count_steps(self._epoch_iterator, earlier)
-        done = first >= pending["batch"]
+        done = bool(first >= pending["batch"])
         if done:
             self._pending = None
         else:

@@ -8,7 +8,6 @@ callback on the same run in the same program is welcome. A forked child does not
 from __future__ import annotations
 
 import contextlib
-import contextlib
 import errno
 import json
 import os

@@ -140,7 +140,7 @@ def train(
         checkpoint: False trains without our callback.
         ours_first: put our callback before the job's own ones instead of after them.
         without: a mechanism to switch off: the negative control.
-        background: False makes each snapshot durable before the next batch, so the place of a kill tells where it resumes.
+        background: False makes each snapshot durable at once, so that the place of a kill tells where it resumes.
     """
     if without is not None:
         SWITCHES[without]()

@@ -44,7 +44,7 @@ def result(tmp_path: Path, name: str) -> dict[str, bytes]:
 
 
 def resumed(tmp_path: Path, name: str) -> bool:
-    """Whether a finished job carried on from a snapshot: from scratch, the bytes could be equal for no merit of ours."""
+    """Whether a finished job carried on from a snapshot: from scratch, equal bytes would be no merit of ours."""
     return int((tmp_path / f"{name}.resumed").read_text()) > 0
 
 

@@ -1,6 +1,6 @@
 """The same promise on Keras' other backends: killed by SIGKILL and started again, a run ends with the same bytes.
 
-A process can have one backend only, so these are started anew, which takes seconds; `test_exact_resume` has the breadth.
+A process can have one backend only, so these are started anew, which takes seconds; `test_exact_resume` is broader.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def train(backend: str, tmp_path: Path, name: str, result: str, kill: int = 0) -
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 @pytest.mark.parametrize("name", ["arrays, shuffle, dropout", "steps_per_epoch over one iterator"])
 def test_other_backend(tmp_path, backend, name):
-    """Dropout draws from other places and data is fetched earlier than on TensorFlow; the bytes are equal all the same."""
+    """Dropout draws from elsewhere and data is fetched earlier than on TensorFlow; the bytes are equal all the same."""
     assert train(backend, tmp_path, name, "resumed", kill=10) == KILLED
     assert train(backend, tmp_path, name, "resumed") == 0
     assert train(backend, tmp_path, name, "reference") == 0

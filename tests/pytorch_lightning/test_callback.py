@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 
+import lightning.pytorch as lightning_pl
 import pytest
 import pytorch_lightning as pl
-import torch
 
 from ckpt_callbacks import (
     ConfigurationError,
@@ -22,6 +21,7 @@ from ckpt_callbacks import (
     keep_all,
     on_end,
 )
+from ckpt_callbacks.lightning import Checkpointer as LightningCheckpointer
 from ckpt_callbacks.pytorch_lightning import Checkpointer
 from tests.pytorch_lightning.conftest import Tiny, fit, loader, same
 
@@ -289,15 +289,10 @@ def test_fast_dev_run_writes_nothing(tmp_path):
 
 def test_the_other_package(tmp_path):
     """Trainer and callback must come from the same package; the error says which import to use."""
-    import lightning.pytorch as lightning_pl
-
-    from ckpt_callbacks.lightning import Checkpointer as Other
-
+    trainer = lightning_pl.Trainer(logger=False, accelerator="cpu")
     with pytest.raises(ConfigurationError, match=r"ckpt_callbacks\.lightning"):
-        lightning_pl.Trainer(logger=False, callbacks=[], accelerator="cpu").fit  # noqa: B018 - it imports
-        callback = Checkpointer(tmp_path / "run")
-        callback.setup(lightning_pl.Trainer(logger=False, accelerator="cpu"), None, "fit")
-    assert issubclass(Other, lightning_pl.callbacks.Checkpoint)
+        Checkpointer(tmp_path / "run").setup(trainer, None, "fit")
+    assert issubclass(LightningCheckpointer, lightning_pl.callbacks.Checkpoint)
 
 
 SIGTERM_JOB = """
