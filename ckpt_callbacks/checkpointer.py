@@ -123,7 +123,10 @@ class BaseCheckpointer:
         ConfigurationError: for an argument that can't work.
     """
 
+    #: What the manifest says wrote it.
     framework = "none"
+    #: Whose snapshots this adapter can carry on from.
+    reads: tuple[str, ...] = ("none",)
 
     def __init__(
         self,
@@ -364,6 +367,15 @@ class BaseCheckpointer:
                 "its weights into a new run with ckpt_callbacks.torch.load_weights / ckpt_callbacks.keras.load_weights."
             )
         snapshot.verify().require_ok()
+        return self._of_our_kind(snapshot)
+
+    def _of_our_kind(self, snapshot: Snapshot) -> Snapshot:
+        found = snapshot.manifest.framework
+        if found not in self.reads:
+            raise ResumeError(
+                f"{snapshot.path} was written by {found}, and {self.framework} can't carry on from it. "
+                "Train in another directory."
+            )
         return snapshot
 
     def _newest_good(self) -> Snapshot | None:
@@ -373,7 +385,7 @@ class BaseCheckpointer:
             self._store.journal.append("stepped over", id=bad, problems=list(problems))
         if found is None and self._store.manifests():
             warn(f"{self.directory} has no good full snapshot to carry on from: starting fresh beside what is there")
-        return self._run.get(found.id) if found else None
+        return self._of_our_kind(self._run.get(found.id)) if found else None
 
     # Save ----------------------------------------------------------------------------------------------------------
 

@@ -262,3 +262,12 @@ def test_a_broken_rule_does_not_lose_a_snapshot(tmp_path, caplog):
         Loop(one).run(4)
     assert [snapshot.step for snapshot in one.snapshots()] == [2, 4]
     assert "could not be tidied up" in caplog.text
+
+
+def test_a_run_of_another_framework_is_refused(tmp_path):
+    """A directory that another framework trains in is not carried on from by mistake."""
+    one = checkpointer(tmp_path)
+    one.framework = "something"
+    Loop(one).run(4)
+    with pytest.raises(ResumeError, match="was written by something"):
+        checkpointer(tmp_path).begin({})

@@ -30,6 +30,7 @@ _NO_EPOCH = {"before_iter": None, "skip": 0}
 class LightningHooks(BaseCheckpointer):
     """The callback's hooks; `ckpt_callbacks.pytorch_lightning` and `.lightning` join it with their `Checkpoint`."""
 
+    reads = ("pytorch_lightning", "lightning")
     #: The root of the framework's modules, set by the public subclass.
     package = ""
 

@@ -2,8 +2,8 @@
 
 What an iterator draws is fixed by the random state at a few instants: just before it is made, just before its first
 fetch, and just before the fetch that training has not seen yet (and, on TensorFlow, by seeds in the dataset's graph,
-which the same script makes again). An epoch makes a new iterator, unless ``steps_per_epoch`` lets one serve many. To resume, the
-instants are re-lived from the recorded states, and the batches that were trained on are drawn again and dropped.
+which the same script makes again). An epoch makes a new iterator, unless ``steps_per_epoch`` lets one serve many. To
+resume, the instants are re-lived from the recorded states, and the batches that were trained on are drawn and dropped.
 """
 
 from __future__ import annotations

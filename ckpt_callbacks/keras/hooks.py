@@ -32,6 +32,7 @@ class Checkpointer(BaseCheckpointer, keras.callbacks.Callback):
     """
 
     framework = "keras"
+    reads = ("keras",)
 
     _restored: Restored | None = None
 

@@ -72,6 +72,8 @@ def match(
         problems += [f"{name}: in the snapshot only" for name in report.unexpected]
         if include is None and exclude is None:
             problems += [f"{name}: in the model only" for name in report.missing]
+    if strict and not chosen:
+        problems.append(f"nothing of the snapshot's {len(weights)} weights is selected")
     if problems:
         raise ResumeError(
             "the weights do not fit the model:\n  " + "\n  ".join(problems[:30]) + "\n"
