@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -38,9 +40,13 @@ def run(
     context.set_forkserver_preload([*preload, target.__module__])
     process = context.Process(target=_main, args=(target, args, options, str(log)))
     process.start()
-    process.join(timeout)
+    deadline = time.monotonic() + timeout
+    while process.exitcode is None and time.monotonic() < deadline:
+        process.join(0.1)
+        if not Path(f"/proc/{process.pid}").exists():
+            _kill_group(process.pid)  # data loader workers outlive a killed parent by seconds, and would be waited for
     if process.exitcode is None:
-        process.kill()
+        _kill_group(process.pid)
         process.join()
         raise AssertionError(f"{target.__name__} did not end within {timeout} s:\n{log.read_text()[-4000:]}")
     if process.exitcode not in (0, KILLED):
@@ -48,7 +54,14 @@ def run(
     return process.exitcode
 
 
+def _kill_group(leader: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
+
+
 def _main(target: Callable[..., None], args: tuple[Any, ...], options: dict[str, Any], log: str) -> None:
+    os.setsid()
+    multiprocessing.set_start_method("fork", force=True)  # as in a script; inherited from us, it would be forkserver
     with open(log, "a", buffering=1) as out:
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)

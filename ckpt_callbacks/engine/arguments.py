@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 from ckpt_callbacks.errors import ConfigurationError
 
-__all__ = ["positive"]
+__all__ = ["name_of", "positive", "refuse_own"]
 
 
 def positive(name: str, n: int) -> int:
@@ -22,3 +23,25 @@ def positive(name: str, n: int) -> int:
     if whole < 1:
         raise ConfigurationError(f"{name}({n!r}): expected a whole number of at least 1.")
     return whole
+
+
+def refuse_own(call: str, given: Any) -> None:
+    """Refuse a trigger, a rule, or what makes one, where the user's own function is expected.
+
+    All of them are callable: ``on_best`` without its brackets would pass for a function, and what it returns is always
+    true; a rule given as ``save=`` would fail at the first batch.
+
+    Raises:
+        ConfigurationError: ``given`` is one of these.
+    """
+    if not (getattr(given, "__module__", None) or "").startswith(f"{__package__}."):
+        return
+    name = getattr(given, "__name__", None)
+    if name is None:
+        raise ConfigurationError(f"{call}({given!r}): expected a function of your own; {given!r} is none.")
+    raise ConfigurationError(f"{call}({given!r}): {name} must be called: expected {name}(...), found {name}.")
+
+
+def name_of(function: Any) -> str:
+    """What to call a function in a reason: the same in every process, so never with an address."""
+    return getattr(function, "__name__", type(function).__name__)

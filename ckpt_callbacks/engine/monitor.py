@@ -11,17 +11,19 @@ from typing import Any
 
 from ckpt_callbacks.errors import ConfigurationError
 
-__all__ = ["Monitor", "as_monitor", "resolve", "to_float"]
+__all__ = ["Monitor", "expression", "find", "named", "resolve", "to_float"]
 
 # Words in a metric's name that tell its direction. A name with words of both kinds tells nothing.
 _LESS_IS_BETTER = """
     loss losses error err errors mse rmse mae mape msle rmsle nll bce ce crossentropy hinge perplexity ppl divergence
-    kld kl wer cer fid distance deviance regret bpc bpd eer epe
+    kld kl wer cer fid distance deviance regret bpc bpd eer epe brier
 """
 _MORE_IS_BETTER = """
     acc accuracy auc auroc auprc roc prc f1 fbeta precision recall sensitivity specificity iou miou jaccard dice map
     ndcg mrr bleu rouge meteor cider r2 psnr ssim score reward return mcc kappa top1 top5 hits success
 """
+# They turn the words after them around: neg_mean_squared_error.
+_NEGATIONS = frozenset({"neg", "negative", "minus"})
 
 
 @dataclass(frozen=True)
@@ -65,15 +67,6 @@ class Monitor:
         delta = f":{float(self.min_delta)}{' of best' if self.relative else ''}" if self.min_delta else ""
         return f"{self.metric}:{self.mode}{delta}"
 
-    @property
-    def expression(self) -> str:
-        """The shortest argument that means this monitor: the name alone, where that says it all."""
-        try:
-            plain = Monitor(self.metric) == self
-        except ConfigurationError:
-            plain = False
-        return repr(self.metric if plain else self)
-
     def as_dict(self) -> dict[str, Any]:
         """The arguments by name, for JSON; ``mode`` is never ``"auto"`` here."""
         return {"metric": self.metric, "mode": self.mode, "min_delta": self.min_delta, "relative": self.relative}
@@ -100,13 +93,37 @@ class Monitor:
         return f"Monitor({self.metric!r}, {self.mode!r}{delta}{', relative=True' if self.relative else ''})"
 
 
-def as_monitor(given: str | Monitor | None) -> Monitor | None:
-    """A monitor as it is, the name of a metric as the monitor of it; None stays open, for ``bind`` to fill in.
+def named(where: str, given: str | Monitor | None) -> str | Monitor | None:
+    """What a trigger or rule was given as its monitor, if it can be one; which one is found out by `find`."""
+    if given is not None and not isinstance(given, Monitor) and (not isinstance(given, str) or not given):
+        raise ConfigurationError(f"{where}: expected the name of a metric or a Monitor, found {given!r}.")
+    return given
+
+
+def expression(given: str | Monitor | None) -> str:
+    """The shortest argument that means this monitor: the name alone, where that says it all; nothing for None."""
+    if given is None or isinstance(given, str):
+        return repr(given) if given else ""
+    try:
+        plain = Monitor(given.metric) == given
+    except ConfigurationError:
+        plain = False
+    return repr(given.metric if plain else given)
+
+
+def find(given: str | Monitor | None, monitors: Sequence[Monitor]) -> Monitor | None:
+    """The monitor that a trigger or rule means: the first of ``monitors`` for None, the one of that name, or its own.
+
+    A name that none of ``monitors`` has tells its direction by itself; None stays None if there are no monitors.
 
     Raises:
-        ConfigurationError: it is none of these, or a name that can't tell the direction.
+        ConfigurationError: it is nothing of the kind, or a name that can't tell the direction.
     """
-    return given if given is None or isinstance(given, Monitor) else Monitor(given)
+    if given is None:
+        return monitors[0] if monitors else None
+    if isinstance(given, Monitor):
+        return given
+    return next((monitor for monitor in monitors if monitor.metric == given), None) or Monitor(given)
 
 
 def resolve(
@@ -162,8 +179,9 @@ def to_float(value: Any, name: str = "the metric") -> float:
 def _direction(metric: str) -> str:
     words = _words(metric)
     less, more = words.intersection(_LESS_IS_BETTER.split()), words.intersection(_MORE_IS_BETTER.split())
-    if bool(less) == bool(more):
-        why = f"speaks both of {min(less)!r} and {min(more)!r}" if less else "has no word that tells"
+    telling = [min(some) for some in (words & _NEGATIONS, less, more) if some]
+    if len(telling) != 1 or words & _NEGATIONS:
+        why = f"speaks both of {telling[0]!r} and {telling[1]!r}" if len(telling) > 1 else "has no word that tells"
         raise ConfigurationError(
             f"monitor={metric!r}: less or more, which is better? The name {why}. Pass mode='min' or mode='max'."
         )
@@ -177,5 +195,5 @@ def _words(metric: str) -> set[str]:
     """
     parts = re.findall(r"[^\W_]+", metric)
     humps = re.findall(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*", metric)
-    words = {word.lower() for word in (*parts, *humps, *map("".join, pairwise(parts)))}
+    words = {word.lower() for word in (*parts, *humps, *map("".join, (*pairwise(parts), *pairwise(humps))))}
     return words | {word.rstrip("0123456789") for word in words}

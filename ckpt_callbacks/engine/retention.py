@@ -13,8 +13,8 @@ import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ckpt_callbacks.engine.arguments import positive
-from ckpt_callbacks.engine.monitor import Monitor, as_monitor
+from ckpt_callbacks.engine.arguments import name_of, positive, refuse_own
+from ckpt_callbacks.engine.monitor import Monitor, expression, find, named
 from ckpt_callbacks.engine.snapshot import Record
 from ckpt_callbacks.errors import ConfigurationError
 
@@ -102,7 +102,7 @@ def keep_last(n: int) -> Rule:
 
 def keep_best(k: int = 1, monitor: str | Monitor | None = None) -> Rule:
     """Keep the ``k`` best by a metric; of equal ones the earlier. Default: the checkpointer's own monitor."""
-    return _KeepBest(positive("keep_best", k), as_monitor(monitor))
+    return _KeepBest(positive("keep_best", k), named("keep_best", monitor))
 
 
 def keep_every_steps(n: int) -> Rule:
@@ -119,6 +119,7 @@ def keep_when(predicate: Callable[[Record], bool]) -> Rule:
     """Keep what ``predicate(record)`` is true for, for instance ``lambda r: r.note is not None``."""
     if not callable(predicate) or isinstance(predicate, (type, Rule)):
         raise ConfigurationError(f"keep_when({predicate!r}): expected a function of a Record.")
+    refuse_own("keep_when", predicate)
     return _KeepWhen(predicate)
 
 
@@ -176,27 +177,27 @@ class _KeepLast(Rule):
 @dataclass(frozen=True, slots=True)
 class _KeepBest(Rule):
     k: int
-    monitor: Monitor | None
+    monitor: Monitor | str | None
 
     def __call__(self, records: Sequence[Record]) -> Kept:
-        if self.monitor is None:
-            raise ConfigurationError("keep_best() has no metric yet: bind() it to monitors first.")
-        metric = self.monitor.metric
-        ranked = enumerate(_ranked(records, self.monitor, self.k), start=1)
-        return {record.id: f"best {metric} (rank {rank} of {self.k})" for rank, record in ranked}
+        monitor = self._found(())
+        ranked = enumerate(_ranked(records, monitor, self.k), start=1)
+        return {record.id: f"best {monitor.metric} (rank {rank} of {self.k})" for rank, record in ranked}
 
     def bind(self, monitors: Sequence[Monitor]) -> Rule:
-        if self.monitor is not None:
-            return self
-        if not monitors:
+        return _KeepBest(self.k, self._found(monitors))
+
+    def _found(self, monitors: Sequence[Monitor]) -> Monitor:
+        monitor = find(self.monitor, monitors)
+        if monitor is None:
             raise ConfigurationError(
                 f"keep_best({self.k}) needs a metric: pass monitor= to the callback, or "
                 f"keep_best({self.k}, 'val_loss')."
             )
-        return _KeepBest(self.k, monitors[0])
+        return monitor
 
     def __repr__(self) -> str:
-        return f"keep_best({self.k}, {self.monitor.expression})" if self.monitor else f"keep_best({self.k})"
+        return f"keep_best({', '.join(filter(None, [str(self.k), expression(self.monitor)]))})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,4 +235,4 @@ class _KeepWhen(Rule):
         return {record.id: repr(self) for record in records if self.predicate(record)}
 
     def __repr__(self) -> str:
-        return f"keep_when({getattr(self.predicate, '__name__', repr(self.predicate))})"
+        return f"keep_when({name_of(self.predicate)})"

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from ckpt_callbacks.engine.arguments import positive
+from ckpt_callbacks.engine.arguments import name_of, positive, refuse_own
 from ckpt_callbacks.engine.moment import Event, Moment, Progress
-from ckpt_callbacks.engine.monitor import Monitor, as_monitor
+from ckpt_callbacks.engine.monitor import Monitor, expression, find, named
 from ckpt_callbacks.errors import ConfigurationError
 
 __all__ = [
@@ -58,8 +58,11 @@ class Past:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Past:
-        """The inverse of `as_dict`."""
-        return cls(Progress.from_dict(plain["seen"]), float(plain["elapsed"]), dict(plain["best"]))
+        """The inverse of `as_dict`; what is missing was never seen, and only a finite value is a best."""
+        seen = Progress.from_dict(plain["seen"]) if "seen" in plain else Progress()
+        best = {key: float(value) for key, value in plain.get("best", {}).items()}
+        finite = {key: value for key, value in best.items() if math.isfinite(value)}
+        return cls(seen, float(plain.get("elapsed", 0.0)), finite)
 
 
 class Trigger:
@@ -96,6 +99,12 @@ class Trigger:
         """Fire when both do; the second is asked only if the first fires."""
         return _All((as_trigger(other), self))
 
+    def __bool__(self) -> bool:
+        """Refuse: ``a or b`` would silently be ``a`` alone."""
+        raise ConfigurationError(
+            f"{self!r} is neither true nor false: join triggers with | and &, not with or and and."
+        )
+
 
 def every_steps(n: int) -> Trigger:
     """Fire whenever a multiple of ``n`` optimizer steps is reached or passed."""
@@ -123,7 +132,7 @@ def every(interval: str | float | timedelta) -> Trigger:
 
 def on_best(monitor: str | Monitor | None = None) -> Trigger:
     """Fire when the monitored metric was measured and is the best so far. Default: the checkpointer's own monitor."""
-    return _OnBest(as_monitor(monitor))
+    return _OnBest(named("on_best", monitor))
 
 
 def on_end() -> Trigger:
@@ -145,16 +154,8 @@ def when(predicate: Predicate) -> Trigger:
     """Fire when ``predicate(moment)`` is true, for instance ``lambda m: m.metrics.get("val_acc", 0) > 0.9``."""
     if not callable(predicate) or isinstance(predicate, (type, Trigger)):
         raise ConfigurationError(f"when({predicate!r}): expected a function of a Moment.")
-    if predicate in _MAKERS:
-        name = predicate.__name__
-        raise ConfigurationError(f"{name} makes a trigger when it is called: expected {name}(...), found {name}.")
+    refuse_own("when", predicate)
     return _When(predicate)
-
-
-# All of them are callable, so one without its brackets would pass for a function of a moment.
-_MAKERS: tuple[Callable[..., object], ...] = (
-    *(every_steps, every_batches, every_epochs, every, on_best, on_end, on_exception, on_signal, when),
-)
 
 
 def as_trigger(given: Trigger | Predicate) -> Trigger:
@@ -214,7 +215,7 @@ class _Every(Trigger):
 @dataclass(frozen=True, slots=True)
 class _EveryInterval(Trigger):
     seconds: float
-    given: str | float | timedelta
+    given: str | float | timedelta = field(compare=False)
 
     def __call__(self, moment: Moment, past: Past) -> Reasons:
         return (repr(self),) if moment.elapsed // self.seconds > past.elapsed // self.seconds else ()
@@ -225,10 +226,10 @@ class _EveryInterval(Trigger):
 
 @dataclass(frozen=True, slots=True)
 class _OnBest(Trigger):
-    monitor: Monitor | None
+    monitor: Monitor | str | None
 
     def __call__(self, moment: Moment, past: Past) -> Reasons:
-        monitor = self._bound()
+        monitor = self._found(())
         value = monitor.value(moment.metrics) if moment.metrics else None
         best = past.best.get(monitor.key)
         if value is None or not monitor.improves(value, best):
@@ -237,22 +238,21 @@ class _OnBest(Trigger):
 
     @property
     def monitors(self) -> tuple[Monitor, ...]:
-        return (self._bound(),)
+        return (self._found(()),)
 
     def bind(self, monitors: Sequence[Monitor]) -> Trigger:
-        if self.monitor is not None:
-            return self
-        if not monitors:
-            raise ConfigurationError("on_best() needs a metric: pass monitor= to the callback, or on_best('val_loss').")
-        return _OnBest(monitors[0])
+        return _OnBest(self._found(monitors))
 
-    def _bound(self) -> Monitor:
-        if self.monitor is None:
-            raise ConfigurationError("on_best() has no metric yet: bind() it to monitors first.")
-        return self.monitor
+    def _found(self, monitors: Sequence[Monitor]) -> Monitor:
+        if isinstance(self.monitor, Monitor):
+            return self.monitor
+        monitor = find(self.monitor, monitors)
+        if monitor is None:
+            raise ConfigurationError("on_best() needs a metric: pass monitor= to the callback, or on_best('val_loss').")
+        return monitor
 
     def __repr__(self) -> str:
-        return f"on_best({self.monitor.expression})" if self.monitor else "on_best()"
+        return f"on_best({expression(self.monitor)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +276,7 @@ class _When(Trigger):
         return (repr(self),) if self.predicate(moment) else ()
 
     def __repr__(self) -> str:
-        return f"when({getattr(self.predicate, '__name__', repr(self.predicate))})"
+        return f"when({name_of(self.predicate)})"
 
 
 class _Composite(Trigger):

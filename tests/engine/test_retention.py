@@ -250,16 +250,16 @@ def test_the_repr_is_the_expression_that_makes_it(written: str) -> None:
 
 def test_bind_fills_in_the_first_monitor() -> None:
     """An own one stays."""
-    assert keep_best(2).bind([LOSS, ACC]) == keep_best(2, "val_loss")
-    assert keep_best(2, "val_acc").bind([LOSS]) == keep_best(2, "val_acc")
+    assert keep_best(2).bind([LOSS, ACC]) == keep_best(2, LOSS)
+    assert keep_best(2, "val_acc").bind([LOSS]) == keep_best(2, ACC)
     assert keep_last(2).bind([]) == keep_last(2)
 
 
 def test_an_open_monitor_without_any_to_fill_it_is_refused() -> None:
-    """When it is bound, with both ways out; and it is never asked while open."""
+    """With both ways out, when it is bound, or asked while open."""
     with pytest.raises(ConfigurationError, match=r"keep_best\(2\) needs a metric: .* or keep_best\(2, 'val_loss'\)"):
         resolve_rules(keep_best(2), [])
-    with pytest.raises(ConfigurationError, match="bind"):
+    with pytest.raises(ConfigurationError, match="needs a metric"):
         keep_best(2)(history(10))
 
 
@@ -280,3 +280,9 @@ def test_a_rule_of_ones_own_is_a_subclass() -> None:
     assert resolve_rules([KeepNone()], [])[0](history(1)) == {}
     with pytest.raises(TypeError, match="must define __call__"):
         Rule()(history(1))
+
+
+def test_a_name_means_the_checkpointers_own_monitor_of_that_name() -> None:
+    """`monitor="x_score", mode="min"` holds for `keep_best(1, "x_score")` too."""
+    own = Monitor("x_score", "min")
+    assert keep_best(1, "x_score").bind([LOSS, own]) == keep_best(1, own)

@@ -16,6 +16,7 @@ import torch
 
 from ckpt_callbacks.errors import ConfigurationError, CorruptSnapshotError, UnstorableError
 from ckpt_callbacks.state import decode, encode
+from tests.ids import stable
 from tests.state.trees import bits, through_memory
 
 NAMED_ZONE = datetime.timezone(datetime.timedelta(hours=5, seconds=1), "here")
@@ -56,7 +57,7 @@ NAMED_ZONE = datetime.timezone(datetime.timedelta(hours=5, seconds=1), "here")
         np.bytes_(b"a\0"),
         ml_dtypes.bfloat16(1.5),
     ],
-    ids=repr,
+    ids=stable,
 )
 def test_kinds_of_leaves(value: Any) -> None:
     """Every kind of the fixed list."""
@@ -78,7 +79,7 @@ class Zone(datetime.tzinfo):
 
 
 @pytest.mark.parametrize(
-    "value", [datetime.datetime(2024, 1, 1, tzinfo=Zone()), np.void(b"ab"), np.dtype("O")], ids=repr
+    "value", [datetime.datetime(2024, 1, 1, tzinfo=Zone()), np.void(b"ab"), np.dtype("O")], ids=stable
 )
 def test_leaves_that_are_refused(value: Any) -> None:
     """Zones with code of their own, and numpy types whose bytes mean nothing elsewhere."""
@@ -104,7 +105,7 @@ def test_leaves_that_are_refused(value: Any) -> None:
         {"$": "uuid"},
         {"$": ["int"]},
     ],
-    ids=repr,
+    ids=stable,
 )
 def test_malformed_leaves(node: Any) -> None:
     """The path, the kind and the reason, never a bare KeyError."""

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from ckpt_callbacks.errors import CorruptSnapshotError, UnstorableError
 from ckpt_callbacks.state import MAX_DEPTH, decode, encode, from_json, to_json
+from tests.ids import stable
 from tests.state.trees import bits, through_memory
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -119,7 +120,7 @@ def test_what_json_would_change_is_tagged(value: Any) -> None:
         types.SimpleNamespace(**{"$": 1}),
         {"a": {1, "1", 1.5, None, (1, 2)}},
     ],
-    ids=repr,
+    ids=stable,
 )
 def test_kinds_of_containers(value: Any) -> None:
     """Every container of the fixed list keeps its type, its order and what else it knows."""
@@ -182,7 +183,7 @@ LENT = [
 ]
 
 
-@pytest.mark.parametrize("value", LENT, ids=repr)
+@pytest.mark.parametrize("value", LENT, ids=stable)
 def test_a_live_object_lends_its_type(value: Any) -> None:
     """With the live object at hand namedtuples, dataclasses and enums come back as what they were, silently."""
     flattened: list[str] = []
@@ -388,7 +389,7 @@ def test_a_damaged_structure_is_a_clean_error(encoded: Any, data: st.DataObject)
         {"view": {"offset": 1, "strides": [1]}},
         {"order": [1]},
     ],
-    ids=repr,
+    ids=stable,
 )
 def test_a_tensor_that_differs_from_its_description(change: dict[str, Any]) -> None:
     """The file can't make the reader look at memory that isn't the tensor's."""
