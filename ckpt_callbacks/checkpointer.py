@@ -24,14 +24,14 @@ from typing import Any, Literal
 
 from ckpt_callbacks import engine
 from ckpt_callbacks.engine import Decision, Event, Moment, Monitor, Past, Progress, Trigger, Verdict
-from ckpt_callbacks.errors import ConfigurationError, ResumeError, StoreError, UnstorableError
+from ckpt_callbacks.errors import CheckpointError, ConfigurationError, ResumeError, StoreError, UnstorableError
 from ckpt_callbacks.messages import say, warn
 from ckpt_callbacks.run import Run, Snapshot, resolve_reference
 from ckpt_callbacks.state import payload
 from ckpt_callbacks.store import LocalStore, Manifest, RunLock, provenance
 from ckpt_callbacks.writer import Writer
 
-__all__ = ["BaseCheckpointer", "Captured", "Restored", "ResumeReport"]
+__all__ = ["BaseCheckpointer", "Captured", "Restored", "ResumeReport", "begin_together"]
 
 Content = Literal["full", "weights"]
 
@@ -227,6 +227,7 @@ class BaseCheckpointer:
             CorruptSnapshotError: a named snapshot that does not verify.
             RunLockedError: another process trains in this directory.
         """
+        self._writer.wait()  # an earlier fit that ended with an exception may still be writing
         self._versions = dict(versions)
         self._lock = self._lock or self._store.lock()
         self._store.open()
@@ -422,20 +423,12 @@ class BaseCheckpointer:
         )
 
     def _pack(self, captured: Captured, *, copy: bool) -> payload.Files:
-        """Turn the state into files; name what can't be stored, or refuse, as ``exact=`` says."""
-        missing = dict(captured.missing)
-
-        def replacement(path: str, value: object) -> object:
-            if path.startswith(captured.optional):
-                return repr(value)
-            missing[path] = f"{type(value).__name__} can't be stored without pickle"
-            return None
-
+        """Turn the state into files; name what resume will lack, or refuse, as ``exact=`` says."""
         rest = captured.rest if self.content == "full" else None
-        files = payload.pack(captured.weights, rest, copy=copy, missing=missing, on_unstorable=replacement)
+        packed = payload.pack(captured.weights, rest, copy=copy, optional=captured.optional, missing=captured.missing)
         if rest is not None:
-            self._name_missing(missing)
-        return files
+            self._name_missing(packed.missing)
+        return packed.files
 
     def _name_missing(self, missing: Mapping[str, str]) -> None:
         if missing and self.exact == "require":
@@ -481,6 +474,27 @@ class BaseCheckpointer:
             if self.on_error == "raise":
                 raise error
             warn(f"a save failed, training goes on and the next trigger tries again: {error}")
+
+
+def begin_together(
+    checkpointers: Sequence[BaseCheckpointer], versions: Mapping[str, str], *, load: str | Path | None = None
+) -> tuple[BaseCheckpointer, Restored] | None:
+    """Begin a fit that several checkpointers watch: each remembers its own past, the farthest snapshot gives the state.
+
+    Returns:
+        The snapshot to carry on from and whose it is, or None.
+
+    Raises:
+        As `BaseCheckpointer.begin`; none of them holds its run then.
+    """
+    try:
+        begun = [(one, one.begin(versions, load=load)) for one in checkpointers]
+    except CheckpointError:
+        for one in checkpointers:
+            one.end()
+        raise
+    found = [(one, restored) for one, restored in begun if restored is not None]
+    return max(found, key=lambda pair: pair[1].snapshot.progress.batches, default=None)
 
 
 def _read(snapshot: Snapshot) -> Restored:

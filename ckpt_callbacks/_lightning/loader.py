@@ -119,7 +119,7 @@ def recording(combined_loader: type) -> type:
 
         def __iter__(self) -> Any:
             if self.tape.pending:
-                self._iterator = private.unstarted_iterator(self)
+                private.hold_back(self)
             else:
                 self._start()
             return self

@@ -14,16 +14,18 @@ __all__ = [
     "dump_checkpoint",
     "epoch_metrics",
     "hands_out_iterator",
+    "hold_back",
     "intercept_loader",
     "intercept_resume",
+    "loaders_of",
     "loops_state",
+    "mode_of",
     "package_of",
     "prefetches",
     "put_back_callback_metrics",
     "put_back_epoch_metrics",
     "put_back_loops",
     "release",
-    "unstarted_iterator",
 ]
 
 
@@ -79,14 +81,25 @@ def release(trainer: Any) -> None:
     vars(trainer.fit_loop._data_source).pop("dataloader", None)
 
 
-def unstarted_iterator(loader: Any) -> Any:
-    """The iterator object of a `CombinedLoader` before it is started (``_mode``, ``_limits``, ``_SUPPORTED_MODES``).
+def hold_back(loader: Any) -> None:
+    """Give a `CombinedLoader` its iterator unstarted (``_iterator``, ``_mode``, ``_limits``, ``_SUPPORTED_MODES``).
 
     It answers ``len()``, which Lightning asks for when fit is set up; starting it there would start workers and draw
     random numbers that a resumed epoch must not see.
     """
     modes = importlib.import_module(type(loader).__mro__[1].__module__)._SUPPORTED_MODES
-    return modes[loader._mode]["iterator"](loader.flattened, loader._limits)
+    loader._iterator = modes[loader._mode]["iterator"](loader.flattened, loader._limits)
+
+
+def mode_of(loader: Any) -> str:
+    """How a `CombinedLoader` joins its loaders (``_mode``): it has no public name, and ours must do the same."""
+    return str(loader._mode)
+
+
+def loaders_of(trainer: Any) -> list[Any]:
+    """The train loaders (``fit_loop._combined_loader``); `trainer.train_dataloader` loses those inside structures."""
+    loader = trainer.fit_loop._combined_loader
+    return [] if loader is None else list(loader.flattened)
 
 
 def prefetches(trainer: Any) -> bool:

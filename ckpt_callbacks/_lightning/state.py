@@ -7,6 +7,7 @@ and has one duty only: to bring its loops to that hook again. What it counts, st
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -50,9 +51,10 @@ def capture(trainer: Any, tape: Tape, where: Where) -> Captured:
     checkpoint["loops"] = {"fit_loop": private.loops_state(trainer)}
     rest = {
         "where": where,
+        "weights_metadata": getattr(weights, "_metadata", None),
         "checkpoint": checkpoint,
         "random": now,
-        "generators": random_state.capture_generators(_loaders(trainer)),
+        "generators": random_state.capture_generators(private.loaders_of(trainer)),
         "tape": tape.as_dict(_batches_used(trainer, tape)) if where == "between batches" else None,
         "grads": _gradients(trainer, where),
         "callback_metrics": dict(trainer.callback_metrics),
@@ -69,7 +71,7 @@ def capture(trainer: Any, tape: Tape, where: Where) -> Captured:
 def to_checkpoint(restored: Restored) -> dict[str, Any]:
     """The dictionary from which Lightning restores itself, with counters that lead its loops to the saved hook."""
     checkpoint = dict(restored.rest["checkpoint"])
-    checkpoint["state_dict"] = dict(restored.weights)
+    checkpoint["state_dict"] = _state_dict(restored)
     checkpoint["loops"] = copy.deepcopy(checkpoint["loops"])
     # The fetch decides anew whether the batch is the epoch's last; left set, the epoch would end before it.
     checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
@@ -81,7 +83,7 @@ def for_evaluation(restored: Restored) -> dict[str, Any]:
     rest = restored.rest or {}
     checkpoint = {key: value for key, value in rest.get("checkpoint", {}).items() if key != "loops"}
     version = restored.snapshot.manifest.versions.get(restored.snapshot.manifest.framework or "", "")
-    return {"pytorch-lightning_version": version, **checkpoint, "state_dict": dict(restored.weights)}
+    return {"pytorch-lightning_version": version, **checkpoint, "state_dict": _state_dict(restored)}
 
 
 def put_back(trainer: Any, restored: Restored) -> None:
@@ -92,7 +94,7 @@ def put_back(trainer: Any, restored: Restored) -> None:
     private.put_back_epoch_metrics(trainer, rest["epoch_metrics"], restored.snapshot.progress.batch)
     trainer.accumulate_grad_batches = rest["trainer"]["accumulate_grad_batches"]
     _put_back_gradients(trainer, rest["grads"])
-    random_state.restore_generators(_loaders(trainer), rest["generators"])
+    random_state.restore_generators(private.loaders_of(trainer), rest["generators"])
     random_state.restore(rest["random"])
 
 
@@ -115,9 +117,13 @@ def _batches_used(trainer: Any, tape: Tape) -> int:
     return int(trainer.fit_loop.epoch_loop.batch_progress.current.completed)
 
 
-def _loaders(trainer: Any) -> Any:
-    loader = trainer.fit_loop._combined_loader
-    return loader.flattened if loader is not None else []
+def _state_dict(restored: Restored) -> OrderedDict[str, torch.Tensor]:
+    """The weights as `torch.nn.Module.state_dict` gives them, with the versions that modules look at when they load."""
+    weights = OrderedDict(restored.weights)
+    metadata = (restored.rest or {}).get("weights_metadata")
+    if metadata is not None:
+        weights._metadata = metadata  # type: ignore[attr-defined]
+    return weights
 
 
 def _gradients(trainer: Any, where: Where) -> dict[str, Any]:

@@ -6,7 +6,8 @@
 
     model.fit(x, y, epochs=20, callbacks=[Checkpointer("runs/digits", monitor="val_loss")])
 
-``hooks``       the callback's hooks -> Moments; nothing is decided here
+``hooks``       the callback's hooks, handed on; nothing is decided here
+``fit``         one `model.fit`: hooks -> Moments, and the snapshot put back
 ``epochs``      the epoch iterator that remembers how its iterator began, and replays it
 ``companions``  the other callbacks of a fit, and their state
 ``state``       model, optimizer, metrics, companions -> state, and back

@@ -15,28 +15,28 @@ import keras
 from ckpt_callbacks.errors import ResumeError
 
 __all__ = [
-    "Fit",
+    "Running",
     "begin_at_epoch",
     "build",
     "count_steps",
-    "current_fit",
     "global_seed",
     "is_plain_progress_bar",
     "prepare_monitor",
     "replace_epochs",
     "replace_iterators",
+    "running_fit",
 ]
 
 
 @dataclass(frozen=True)
-class Fit:
+class Running:
     """The parts of a running `model.fit` that no public name reaches."""
 
     epoch_iterator: Any
     callbacks: list[Any]
 
 
-def current_fit() -> Fit:
+def running_fit() -> Running:
     """The local variables ``epoch_iterator`` and ``callbacks`` of the `fit` that is calling its callbacks.
 
     They are in no attribute. Without the first, the data's position can't be restored; without the second, the state
@@ -46,7 +46,7 @@ def current_fit() -> Fit:
     while frame is not None:
         names = frame.f_locals
         if "epoch_iterator" in names and hasattr(names.get("callbacks"), "callbacks"):
-            return Fit(names["epoch_iterator"], names["callbacks"].callbacks)
+            return Running(names["epoch_iterator"], names["callbacks"].callbacks)
         frame = frame.f_back  # type: ignore[assignment]
     raise ResumeError(
         "this on_train_begin was not called by keras' model.fit: found no epoch_iterator among the callers. "

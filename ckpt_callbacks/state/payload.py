@@ -8,41 +8,64 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ckpt_callbacks.errors import CorruptSnapshotError
 from ckpt_callbacks.state import safetensors_file, tree
 
-__all__ = ["MODEL", "STATE", "TREE", "Files", "pack", "read"]
+__all__ = ["MODEL", "STATE", "TREE", "Files", "Packed", "pack", "read"]
 
 MODEL, STATE, TREE = "model.safetensors", "state.safetensors", "state.json"
 
 Files = Mapping[str, Iterable[bytes | bytearray | memoryview]]
+
+# Kinds of values that come back as plain ones, since a file names no type to import.
+_PLAIN_ON_RETURN = {"namedtuple": "tuple", "dataclass": "dict", "enum": "value"}
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A state ready to be written.
+
+    Attributes:
+        files: name -> the file's bytes in pieces.
+        missing: path of each part that a resume will lack, or get in another type -> why.
+    """
+
+    files: Files
+    missing: Mapping[str, str]
 
 
 def pack(
     weights: Mapping[str, Any],
     rest: Mapping[str, Any] | None,
     *,
-    copy: bool,
-    missing: Mapping[str, str],
-    on_unstorable: Callable[[str, object], object] | None = None,
-) -> Files:
-    """Turn a state into file name -> the file's bytes in pieces.
+    copy: bool = True,
+    optional: tuple[str, ...] = (),
+    missing: Mapping[str, str] | None = None,
+) -> Packed:
+    """Turn a state into files. What can't be stored without pickle is left out and named.
 
     Args:
-        weights: name -> tensor; other values (a module's extra state) are stored with ``rest``.
+        weights: name -> tensor; other values (a module's extra state) stand in the tree.
         rest: everything else, or None to keep the weights only.
         copy: own the bytes, so that training may go on; False borrows them.
-        missing: parts that are not captured -> why; read after ``on_unstorable`` was asked for all.
-        on_unstorable: see `ckpt_callbacks.state.encode`.
-
-    Raises:
-        UnstorableError: naming every leaf that can't be stored; nothing was written.
+        optional: beginnings of paths in ``rest`` that resume does not need: what can't be stored there is kept as its
+            repr, and not named.
+        missing: parts that the caller knows to be missing -> why.
     """
-    model = tree.encode(dict(weights), copy=copy, views=False, on_unstorable=on_unstorable)
+    absent = dict(missing or {})
+
+    def replacement(path: str, value: object) -> object:
+        if path.startswith(optional):
+            return repr(value)
+        absent[path] = f"{type(value).__name__} can't be stored without pickle"
+        return None
+
+    model = tree.encode(dict(weights), copy=copy, views=False, on_unstorable=replacement)
     aliases = _aliases(model.structure)
     metadata = {"aliases": json.dumps(aliases)} if aliases else {}
     files: dict[str, Iterable[bytes | bytearray | memoryview]] = {
@@ -50,11 +73,13 @@ def pack(
     }
     structure = {"weights": model.structure}
     if rest is not None:
-        other = tree.encode(dict(rest), copy=copy, on_unstorable=on_unstorable)
+        other = tree.encode(dict(rest), copy=copy, on_unstorable=replacement)
         files[STATE] = safetensors_file.Image.of(other.tensors, {}).chunks()
-        structure |= {"rest": other.structure, "missing": dict(missing)}
+        flattened = _flattened(other.structure, "")
+        absent |= {path: kind for path, kind in flattened if not path.startswith(optional)}
+        structure |= {"rest": other.structure, "missing": absent}
     files[TREE] = [tree.to_json(structure)]
-    return files
+    return Packed(files, absent)
 
 
 def read(directory: Path) -> tuple[dict[str, Any], Any, dict[str, str]]:
@@ -86,3 +111,26 @@ def _aliases(structure: Mapping[str, Any]) -> dict[str, str]:
         for name, node in structure.items()
         if isinstance(node, dict) and node.get("$") == "tensor" and node["ref"] != name
     }
+
+
+def _flattened(node: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Paths of values that come back in a plainer type -> what happens to them."""
+    if isinstance(node, dict):
+        plain = _PLAIN_ON_RETURN.get(node.get("$", ""))
+        if plain is not None:
+            yield path, f"{node.get('type', 'its type')} comes back as a plain {plain}"
+    for name, inner in _children(node):
+        yield from _flattened(inner, f"{path}.{name}" if path else str(name))
+
+
+def _children(node: Any) -> Iterable[tuple[Any, Any]]:
+    """The nodes within a node and what they are called in a path."""
+    if isinstance(node, list):
+        return enumerate(node)
+    if not isinstance(node, dict):
+        return ()
+    items = node.get("items")
+    if "$" not in node or items is None:
+        return node.items()
+    pairs = all(isinstance(item, list) and len(item) == 2 for item in items)
+    return items if pairs and node["$"].lower().endswith(("dict", "counter")) else enumerate(items)

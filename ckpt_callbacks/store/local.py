@@ -260,6 +260,9 @@ class LocalStore:
             except OSError as error:
                 raise StoreError(f"snapshot {id} can't be removed from {self.root}: {error}.") from error
             self._known.pop(id, None)
+            if disk.lexists(self._pins / id):  # somebody pinned it between our look and our deed
+                disk.rename(path / _DROPPED, path / manifests.NAME)
+                return False
             with _or_later(f"what is left of snapshot {id}"):
                 self._sync_directory(path)
                 self._unlink_links(id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -145,6 +146,22 @@ def test_fit_twice_in_one_process(tmp_path):
     fit(callback, epochs=4, model=model)
     assert callback.resumed.step == 6
     assert same(model, fit(epochs=4)[0])
+
+
+def test_two_callbacks_in_one_fit(tmp_path):
+    """Each saves to its own directory by its own rules; the farthest snapshot of both is where a resume goes on."""
+    often, seldom = Checkpointer(tmp_path / "often", save=every_steps(2)), Checkpointer(tmp_path / "seldom")
+    with pytest.raises(RuntimeError, match="the user's own error"):
+        fit(seldom, often, StopAt(5))
+    often.wait()
+    seldom.wait()
+    for lost, expected in (("none", 4), ("often", 3)):
+        shutil.copytree(tmp_path, copy := tmp_path.with_name(f"{tmp_path.name}-{lost}"))
+        shutil.rmtree(copy / lost, ignore_errors=True)
+        often, seldom = Checkpointer(copy / "often", save=every_steps(2)), Checkpointer(copy / "seldom")
+        model, _ = fit(seldom, often)
+        assert (often.resumed or seldom.resumed).step == expected
+        assert same(model, fit()[0])
 
 
 def test_resume_takes_a_reference(trained, tmp_path):

@@ -1,0 +1,143 @@
+"""One `Trainer.fit`, as all our callbacks in that trainer share it: its tape, its events, and the snapshot put back.
+
+The clean boundary is the instant before the next batch is fetched, or the end of fit: by then the module's own hooks,
+validation and every scheduler have had their say on the batch before, and no random number was drawn for the next. What
+happened since the last boundary (a validation, an epoch's end) is collected in between.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ckpt_callbacks._lightning import private, snapshot_io, state
+from ckpt_callbacks._lightning.loader import Tape, recording
+from ckpt_callbacks.checkpointer import BaseCheckpointer, Restored, begin_together
+from ckpt_callbacks.engine import Event
+
+__all__ = ["Fit"]
+
+# The tape of a snapshot from between two epochs: the next one begins at its first fetch, as it comes.
+_NO_EPOCH = {"before_iter": None, "skip": 0}
+
+
+class Fit:
+    """Leads one fit to the snapshot's place, and shows every boundary to each callback.
+
+    Args:
+        trainer: about to fit.
+        package: the root of its modules, ``pytorch_lightning`` or ``lightning.pytorch``.
+        callbacks: all of ours in the trainer; the first one's hooks drive this object.
+    """
+
+    def __init__(self, trainer: Any, package: str, callbacks: Sequence[BaseCheckpointer]) -> None:
+        self.trainer, self.callbacks = trainer, callbacks
+        self.tape = Tape(lambda: private.prefetches(trainer), self.before_fetch)
+        self._package = package
+        self._training = False
+        self._events = Event.NONE
+        self._metrics: dict[str, Any] = {}
+        self._restored: tuple[BaseCheckpointer, Restored] | None = None
+        private.intercept_loader(trainer, self._record)
+        private.intercept_resume(trainer, self._choose_path)
+
+    # Resume --------------------------------------------------------------------------------------------------------
+
+    def _choose_path(self, path: str | Path | None) -> Any:
+        """What `Trainer.fit` loads: a snapshot of ours or one that the user named, else what the user named."""
+        named = path if path is not None and snapshot_io.names_snapshot(path) else None
+        versions = {name: importlib.metadata.version(name) for name in (self._package.split(".")[0], "torch")}
+        self._restored = begin_together(self.callbacks, versions, load=named)
+        if self._restored is None:
+            return path
+        _, restored = self._restored
+        self.tape.pend(restored.rest["tape"] or _NO_EPOCH)
+        # A run that stopped early has nothing left to do, unless the user points at a snapshot to go on from.
+        self.trainer.should_stop = named is None and restored.rest["trainer"]["should_stop"]
+        return restored.snapshot.path
+
+    def load(self, path: str | Path) -> dict[str, Any]:
+        """What Lightning's reader gets for the path that `Trainer.fit` was led to."""
+        if self._restored is not None and Path(path) == self._restored[1].snapshot.path:
+            return state.to_checkpoint(self._restored[1])
+        return state.for_evaluation(self.callbacks[0].read(path))
+
+    def put_back(self, *places: state.Where, complete: bool = False) -> bool:
+        """Put the chosen snapshot back if it was captured at one of these places; tell whether it was."""
+        if self._restored is None or self._restored[1].rest["where"] not in places:
+            return False
+        (owner, restored), self._restored = self._restored, None
+        state.put_back(self.trainer, restored)
+        self._metrics = dict(self.trainer.callback_metrics)
+        owner.resumed_at(restored, complete=complete, replayed=self.tape.replayed, seconds=self.tape.seconds)
+        return True
+
+    # Boundaries ----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Training is about to start: try to store the state, and put back what the next epoch's hooks must see."""
+        for callback in self.callbacks:
+            callback.rehearse(state.capture(self.trainer, self.tape, "between epochs"))
+        self.put_back("between epochs")
+        self._training = True
+
+    def before_fetch(self) -> None:
+        """The boundary. Before training starts, Lightning may fetch a batch ahead: that is none."""
+        if self._training and not private.hands_out_iterator(self.trainer):
+            self._between_batches()
+
+    def before_step(self) -> None:
+        """The boundary of a module that fetches for itself: its fetches lie within a batch."""
+        if self._training and private.hands_out_iterator(self.trainer):
+            self._between_batches()
+
+    def note(self, event: Event) -> None:
+        """Something happened that the next boundary's triggers must know."""
+        self._events |= event
+
+    def end(self) -> None:
+        """The last boundary."""
+        self._training = False
+        self.note(Event.FIT_END)
+        self._observe("between epochs")
+
+    def interrupted(self) -> None:
+        """An exception leaves fit: a boundary if the state is clean, as it is after Lightning's answer to SIGTERM."""
+        where = state.clean_point(self.trainer)
+        if where is not None and self._training and self._restored is None:
+            self.note(Event.EXCEPTION | (Event.SIGNAL if self.trainer.received_sigterm else Event.NONE))
+            self._observe(where)
+
+    def release(self) -> None:
+        """Leave the trainer as it was."""
+        self._training = False
+        private.release(self.trainer)
+
+    def _between_batches(self) -> None:
+        if not self.put_back("between batches"):
+            self._observe("between batches")
+
+    def _observe(self, where: state.Where) -> None:
+        if where == "between epochs":
+            self.tape.epoch_over()
+        events, self._events = self._events, Event.NONE
+        metrics = self._fresh_metrics() if events else {}
+        progress = state.progress_of(self.trainer, where)
+        for callback in self.callbacks:
+            callback.boundary(progress, events, metrics, lambda: state.capture(self.trainer, self.tape, where))
+
+    def _fresh_metrics(self) -> dict[str, Any]:
+        """The metrics that were logged since last asked: Lightning keeps old ones for ever, but makes a new tensor
+        whenever it updates one."""
+        before, self._metrics = self._metrics, dict(self.trainer.callback_metrics)
+        return {name: value for name, value in self._metrics.items() if before.get(name) is not value}
+
+    def _record(self, loaders: Any) -> Any:
+        """Wrap what the user's `train_dataloader` gave into the loader that remembers."""
+        combined = importlib.import_module(f"{self._package}.utilities").CombinedLoader
+        if isinstance(loaders, combined):
+            return recording(combined)(loaders.iterables, private.mode_of(loaders), self.tape)
+        return recording(combined)(loaders, "max_size_cycle", self.tape)

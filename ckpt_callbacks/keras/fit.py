@@ -1,0 +1,151 @@
+"""One `model.fit`, as all our callbacks in it share it: its tape, its events, and the snapshot put back.
+
+The clean boundary is the instant before the next batch is fetched, or the end of fit: by then validation and every
+other callback have had their say on the batch and the epoch before, and no random number was drawn for the next.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from ckpt_callbacks.checkpointer import BaseCheckpointer, Captured, Restored, begin_together
+from ckpt_callbacks.engine import Event, Progress
+from ckpt_callbacks.keras import private, state
+from ckpt_callbacks.keras.companions import Companions
+from ckpt_callbacks.keras.epochs import Tape
+from ckpt_callbacks.signals import LeaveRequest, exit_code
+
+__all__ = ["Fit"]
+
+
+class Fit:
+    """Leads one fit to the snapshot's place, and shows every boundary to each callback.
+
+    Args:
+        model: being fitted.
+        running: what else of the fit can be reached.
+        params: Keras' own description of the fit: ``epochs`` and, where known, ``steps``.
+        callbacks: all of ours in the fit; the first one's hooks drive this object.
+    """
+
+    def __init__(
+        self, model: Any, running: private.Running, params: Mapping[str, Any], callbacks: Sequence[BaseCheckpointer]
+    ) -> None:
+        self.model, self.callbacks = model, callbacks
+        self._params = params
+        self._companions = Companions([callback for callback in running.callbacks if callback not in callbacks])
+        self._tape = Tape(running.epoch_iterator, self._between_batches)
+        self._progress, self._batches_before = Progress(), 0
+        self._events = Event.NONE
+        self._metrics: dict[str, Any] = {}
+        alive = weakref.ref(running.epoch_iterator)
+        self._leave = LeaveRequest(still_running=lambda: alive() is not None)
+        self._restored: tuple[BaseCheckpointer, Restored] | None = None
+
+    # Resume --------------------------------------------------------------------------------------------------------
+
+    def start(self, epoch_iterator: Any) -> None:
+        """Choose the snapshot to carry on from, lead fit to its place, and try whether the state can be stored."""
+        self._restored = begin_together(self.callbacks, _versions())
+        self._leave.install()
+        if self._restored is not None:
+            private.build(self.model, epoch_iterator)
+            self._go_to(self._restored[1])
+        for callback in self.callbacks:
+            callback.rehearse(self._capture("between epochs"))
+
+    def _go_to(self, restored: Restored) -> None:
+        progress = self._progress = restored.snapshot.progress
+        if restored.rest["where"] == "between batches":
+            private.begin_at_epoch(self.model, progress.epoch)
+            self._tape.pend(restored.rest["tape"], progress.batch)
+        else:
+            stopped = restored.rest["stop_training"]
+            private.begin_at_epoch(self.model, self._params["epochs"] if stopped else progress.epoch)
+
+    def _put_back(self, *places: str, metrics: bool, complete: bool = False) -> bool:
+        """Put the chosen snapshot back if it was captured at one of these places; tell whether it was."""
+        if self._restored is None or self._restored[1].rest["where"] not in places:
+            return False
+        (owner, restored), self._restored = self._restored, None
+        state.put_back(self.model, self._companions, restored, metrics=metrics)
+        owner.resumed_at(restored, complete=complete, replayed=self._tape.replayed, seconds=self._tape.seconds)
+        return True
+
+    # Boundaries ----------------------------------------------------------------------------------------------------
+
+    def epoch_begins(self, epoch: int) -> None:
+        """An epoch begins; a snapshot from the end of an earlier fit is put back here, for the epoch's own hooks."""
+        private.begin_at_epoch(self.model, None)
+        self._batches_before = self._progress.batches - self._progress.batch
+        self._progress = self._progress_at(epoch, self._progress.batch)
+        self._put_back("between epochs", metrics=False)
+
+    def epoch_ends(self, epoch: int, logs: Mapping[str, Any]) -> None:
+        """Metrics were measured; the boundary comes with the next epoch's first fetch."""
+        self._metrics = dict(logs)
+        self._events |= Event.EPOCH_END
+        if any(name.startswith("val_") for name in logs):
+            self._events |= Event.VALIDATION_END
+        done = self._progress.batch + self.model.steps_per_execution
+        done = self._progress_at(epoch, min(done, self._params.get("steps") or done))
+        self._progress = Progress(done.step, epoch + 1, 0, done.batches)
+
+    def end(self) -> None:
+        """The last boundary. A run that was already complete never came to another: its state is put back here."""
+        if not self._put_back("between batches", "between epochs", metrics=True, complete=True):
+            self._events |= Event.FIT_END
+            self._observe("between epochs")
+
+    def release(self) -> None:
+        """Leave the process as it was."""
+        self._leave.remove()
+
+    def _between_batches(self, batch: int) -> None:
+        """The boundary: ``batch`` batches of this epoch are done."""
+        self._progress = self._progress_at(self._progress.epoch, batch)
+        if self._put_back("between batches", metrics=True):
+            return
+        if self._leave.signal is not None:
+            self._events |= Event.SIGNAL
+        self._observe("between batches")
+        if self._leave.signal is not None:
+            self._give_way(exit_code(self._leave.signal))
+
+    def _give_way(self, code: int) -> None:
+        self.release()
+        for callback in self.callbacks:
+            callback.end()
+        raise SystemExit(code)
+
+    def _observe(self, where: str) -> None:
+        events, self._events = self._events, Event.NONE
+        metrics, self._metrics = self._metrics, {}
+        for callback in self.callbacks:
+            callback.boundary(self._progress, events, metrics, lambda: self._capture(where))
+
+    def _progress_at(self, epoch: int, batch: int) -> Progress:
+        batches = self._batches_before + batch
+        every = getattr(self.model.optimizer, "gradient_accumulation_steps", None) or 1
+        return Progress(batches // every, epoch, batch, batches)
+
+    def _capture(self, where: str) -> Captured:
+        return state.capture(self.model, self._companions, where, self._tape.as_dict())
+
+
+def _versions() -> dict[str, str]:
+    """Keras, and the package of its backend, which may be called after it or after it and ``-cpu``."""
+    backend = keras.backend.backend()
+    versions = {"keras": keras.__version__}
+    for distribution in (backend, f"{backend}-cpu"):
+        try:
+            versions[backend] = importlib.metadata.version(distribution)
+            break
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
