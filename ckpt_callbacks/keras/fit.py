@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -27,20 +27,27 @@ class Fit:
     """Leads one fit to the snapshot's place, and shows every boundary to each callback.
 
     Args:
-        model: being fitted.
+        model: gives the model being fitted. It is asked whenever a state is needed, because Keras' `Callback.model`
+            also brings the state back into the variables where a backend (JAX) keeps it elsewhere while it trains;
+            and only then, because that costs time.
         running: what else of the fit can be reached.
         params: Keras' own description of the fit: ``epochs`` and, where known, ``steps``.
         callbacks: all of ours in the fit; the first one's hooks drive this object.
     """
 
     def __init__(
-        self, model: Any, running: private.Running, params: Mapping[str, Any], callbacks: Sequence[BaseCheckpointer]
+        self,
+        model: Callable[[], Any],
+        running: private.Running,
+        params: Mapping[str, Any],
+        callbacks: Sequence[BaseCheckpointer],
     ) -> None:
-        self.model, self.callbacks = model, callbacks
+        self._model, self.callbacks = model, callbacks
         self._params = params
         self._companions = Companions([callback for callback in running.callbacks if callback not in callbacks])
         self._tape = Tape(running.epoch_iterator, self._between_batches)
         self._progress, self._batches_before = Progress(), 0
+        self._batches_a_step = getattr(model().optimizer, "gradient_accumulation_steps", None) or 1
         self._events = Event.NONE
         self._metrics: dict[str, Any] = {}
         alive = weakref.ref(running.epoch_iterator)
@@ -54,7 +61,7 @@ class Fit:
         self._restored = begin_together(self.callbacks, _versions())
         self._leave.install()
         if self._restored is not None:
-            private.build(self.model, epoch_iterator)
+            private.build(self._model(), epoch_iterator)
             self._go_to(self._restored[1])
         for callback in self.callbacks:
             callback.rehearse(self._capture("between epochs"))
@@ -62,18 +69,18 @@ class Fit:
     def _go_to(self, restored: Restored) -> None:
         progress = self._progress = restored.snapshot.progress
         if restored.rest["where"] == "between batches":
-            private.begin_at_epoch(self.model, progress.epoch)
+            private.begin_at_epoch(self._model(), progress.epoch)
             self._tape.pend(restored.rest["tape"], progress.batch)
         else:
             stopped = restored.rest["stop_training"]
-            private.begin_at_epoch(self.model, self._params["epochs"] if stopped else progress.epoch)
+            private.begin_at_epoch(self._model(), self._params["epochs"] if stopped else progress.epoch)
 
     def _put_back(self, *places: str, metrics: bool, complete: bool = False) -> bool:
         """Put the chosen snapshot back if it was captured at one of these places; tell whether it was."""
         if self._restored is None or self._restored[1].rest["where"] not in places:
             return False
         (owner, restored), self._restored = self._restored, None
-        state.put_back(self.model, self._companions, restored, metrics=metrics)
+        state.put_back(self._model(), self._companions, restored, metrics=metrics)
         owner.resumed_at(restored, complete=complete, replayed=self._tape.replayed, seconds=self._tape.seconds)
         return True
 
@@ -81,7 +88,7 @@ class Fit:
 
     def epoch_begins(self, epoch: int) -> None:
         """An epoch begins; a snapshot from the end of an earlier fit is put back here, for the epoch's own hooks."""
-        private.begin_at_epoch(self.model, None)
+        private.begin_at_epoch(self._model(), None)
         self._batches_before = self._progress.batches - self._progress.batch
         self._progress = self._progress_at(epoch, self._progress.batch)
         self._put_back("between epochs", metrics=False)
@@ -92,7 +99,7 @@ class Fit:
         self._events |= Event.EPOCH_END
         if any(name.startswith("val_") for name in logs):
             self._events |= Event.VALIDATION_END
-        done = self._progress.batch + self.model.steps_per_execution
+        done = self._progress.batch + self._model().steps_per_execution
         done = self._progress_at(epoch, min(done, self._params.get("steps") or done))
         self._progress = Progress(done.step, epoch + 1, 0, done.batches)
 
@@ -131,11 +138,10 @@ class Fit:
 
     def _progress_at(self, epoch: int, batch: int) -> Progress:
         batches = self._batches_before + batch
-        every = getattr(self.model.optimizer, "gradient_accumulation_steps", None) or 1
-        return Progress(batches // every, epoch, batch, batches)
+        return Progress(batches // self._batches_a_step, epoch, batch, batches)
 
     def _capture(self, where: str) -> Captured:
-        return state.capture(self.model, self._companions, where, self._tape.as_dict())
+        return state.capture(self._model(), self._companions, where, self._tape.as_dict())
 
 
 def _versions() -> dict[str, str]:

@@ -34,7 +34,7 @@ class Checkpointer(BaseCheckpointer, keras.callbacks.Callback):
         """Fit is about to start."""
         running = private.running_fit()
         ours = [callback for callback in running.callbacks if isinstance(callback, Checkpointer)]
-        self._fit = Fit(self.model, running, self.params, ours) if ours[0] is self else ours[0]._fit
+        self._fit = Fit(lambda: self.model, running, self.params, ours) if ours[0] is self else ours[0]._fit
         if fit := self._led:
             fit.start(running.epoch_iterator)
 
