@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ class Fit:
         self.tape = Tape(lambda: private.prefetches(trainer), self.before_fetch)
         self._package = package
         self._training = False
+        self._quiet = ExitStack()  # what is silenced until the snapshot is back in its place
         self._events = Event.NONE
         self._metrics: dict[str, Any] = {}
         self._restored: tuple[BaseCheckpointer, Restored] | None = None
@@ -70,6 +72,7 @@ class Fit:
         if self._restored is None or self._restored[1].rest["where"] not in places:
             return False
         (owner, restored), self._restored = self._restored, None
+        self._quiet.close()
         state.put_back(self.trainer, restored)
         self._metrics = dict(self.trainer.callback_metrics)
         owner.resumed_at(restored, complete=complete, replayed=self.tape.replayed, seconds=self.tape.seconds)
@@ -82,6 +85,8 @@ class Fit:
         for callback in self.callbacks:
             callback.rehearse(state.capture(self.trainer, self.tape, "between epochs"))
         self.put_back("between epochs")
+        if self._restored is not None:
+            self._quiet.enter_context(private.loader_trusted())
         self._training = True
 
     def before_fetch(self) -> None:
@@ -114,6 +119,7 @@ class Fit:
     def release(self) -> None:
         """Leave the trainer as it was."""
         self._training = False
+        self._quiet.close()
         private.release(self.trainer)
 
     def _between_batches(self) -> None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import copy
 import importlib
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 __all__ = [
@@ -17,6 +19,7 @@ __all__ = [
     "hold_back",
     "intercept_loader",
     "intercept_resume",
+    "loader_trusted",
     "loaders_of",
     "loops_state",
     "mode_of",
@@ -73,6 +76,14 @@ def intercept_loader(trainer: Any, wrap: Callable[[Any], Any]) -> None:
     source = trainer.fit_loop._data_source
     original = type(source).dataloader
     source.dataloader = lambda: wrap(original(source))
+
+
+@contextmanager
+def loader_trusted() -> Iterator[None]:
+    """Silence one warning of `TrainingEpochLoop.reset`: that the dataloader is not resumable. It is, by replay."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch ended")
+        yield
 
 
 def release(trainer: Any) -> None:
