@@ -22,16 +22,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ckpt_callbacks import engine
+from ckpt_callbacks import engine, resume
 from ckpt_callbacks.engine import Decision, Event, Moment, Monitor, Past, Progress, Trigger, Verdict
-from ckpt_callbacks.errors import CheckpointError, ConfigurationError, ResumeError, StoreError, UnstorableError
+from ckpt_callbacks.errors import CheckpointError, ConfigurationError, StoreError, UnstorableError
 from ckpt_callbacks.messages import say, warn
+from ckpt_callbacks.resume import Restored, ResumeReport
 from ckpt_callbacks.run import Run, Snapshot, resolve_reference
 from ckpt_callbacks.state import payload
 from ckpt_callbacks.store import LocalStore, Manifest, RunLock, provenance
 from ckpt_callbacks.writer import Writer
 
-__all__ = ["BaseCheckpointer", "Captured", "Restored", "ResumeReport", "begin_together"]
+__all__ = ["BaseCheckpointer", "Captured", "begin_together"]
 
 Content = Literal["full", "weights"]
 
@@ -52,52 +53,6 @@ class Captured:
     rest: Mapping[str, Any]
     optional: tuple[str, ...] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Restored:
-    """A verified snapshot, read back."""
-
-    snapshot: Snapshot
-    weights: Mapping[str, Any]
-    rest: Mapping[str, Any]
-    missing: Mapping[str, str]
-
-
-@dataclass
-class ResumeReport:
-    """What a resume restored (`Checkpointer.resumed`).
-
-    Attributes:
-        snapshot: the snapshot that the run carried on from.
-        step, epoch, batch: where it carried on (optimizer steps; epochs completed; batches done in this epoch).
-        replayed: batches of the current epoch that were drawn again from the data source to reach its position.
-        seconds: how long that took.
-        parts: each part of the state -> "exact", or "replayed: ..." or "not captured: why".
-        complete: True if the run had nothing left to do.
-    """
-
-    snapshot: Snapshot
-    step: int
-    epoch: int
-    batch: int
-    replayed: int = 0
-    seconds: float = 0.0
-    parts: dict[str, str] = field(default_factory=dict)
-    complete: bool = False
-
-    def __str__(self) -> str:
-        """Give the one line that the user sees at resume."""
-        where = f"step {self.step} (epoch {self.epoch}, batch {self.batch})"
-        if self.complete:
-            return (
-                f"this run is already complete: {self.snapshot.id} at {where} is restored, nothing is left to train. "
-                "Raise the number of epochs to train on, or choose another directory to start afresh"
-            )
-        replayed = f", {self.replayed} batches replayed in {self.seconds:.1f} s" if self.replayed else ""
-        missing = [name for name, how in self.parts.items() if how.startswith("not captured")]
-        lost = f"; not captured: {', '.join(missing)}" if missing else ""
-        return f"resumed from {self.snapshot.id} at {where}{replayed}{lost}"
 
 
 class BaseCheckpointer:
@@ -166,6 +121,7 @@ class BaseCheckpointer:
         self._pending: list[Future[Any]] = []
         self._missing: dict[str, str] = {}
         self._versions: dict[str, str] = {}
+        self._first = True
         self.resumed: ResumeReport | None = None
 
     # The face ------------------------------------------------------------------------------------------------------
@@ -193,7 +149,7 @@ class BaseCheckpointer:
         return future
 
     def wait(self) -> None:
-        """Return when every snapshot asked for so far is durable.
+        """Return when every snapshot taken so far is durable. A request by `save` has a future of its own.
 
         Raises:
             StoreError: with ``on_error="raise"``, if one could not be written.
@@ -227,18 +183,24 @@ class BaseCheckpointer:
             CorruptSnapshotError: a named snapshot that does not verify.
             RunLockedError: another process trains in this directory.
         """
-        self._writer.wait()  # an earlier fit that ended with an exception may still be writing
+        self._forget()
         self._versions = dict(versions)
         self._lock = self._lock or self._store.lock()
         self._store.open()
-        self._past, self._parent, self._began, self.resumed = Past(), None, time.monotonic(), None
-        chosen = self._choose(load)
-        if chosen is None:
+        choice = resume.choose(self._store, self._resume, reads=self.reads, load=load, first=self._first)
+        self._first = False
+        if choice is None:
             return None
-        self._past = Past.from_dict(chosen.manifest.past)
-        self._parent = chosen.id
+        self._past = Past.from_dict(choice.snapshot.manifest.past)
+        self._parent = choice.snapshot.id
         self._began = time.monotonic() - self._past.elapsed
-        return _read(chosen)
+        return resume.read(choice)
+
+    def _forget(self) -> None:
+        """Begin anew: an earlier fit that died of an exception may still be writing, and is not asked any more."""
+        self._writer.wait()
+        self._pending, self._missing = [], {}
+        self._past, self._parent, self._began, self.resumed = Past(), None, time.monotonic(), None
 
     def read(self, reference: str | Path) -> Restored:
         """Read a snapshot that the user named, for evaluation; the run is not touched.
@@ -248,7 +210,7 @@ class BaseCheckpointer:
         """
         snapshot = resolve_reference(reference)
         snapshot.verify().require_ok()
-        return _read(snapshot)
+        return resume.read(resume.Choice(snapshot, named=True))
 
     def rehearse(self, captured: Captured) -> None:
         """Try once, when training starts, whether the state can be stored; name what can't.
@@ -322,71 +284,12 @@ class BaseCheckpointer:
             self._writer.close()
             self._raise_failed()
         finally:
-            for _, future in self._manual:
-                future.set_exception(StoreError("training ended before the next clean boundary; nothing was saved"))
-            self._manual.clear()
-            if self._lock is not None:
+            if self._lock is not None and not self._writer.busy:  # Ctrl-C while waiting: the thread still commits
                 self._lock.release()
                 self._lock = None
-
-    # Resume --------------------------------------------------------------------------------------------------------
-
-    def _choose(self, load: str | Path | None) -> Snapshot | None:
-        """Find the snapshot to carry on from, by ``load`` or by the ``resume=`` argument."""
-        if load is not None:
-            return self._fork(load)
-        if self._resume in ("auto", "must"):
-            found = self._newest_good()
-            if found is None and self._resume == "must":
-                raise ResumeError(
-                    f"resume='must', but {self.directory} holds no good full snapshot. "
-                    "Check the directory, or pass resume='auto' to start fresh when there is none."
-                )
-            return found
-        if self._resume == "never":
-            if self._store.manifests():
-                raise ResumeError(
-                    f"resume='never', but {self.directory} already holds a run. "
-                    "Choose another directory, delete this one, or pass resume='auto' to carry on."
-                )
-            return None
-        return self._fork(self._resume)
-
-    def _fork(self, reference: str | Path) -> Snapshot:
-        """Start from exactly the named snapshot; but a run forked from elsewhere that has snapshots of its own by now
-        was killed, and carries on with those."""
-        named = self._named_snapshot(reference)
-        own = self._newest_good() if named.run_path.resolve() != self.directory.resolve() else None
-        return own or named
-
-    def _named_snapshot(self, reference: str | Path) -> Snapshot:
-        """A snapshot that somebody named: it must be there, be good and be full - no falling back."""
-        snapshot = resolve_reference(reference)
-        if snapshot.content != "full":
-            raise ResumeError(
-                f"{snapshot.id} holds weights only, which training can't carry on from. Name a full snapshot, or load "
-                "its weights into a new run with ckpt_callbacks.torch.load_weights / ckpt_callbacks.keras.load_weights."
-            )
-        snapshot.verify().require_ok()
-        return self._of_our_kind(snapshot)
-
-    def _of_our_kind(self, snapshot: Snapshot) -> Snapshot:
-        found = snapshot.manifest.framework
-        if found not in self.reads:
-            raise ResumeError(
-                f"{snapshot.path} was written by {found}, and {self.framework} can't carry on from it. "
-                "Train in another directory."
-            )
-        return snapshot
-
-    def _newest_good(self) -> Snapshot | None:
-        found, stepped_over = self._store.newest_good("full")
-        for bad, problems in stepped_over:
-            warn(f"stepped over snapshot {bad}: {' '.join(problems)}")
-            self._store.journal.append("stepped over", id=bad, problems=list(problems))
-        if found is None and self._store.manifests():
-            warn(f"{self.directory} has no good full snapshot to carry on from: starting fresh beside what is there")
-        return self._of_our_kind(self._run.get(found.id)) if found else None
+            requests, self._manual = self._manual, []
+            for _, future in requests:
+                _answer(future, StoreError("training ended before the next clean boundary; nothing was saved"))
 
     # Save ----------------------------------------------------------------------------------------------------------
 
@@ -398,7 +301,7 @@ class BaseCheckpointer:
             files = self._pack(captured, copy=True)
         except BaseException as error:
             for _, future in waiting:
-                future.set_exception(error)
+                _answer(future, error)
             raise
         done = self._writer.submit(lambda: self._commit(draft, files))
         done.add_done_callback(lambda finished: _settle(finished, [future for _, future in waiting]))
@@ -468,11 +371,12 @@ class BaseCheckpointer:
         """Let the failure of an earlier save be seen here, once."""
         finished = [future for future in self._pending if future.done()]
         self._pending = [future for future in self._pending if not future.done()]
-        for error in (future.exception() for future in finished):
-            if error is None:
-                continue
-            if self.on_error == "raise":
-                raise error
+        errors = [error for error in (future.exception() for future in finished) if error is not None]
+        if errors and self.on_error == "raise":
+            for further in errors[1:]:
+                warn(f"a further save failed: {further}")
+            raise errors[0]
+        for error in errors:
             warn(f"a save failed, training goes on and the next trigger tries again: {error}")
 
 
@@ -497,18 +401,20 @@ def begin_together(
     return max(found, key=lambda pair: pair[1].snapshot.progress.batches, default=None)
 
 
-def _read(snapshot: Snapshot) -> Restored:
-    return Restored(snapshot, *payload.read(snapshot.path))
-
-
 def _settle(finished: Future[Any], waiting: list[Future[Snapshot]]) -> None:
     """Hand the outcome of a commit to everyone who asked for that snapshot."""
-    error = finished.exception()
     for future in waiting:
-        if error is None:
-            future.set_result(finished.result())
-        else:
-            future.set_exception(error)
+        _answer(future, finished.exception() or finished.result())
+
+
+def _answer(future: Future[Snapshot], outcome: Any) -> None:
+    """Resolve a request, unless whoever made it no longer wants an answer."""
+    if not future.set_running_or_notify_cancel():
+        return
+    if isinstance(outcome, BaseException):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -32,9 +32,11 @@ class Writer:
     def submit(self, work: Callable[[], Any]) -> Future[Any]:
         """Queue ``work``; its result or exception arrives in the future that is returned."""
         future: Future[Any] = Future()
-        self._last = future
         if not self._background:
-            _run(work, future)
+            try:
+                future.set_result(work())
+            except Exception as error:  # noqa: BLE001 - handed to whoever asks the future; Ctrl-C is not ours to keep
+                future.set_exception(error)
             return future
         if self._thread is None:
             # A daemon: an interpreter that dies of an exception must not hang on a slow disk. What was not
@@ -42,16 +44,18 @@ class Writer:
             self._thread = threading.Thread(target=self._loop, name="ckpt-writer", daemon=True)
             self._thread.start()
         self._jobs.put((work, future))
+        self._last = future
         return future
 
-    def wait(self, timeout: float | None = None) -> None:
-        """Return when all that was submitted has ended, well or badly (jobs run in order: the last one tells).
-
-        Raises:
-            TimeoutError: after ``timeout`` seconds.
-        """
+    def wait(self) -> None:
+        """Return when all that was submitted has ended, well or badly (jobs run in order: the last one tells)."""
         if self._last is not None:
-            self._last.exception(timeout)
+            self._last.exception()
+
+    @property
+    def busy(self) -> bool:
+        """Whether something that was submitted has not ended."""
+        return self._last is not None and not self._last.done()
 
     def close(self) -> None:
         """Wait for everything and end the thread. A closed writer may be used again."""

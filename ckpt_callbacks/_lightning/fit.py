@@ -16,8 +16,9 @@ from typing import Any
 
 from ckpt_callbacks._lightning import private, snapshot_io, state
 from ckpt_callbacks._lightning.loader import Tape, recording
-from ckpt_callbacks.checkpointer import BaseCheckpointer, Restored, begin_together
+from ckpt_callbacks.checkpointer import BaseCheckpointer, begin_together
 from ckpt_callbacks.engine import Event
+from ckpt_callbacks.resume import Restored
 
 __all__ = ["Fit"]
 
@@ -58,7 +59,7 @@ class Fit:
         _, restored = self._restored
         self.tape.pend(restored.rest["tape"] or _NO_EPOCH)
         # A run that stopped early has nothing left to do, unless the user points at a snapshot to go on from.
-        self.trainer.should_stop = named is None and restored.rest["trainer"]["should_stop"]
+        self.trainer.should_stop = restored.rest["trainer"]["should_stop"] and not restored.named
         return restored.snapshot.path
 
     def load(self, path: str | Path) -> dict[str, Any]:

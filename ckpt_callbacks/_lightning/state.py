@@ -15,8 +15,9 @@ import torch
 
 from ckpt_callbacks._lightning import private
 from ckpt_callbacks._lightning.loader import Tape
-from ckpt_callbacks.checkpointer import Captured, Restored
+from ckpt_callbacks.checkpointer import Captured
 from ckpt_callbacks.engine import Progress
+from ckpt_callbacks.resume import Restored
 from ckpt_callbacks.state import random_state
 
 __all__ = ["Where", "capture", "clean_point", "for_evaluation", "progress_of", "put_back", "to_checkpoint"]

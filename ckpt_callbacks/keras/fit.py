@@ -13,11 +13,12 @@ from typing import Any
 
 import keras
 
-from ckpt_callbacks.checkpointer import BaseCheckpointer, Captured, Restored, begin_together
+from ckpt_callbacks.checkpointer import BaseCheckpointer, Captured, begin_together
 from ckpt_callbacks.engine import Event, Progress
 from ckpt_callbacks.keras import private, state
 from ckpt_callbacks.keras.companions import Companions
 from ckpt_callbacks.keras.epochs import Tape
+from ckpt_callbacks.resume import Restored
 from ckpt_callbacks.signals import LeaveRequest, exit_code
 
 __all__ = ["Fit"]
@@ -72,7 +73,7 @@ class Fit:
             private.begin_at_epoch(self._model(), progress.epoch)
             self._tape.pend(restored.rest["tape"], progress.batch)
         else:
-            stopped = restored.rest["stop_training"]
+            stopped = restored.rest["stop_training"] and not restored.named
             private.begin_at_epoch(self._model(), self._params["epochs"] if stopped else progress.epoch)
 
     def _put_back(self, *places: str, metrics: bool, complete: bool = False) -> bool:

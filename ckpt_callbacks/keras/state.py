@@ -13,10 +13,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from ckpt_callbacks.checkpointer import Captured, Restored
+from ckpt_callbacks.checkpointer import Captured
 from ckpt_callbacks.errors import ResumeError
 from ckpt_callbacks.keras import private
 from ckpt_callbacks.keras.companions import Companions
+from ckpt_callbacks.resume import Restored
 from ckpt_callbacks.state import random_state
 
 __all__ = ["capture", "names_of", "put_back"]

@@ -1,0 +1,172 @@
+"""Resume: which snapshot a run carries on from, and the report of what came back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ckpt_callbacks.errors import ResumeError, SnapshotNotFoundError
+from ckpt_callbacks.messages import warn
+from ckpt_callbacks.run import Run, Snapshot, resolve_reference
+from ckpt_callbacks.state import payload
+from ckpt_callbacks.store import LocalStore
+
+__all__ = ["Choice", "Restored", "ResumeReport", "choose", "read"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A snapshot to carry on from, verified.
+
+    Attributes:
+        snapshot: which one.
+        named: whether the user named this very one. A run that had stopped by itself (early stopping) then goes on.
+    """
+
+    snapshot: Snapshot
+    named: bool
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A snapshot, read back.
+
+    Attributes:
+        snapshot: where it came from.
+        weights: the model's tensors by the framework's own names.
+        rest: everything else, as the adapter captured it; None if the snapshot holds weights only.
+        missing: parts that were not captured -> why.
+        named: see `Choice`.
+    """
+
+    snapshot: Snapshot
+    weights: Mapping[str, Any]
+    rest: Mapping[str, Any]
+    missing: Mapping[str, str]
+    named: bool = False
+
+
+@dataclass
+class ResumeReport:
+    """What a resume restored (`Checkpointer.resumed`).
+
+    Attributes:
+        snapshot: the snapshot that the run carried on from.
+        step, epoch, batch: where it carried on (optimizer steps; epochs completed; batches done in this epoch).
+        replayed: batches that were drawn again from the data source to reach its position.
+        seconds: how long that took.
+        parts: each part of the state -> "exact", or "replayed: ..." or "not captured: why".
+        complete: True if the run had nothing left to do.
+    """
+
+    snapshot: Snapshot
+    step: int
+    epoch: int
+    batch: int
+    replayed: int = 0
+    seconds: float = 0.0
+    parts: dict[str, str] = field(default_factory=dict)
+    complete: bool = False
+
+    def __str__(self) -> str:
+        """Give the one line that the user sees at resume."""
+        where = f"step {self.step} (epoch {self.epoch}, batch {self.batch})"
+        if self.complete:
+            return (
+                f"this run is already complete: {self.snapshot.id} at {where} is restored, nothing is left to train. "
+                "Raise the number of epochs to train on, or choose another directory to start afresh"
+            )
+        replayed = f", {self.replayed} batches replayed in {self.seconds:.1f} s" if self.replayed else ""
+        missing = [name for name, how in self.parts.items() if how.startswith("not captured")]
+        lost = f"; not captured: {', '.join(missing)}" if missing else ""
+        return f"resumed from {self.snapshot.id} at {where}{replayed}{lost}"
+
+
+def choose(
+    store: LocalStore, policy: str, *, reads: tuple[str, ...], load: str | Path | None, first: bool
+) -> Choice | None:
+    """Find the snapshot to carry on from; None means to start fresh.
+
+    Args:
+        store: the run's own.
+        policy: ``"auto"``, ``"must"``, ``"never"`` or a reference, as in ``Checkpointer(resume=...)``.
+        reads: whose snapshots can be carried on from.
+        load: a snapshot that the user named for this fit; it wins over ``policy``.
+        first: whether this is the callback's first fit: ``"never"`` speaks of what was there before it.
+
+    Raises:
+        ResumeError: ``"must"`` without a snapshot, ``"never"`` with a run, a snapshot of weights only or of another
+            framework.
+        SnapshotNotFoundError, CorruptSnapshotError: about a snapshot that was named.
+    """
+    reference = load if load is not None else None if policy in ("auto", "must", "never") else policy
+    if reference is not None:
+        return _named(store, reference, reads)
+    if policy == "never" and first:
+        if store.manifests():
+            raise ResumeError(
+                f"resume='never', but {store.root} already holds a run. "
+                "Choose another directory, delete this one, or pass resume='auto' to carry on."
+            )
+        return None
+    found = _newest_good(store, reads)
+    if found is None and policy == "must":
+        raise ResumeError(
+            f"resume='must', but {store.root} holds no good full snapshot. "
+            "Check the directory, or pass resume='auto' to start fresh when there is none."
+        )
+    return found
+
+
+def read(choice: Choice) -> Restored:
+    """Read a snapshot's state.
+
+    Raises:
+        CorruptSnapshotError: a file is missing or can't be parsed.
+    """
+    return Restored(choice.snapshot, *payload.read(choice.snapshot.path), named=choice.named)
+
+
+def _named(store: LocalStore, reference: str | Path, reads: tuple[str, ...]) -> Choice:
+    """Exactly the named snapshot, or an error - but a run that was forked from elsewhere and has snapshots of its own
+    by now was killed, and carries on with those, even if its origin is gone."""
+    try:
+        snapshot = resolve_reference(reference)
+    except SnapshotNotFoundError:
+        own = _newest_good(store, reads)
+        if own is None:
+            raise
+        return own
+    if snapshot.run_path.resolve() != store.root.resolve() and (own := _newest_good(store, reads)) is not None:
+        return own
+    if snapshot.content != "full":
+        raise ResumeError(
+            f"{snapshot.id} holds weights only, which training can't carry on from. Name a full snapshot, or load "
+            "its weights into a new run with ckpt_callbacks.torch.load_weights / ckpt_callbacks.keras.load_weights."
+        )
+    snapshot.verify().require_ok()
+    return Choice(_readable(snapshot, reads), named=True)
+
+
+def _newest_good(store: LocalStore, reads: tuple[str, ...]) -> Choice | None:
+    found, stepped_over = store.newest_good("full")
+    for bad, problems in stepped_over:
+        warn(f"stepped over snapshot {bad}: {' '.join(problems)}")
+        store.journal.append("stepped over", id=bad, problems=list(problems))
+    if found is not None:
+        return Choice(_readable(Run(store.root).get(found.id), reads), named=False)
+    if store.manifests():
+        warn(f"{store.root} has no good full snapshot to carry on from: starting fresh beside what is there")
+    return None
+
+
+def _readable(snapshot: Snapshot, reads: tuple[str, ...]) -> Snapshot:
+    found = snapshot.manifest.framework
+    if found not in reads:
+        raise ResumeError(
+            f"{snapshot.path} was written by {found}, and this callback carries on only from {' or '.join(reads)}. "
+            "Train in another directory."
+        )
+    return snapshot
