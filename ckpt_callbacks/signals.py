@@ -44,6 +44,21 @@ class LeaveRequest:
             signal.signal(signal.SIGTERM, signal.SIG_DFL if self._before is None else self._before)
         self._installed = False
 
+    def pass_on(self) -> None:
+        """Do now what the noted signal would have done: the program's own handler decides; without one, leave.
+
+        Raises:
+            SystemExit: with the conventional exit code.
+        """
+        number = self.signal
+        self.remove()
+        if number is None or self._before == signal.SIG_IGN:
+            return
+        if not callable(self._before) or self._before is signal.default_int_handler:
+            raise SystemExit(exit_code(number))
+        self.signal = None
+        self._before(number, None)
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal is None and self._still_running():
             self.signal = signal.Signals(number)

@@ -37,7 +37,7 @@ def load_weights(
     """
     snapshot = resolve_reference(ref)
     snapshot.verify().require_ok()
-    weights, _, _ = payload.read(snapshot.path)
+    weights = payload.read_weights(snapshot.path)
     own: dict[str, Any] = module.state_dict()
     shapes = {name: tuple(value.shape) for name, value in own.items() if isinstance(value, torch.Tensor)}
     tensors = {name: value for name, value in weights.items() if isinstance(value, torch.Tensor)}

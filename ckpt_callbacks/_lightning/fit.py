@@ -110,11 +110,11 @@ class Fit:
         self.note(Event.FIT_END)
         self._observe("between epochs")
 
-    def interrupted(self) -> None:
+    def interrupted(self, exception: BaseException) -> None:
         """An exception leaves fit: a boundary if the state is clean, as it is after Lightning's answer to SIGTERM."""
-        where = state.clean_point(self.trainer)
+        where = private.interrupted_between(exception)
         if where is not None and self._training and self._restored is None:
-            self.note(Event.EXCEPTION | (Event.SIGNAL if self.trainer.received_sigterm else Event.NONE))
+            self.note(Event.EXCEPTION | Event.SIGNAL)
             self._observe(where)
 
     def release(self) -> None:

@@ -96,11 +96,14 @@ class LightningHooks(BaseCheckpointer):
             # Lightning leaves with 0, which tells a scheduler that the job is done.
             exception.code = exit_code(signal.SIGTERM)
         try:
-            if (fit := self._led) and not isinstance(exception, CheckpointError):
-                fit.interrupted()
+            if fit := self._led:
+                fit.interrupted(exception)
+        except Exception as error:  # noqa: BLE001 - what ended training is what the user must see
+            warn(f"no last snapshot: {error!r}")
+        try:
             self._finish()
         except CheckpointError as error:
-            warn(f"no last snapshot: {error}")
+            warn(f"a snapshot could not be written: {error}")
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Make everything durable before `fit` returns."""

@@ -10,7 +10,7 @@ import importlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 __all__ = [
     "dump_checkpoint",
@@ -19,6 +19,7 @@ __all__ = [
     "hold_back",
     "intercept_loader",
     "intercept_resume",
+    "interrupted_between",
     "loader_trusted",
     "loaders_of",
     "loops_state",
@@ -119,6 +120,25 @@ def prefetches(trainer: Any) -> bool:
     return fetcher is not None and fetcher.length is None and hasattr(fetcher, "batches")
 
 
+def interrupted_between(exception: BaseException) -> Literal["between batches", "between epochs"] | None:
+    """Where Lightning's own answer to SIGTERM was raised, if that is a place where nothing is half done.
+
+    ``on_advance_end`` of the epoch loop raises `SIGTERMException` after a batch with its validation and schedulers,
+    that of the fit loop after an epoch. Raised elsewhere (in a validation), the state is not one to carry on from.
+    """
+    trace = exception.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if type(exception).__name__ != "SIGTERMException" or trace is None:
+        return None
+    if trace.tb_frame.f_code.co_name != "on_advance_end":
+        return None
+    module = str(trace.tb_frame.f_globals["__name__"]).rpartition(".")[2]
+    if module == "training_epoch_loop":
+        return "between batches"
+    return "between epochs" if module == "fit_loop" else None
+
+
 def hands_out_iterator(trainer: Any) -> bool:
     """Whether `training_step` gets the loader's iterator and fetches for itself (``fit_loop._data_fetcher``)."""
     return type(trainer.fit_loop._data_fetcher).__name__ == "_DataLoaderIterDataFetcher"
@@ -148,44 +168,46 @@ def put_back_loops(trainer: Any, state: Mapping[str, Any]) -> None:
         loop._restarting = loop._loaded_from_state_dict = loop._resuming_from_checkpoint = False
 
 
+_META = (
+    *("fx", "name", "prog_bar", "logger", "on_step", "on_epoch", "enable_graph"),
+    *("add_dataloader_idx", "dataloader_idx", "metric_attribute"),
+)
+_VALUES = ("value", "cumulated_batch_size", "_forward_cache", "_update_count")
+
+
 def epoch_metrics(trainer: Any) -> dict[str, dict[str, Any]]:
     """The running reductions behind ``self.log(..., on_epoch=True)`` (``epoch_loop._results``), by their keys.
 
     Without them an epoch's mean after a mid-epoch resume covers only the batches since the resume.
     """
-    kept = {}
-    for key, metric in trainer.fit_loop.epoch_loop._results.items():
-        if metric.is_tensor and not metric.has_reset:  # a torchmetrics object keeps its own state
-            kept[key] = {
-                name: getattr(metric, name) for name in ("value", "cumulated_batch_size") if hasattr(metric, name)
-            }
-            kept[key]["updates"] = metric._update_count
-    return kept
+    return {
+        key: {
+            "meta": {name: getattr(metric.meta, name) for name in _META},
+            "reduce": [metric.meta.reduce_fx.__module__.partition(".")[0], metric.meta.reduce_fx.__name__],
+            "sync": {name: getattr(metric.meta.sync, name) for name in ("_should", "rank_zero_only", "_op")},
+            "values": {name: getattr(metric, name) for name in _VALUES if hasattr(metric, name)},
+        }
+        for key, metric in trainer.fit_loop.epoch_loop._results.items()
+        if metric.is_tensor and not metric.has_reset  # a torchmetrics object keeps its own state
+    }
 
 
 def put_back_epoch_metrics(trainer: Any, kept: Mapping[str, Mapping[str, Any]], batch: int) -> None:
-    """Let each running reduction begin with its saved value when the module logs it for the first time.
+    """Make the running reductions again as `_ResultCollection.log` would, with their saved values.
 
-    ``_results.update_metrics`` is called with a key right after its entry was made. ``_first_loop_iter`` False says
-    that the epoch has begun before, so that Lightning doesn't reset what is put back.
+    ``_first_loop_iter`` False says that the epoch has begun before, so that Lightning doesn't reset them.
     """
     results = trainer.fit_loop.epoch_loop._results
+    module = importlib.import_module(type(results).__module__)
     trainer._logger_connector._first_loop_iter = None if batch == 0 else False
-    waiting = dict(kept)
-
-    def update_metrics(key: str, value: Any, batch_size: int) -> None:
-        saved, metric = waiting.pop(key, None), results[key]
-        if saved is not None and metric.is_tensor:
-            for name in ("value", "cumulated_batch_size"):
-                if name in saved:
-                    setattr(metric, name, saved[name].to(getattr(metric, name).device))
-            metric._update_count = saved["updates"]
-        if not waiting:
-            vars(results).pop("update_metrics", None)
-        type(results).update_metrics(results, key, value, batch_size)
-
-    if waiting:
-        results.update_metrics = update_metrics
+    for key, saved in kept.items():
+        package, name = saved["reduce"]
+        reduce_fx = getattr(importlib.import_module("builtins" if package == "builtins" else "torch"), name)
+        meta = module._Metadata(**saved["meta"], reduce_fx=reduce_fx)
+        meta.sync = module._Sync(fn=trainer.strategy.reduce, **saved["sync"])
+        metric = module._ResultMetric(meta, is_tensor=True)
+        vars(metric).update(saved["values"])
+        results[key] = metric.to(trainer.strategy.root_device)
 
 
 def put_back_callback_metrics(trainer: Any, metrics: Mapping[str, Any]) -> None:

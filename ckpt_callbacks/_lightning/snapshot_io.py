@@ -12,7 +12,7 @@ __all__ = ["install", "names_snapshot"]
 
 def names_snapshot(path: str | Path) -> bool:
     """Whether ``path`` is ours to read: a run, a snapshot's directory, or ``run@...``; not some other checkpoint."""
-    text = str(path)
+    text = str(Path(path).expanduser())
     run = Path(text.rpartition("@")[0]) if "@" in text else None
     return any((Path(text) / name).is_file() for name in ("manifest.json", "run.json")) or (
         run is not None and (run / "run.json").is_file()
@@ -44,6 +44,9 @@ class _SnapshotReader:
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> Any:
         return self._load(path) if names_snapshot(path) else self.inner.load_checkpoint(path, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
 
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         self.inner.save_checkpoint(*args, **kwargs)

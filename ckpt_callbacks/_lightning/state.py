@@ -20,7 +20,7 @@ from ckpt_callbacks.engine import Progress
 from ckpt_callbacks.resume import Restored
 from ckpt_callbacks.state import random_state
 
-__all__ = ["Where", "capture", "clean_point", "for_evaluation", "progress_of", "put_back", "to_checkpoint"]
+__all__ = ["Where", "capture", "for_evaluation", "progress_of", "put_back", "to_checkpoint"]
 
 # Where training stood: all of a batch is done and nothing of the next; or no epoch is running.
 Where = Literal["between batches", "between epochs"]
@@ -97,15 +97,6 @@ def put_back(trainer: Any, restored: Restored) -> None:
     _put_back_gradients(trainer, rest["grads"])
     random_state.restore_generators(private.loaders_of(trainer), rest["generators"])
     random_state.restore(rest["random"])
-
-
-def clean_point(trainer: Any) -> Where | None:
-    """Where an interruption struck, or None if that was within a batch."""
-    epochs = trainer.fit_loop.epoch_progress.current
-    batches = trainer.fit_loop.epoch_loop.batch_progress.current
-    if epochs.ready == epochs.completed:
-        return "between epochs"
-    return "between batches" if batches.ready == batches.completed else None
 
 
 def _batches_used(trainer: Any, tape: Tape) -> int:

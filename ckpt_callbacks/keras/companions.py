@@ -6,8 +6,12 @@ that the user raised before resuming stays raised.
 
 from __future__ import annotations
 
+import functools
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from ckpt_callbacks.errors import UnstorableError
 from ckpt_callbacks.keras import private
@@ -16,6 +20,10 @@ from ckpt_callbacks.state import Encoded, encode
 __all__ = ["Companions"]
 
 # What belongs to the running fit and not to a callback's own state.
+_CODE = (
+    *(types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.BuiltinMethodType),
+    *(functools.partial, type, np.ufunc),
+)
 _NOT_STATE = ("_model", "model", "params", "validation_data")
 
 
@@ -63,7 +71,7 @@ def _attributes(callback: Any) -> tuple[dict[str, Encoded], dict[str, str]]:
     storable: dict[str, Encoded] = {}
     refused: dict[str, str] = {}
     for key, value in vars(callback).items():
-        if key in _NOT_STATE or callable(value):
+        if key in _NOT_STATE or isinstance(value, _CODE):
             continue
         try:
             storable[key] = encode(value)

@@ -9,6 +9,7 @@ resume, the instants are re-lived from the recorded states, and the batches that
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -37,7 +38,8 @@ class Tape:
         self._began: dict[str, Any] = {"before_iter": None, "before_first": None}
         self._fetched = 0
         self._pending: dict[str, Any] | None = None
-        self._epoch_iterator = epoch_iterator
+        # Weakly: the iterator ends with its fit, however that ends, and by its end we know.
+        self._epoch_iterator = weakref.ref(epoch_iterator)
         private.replace_iterators(epoch_iterator, self._make)
         private.replace_epochs(epoch_iterator, self._epoch)
 
@@ -80,7 +82,7 @@ class Tape:
                 random_state.restore(pending["before_first"])
             earlier = pending["fetched"] - pending["batch"]  # what earlier epochs took from the same iterator
             self._drop(iterator, earlier)
-            private.count_steps(self._epoch_iterator, earlier)
+            private.count_steps(self._epoch_iterator(), earlier)
         done = bool(first >= pending["batch"])
         if done:
             self._pending = None

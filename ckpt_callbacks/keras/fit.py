@@ -15,11 +15,13 @@ import keras
 
 from ckpt_callbacks.checkpointer import BaseCheckpointer, Captured, begin_together
 from ckpt_callbacks.engine import Event, Progress
+from ckpt_callbacks.errors import CheckpointError
 from ckpt_callbacks.keras import private, state
 from ckpt_callbacks.keras.companions import Companions
 from ckpt_callbacks.keras.epochs import Tape
+from ckpt_callbacks.messages import warn
 from ckpt_callbacks.resume import Restored
-from ckpt_callbacks.signals import LeaveRequest, exit_code
+from ckpt_callbacks.signals import LeaveRequest
 
 __all__ = ["Fit"]
 
@@ -53,19 +55,23 @@ class Fit:
         self._metrics: dict[str, Any] = {}
         alive = weakref.ref(running.epoch_iterator)
         self._leave = LeaveRequest(still_running=lambda: alive() is not None)
+        # Keras tells callbacks nothing of an exception; but the iterator ends with the fit.
+        self._abandoned = weakref.finalize(running.epoch_iterator, _abandon, self._leave, callbacks)
         self._restored: tuple[BaseCheckpointer, Restored] | None = None
 
     # Resume --------------------------------------------------------------------------------------------------------
 
-    def start(self, epoch_iterator: Any) -> None:
-        """Choose the snapshot to carry on from, lead fit to its place, and try whether the state can be stored."""
+    def start(self, running: private.Running) -> None:
+        """Choose the snapshot to carry on from, try whether the state can be stored, and lead fit to its place."""
         self._restored = begin_together(self.callbacks, _versions())
-        self._leave.install()
         if self._restored is not None:
-            private.build(self._model(), epoch_iterator)
-            self._go_to(self._restored[1])
+            private.build(self._model(), running.epoch_iterator)
         for callback in self.callbacks:
             callback.rehearse(self._capture("between epochs"))
+        private.hear_first(running, self.epoch_begins)
+        self._leave.install()
+        if self._restored is not None:
+            self._go_to(self._restored[1])
 
     def _go_to(self, restored: Restored) -> None:
         progress = self._progress = restored.snapshot.progress
@@ -87,7 +93,7 @@ class Fit:
 
     # Boundaries ----------------------------------------------------------------------------------------------------
 
-    def epoch_begins(self, epoch: int) -> None:
+    def epoch_begins(self, epoch: int, logs: Any = None) -> None:
         """An epoch begins; a snapshot from the end of an earlier fit is put back here, for the epoch's own hooks."""
         private.begin_at_epoch(self._model(), None)
         self._batches_before = self._progress.batches - self._progress.batch
@@ -111,8 +117,10 @@ class Fit:
             self._observe("between epochs")
 
     def release(self) -> None:
-        """Leave the process as it was."""
+        """Leave the process and the model as they were."""
+        self._abandoned.detach()
         self._leave.remove()
+        private.begin_at_epoch(self._model(), None)
 
     def _between_batches(self, batch: int) -> None:
         """The boundary: ``batch`` batches of this epoch are done."""
@@ -123,13 +131,9 @@ class Fit:
             self._events |= Event.SIGNAL
         self._observe("between batches")
         if self._leave.signal is not None:
-            self._give_way(exit_code(self._leave.signal))
-
-    def _give_way(self, code: int) -> None:
-        self.release()
-        for callback in self.callbacks:
-            callback.end()
-        raise SystemExit(code)
+            for callback in self.callbacks:
+                callback.wait()
+            self._leave.pass_on()
 
     def _observe(self, where: str) -> None:
         events, self._events = self._events, Event.NONE
@@ -143,6 +147,16 @@ class Fit:
 
     def _capture(self, where: str) -> Captured:
         return state.capture(self._model(), self._companions, where, self._tape.as_dict())
+
+
+def _abandon(leave: LeaveRequest, callbacks: Sequence[BaseCheckpointer]) -> None:
+    """A fit ended with an exception: let go of what it held."""
+    leave.remove()
+    for callback in callbacks:
+        try:
+            callback.end()
+        except CheckpointError as error:
+            warn(f"a snapshot could not be written: {error}")
 
 
 def _versions() -> dict[str, str]:

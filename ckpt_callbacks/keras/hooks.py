@@ -36,12 +36,11 @@ class Checkpointer(BaseCheckpointer, keras.callbacks.Callback):
         ours = [callback for callback in running.callbacks if isinstance(callback, Checkpointer)]
         self._fit = Fit(lambda: self.model, running, self.params, ours) if ours[0] is self else ours[0]._fit
         if fit := self._led:
-            fit.start(running.epoch_iterator)
-
-    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """An epoch begins."""
-        if fit := self._led:
-            fit.epoch_begins(epoch)
+            try:
+                fit.start(running)
+            except BaseException:
+                self._finish()
+                raise
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """An epoch is over, and its validation."""
@@ -54,7 +53,10 @@ class Checkpointer(BaseCheckpointer, keras.callbacks.Callback):
             if fit := self._led:
                 fit.end()
         finally:
-            if fit := self._led:
-                fit.release()
-            self._fit = None
-            self.end()
+            self._finish()
+
+    def _finish(self) -> None:
+        if fit := self._led:
+            fit.release()
+        self._fit = None
+        self.end()

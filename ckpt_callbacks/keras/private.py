@@ -6,6 +6,7 @@ One function each: what it is, and what would break without it. A new Keras rele
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,9 @@ __all__ = [
     "build",
     "count_steps",
     "global_seed",
+    "hear_first",
     "is_plain_progress_bar",
+    "make_global_seed",
     "prepare_monitor",
     "replace_epochs",
     "replace_iterators",
@@ -33,7 +36,12 @@ class Running:
     """The parts of a running `model.fit` that no public name reaches."""
 
     epoch_iterator: Any
-    callbacks: list[Any]
+    callback_list: Any
+
+    @property
+    def callbacks(self) -> list[Any]:
+        """All callbacks of the fit, in order."""
+        return list(self.callback_list.callbacks)
 
 
 def running_fit() -> Running:
@@ -46,7 +54,7 @@ def running_fit() -> Running:
     while frame is not None:
         names = frame.f_locals
         if "epoch_iterator" in names and hasattr(names.get("callbacks"), "callbacks"):
-            return Running(names["epoch_iterator"], names["callbacks"].callbacks)
+            return Running(names["epoch_iterator"], names["callbacks"])
         frame = frame.f_back  # type: ignore[assignment]
     raise ResumeError(
         "this on_train_begin was not called by keras' model.fit: found no epoch_iterator among the callers. "
@@ -54,13 +62,23 @@ def running_fit() -> Running:
     )
 
 
+def hear_first(running: Running, on_epoch_begin: Callable[[int, Any], None]) -> None:
+    """``CallbackList.callbacks``: let an epoch's begin be heard before every callback of the user's hears it.
+
+    A snapshot from between two epochs must be back before LearningRateScheduler and its like act on the new epoch,
+    wherever our callback stands among them. The list is replaced, not changed: fit is walking along it right now.
+    """
+    first = keras.callbacks.LambdaCallback(on_epoch_begin=on_epoch_begin)
+    running.callback_list.callbacks = [first, *running.callback_list.callbacks]
+
+
 def replace_epochs(epoch_iterator: Any, wrap: Callable[[Callable[[], Iterator[Any]]], Iterator[Any]]) -> None:
     """``EpochIterator._enumerate_iterator``: the generator behind each epoch, of (first step, last step, iterator).
 
     Without it, batches that were trained on can't be passed over before the first hook of a resumed epoch.
     """
-    kind = type(epoch_iterator)
-    epoch_iterator._enumerate_iterator = lambda: wrap(lambda: kind._enumerate_iterator(epoch_iterator))
+    kind, alive = type(epoch_iterator), weakref.ref(epoch_iterator)
+    epoch_iterator._enumerate_iterator = lambda: wrap(lambda: kind._enumerate_iterator(alive()))
 
 
 def replace_iterators(epoch_iterator: Any, wrap: Callable[[Callable[[], Any]], Any]) -> None:
@@ -68,8 +86,8 @@ def replace_iterators(epoch_iterator: Any, wrap: Callable[[Callable[[], Any]], A
 
     It is the instant whose random state fixes the order, and there is no hook at it.
     """
-    kind = type(epoch_iterator)
-    epoch_iterator._get_iterator = lambda: wrap(lambda: kind._get_iterator(epoch_iterator))
+    kind, alive = type(epoch_iterator), weakref.ref(epoch_iterator)
+    epoch_iterator._get_iterator = lambda: wrap(lambda: kind._get_iterator(alive()))
 
 
 def count_steps(epoch_iterator: Any, steps: int) -> None:
@@ -99,6 +117,13 @@ def global_seed() -> Any:
 
     generator = global_state.get_global_attribute("global_seed_generator")
     return None if generator is None else generator.state
+
+
+def make_global_seed() -> Any:
+    """The same, made if need be: a resumed process may not have drawn an unseeded number yet."""
+    from keras.src.random.seed_generator import global_seed_generator
+
+    return global_seed_generator().state
 
 
 def prepare_monitor(callback: Any) -> None:

@@ -37,6 +37,7 @@ def names_of(variables: Sequence[Any]) -> list[str]:
 def capture(model: Any, companions: Companions, where: str, tape: Mapping[str, Any]) -> Captured:
     """Take the whole state of a fit; draws nothing and changes nothing."""
     callbacks, missing = companions.capture()
+    missing |= {f"random state of {library}": why for library, why in random_state.not_captured().items()}
     rest = {
         "where": where,
         "random": random_state.capture(),
@@ -74,10 +75,9 @@ def put_back(model: Any, companions: Companions, restored: Restored, *, metrics:
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
     companions.put_back(rest["callbacks"])
-    model.stop_training = rest["stop_training"]
-    seed = private.global_seed()
-    if seed is not None and rest["keras_seed"] is not None:
-        seed.assign(rest["keras_seed"])
+    model.stop_training = rest["stop_training"] and not restored.named
+    if rest["keras_seed"] is not None:
+        private.make_global_seed().assign(rest["keras_seed"])
     random_state.restore(rest["random"])
 
 

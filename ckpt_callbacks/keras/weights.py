@@ -44,7 +44,7 @@ def load_weights(
         raise ResumeError("the model has no variables yet: build it (call it on a batch, or model.build(shape)) first.")
     snapshot = resolve_reference(ref)
     snapshot.verify().require_ok()
-    weights, _, _ = payload.read(snapshot.path)
+    weights = payload.read_weights(snapshot.path)
     own: dict[str, Any] = dict(zip(names_of(model.variables), model.variables, strict=True))
     if include is exclude is rename is None and _same_shapes(weights, own):
         weights = dict(zip(own, weights.values(), strict=True))

@@ -16,7 +16,7 @@ from typing import Any
 from ckpt_callbacks.errors import CorruptSnapshotError
 from ckpt_callbacks.state import safetensors_file, tree
 
-__all__ = ["MODEL", "STATE", "TREE", "Files", "Packed", "pack", "read"]
+__all__ = ["MODEL", "STATE", "TREE", "Files", "Packed", "pack", "read", "read_weights"]
 
 MODEL, STATE, TREE = "model.safetensors", "state.safetensors", "state.json"
 
@@ -82,26 +82,38 @@ def pack(
     return Packed(files, absent)
 
 
+def read_weights(directory: Path) -> dict[str, Any]:
+    """Read a snapshot's weights and nothing else.
+
+    Raises:
+        CorruptSnapshotError: a file is missing or can't be parsed.
+    """
+    return dict(tree.decode(_structure(directory)["weights"], safetensors_file.open_file(directory / MODEL)))
+
+
 def read(directory: Path) -> tuple[dict[str, Any], Any, dict[str, str]]:
     """Read a snapshot: its weights, the rest of its state (None if it holds weights only), and what is missing, why.
 
     Raises:
         CorruptSnapshotError: a file is missing or can't be parsed.
     """
-    try:
-        text = (directory / TREE).read_bytes()
-    except FileNotFoundError:
-        raise CorruptSnapshotError(f"{directory / TREE} is missing.") from None
-    structure = tree.from_json(text, str(directory / TREE))
-    if not isinstance(structure, dict) or "weights" not in structure:
-        raise CorruptSnapshotError(
-            f"{directory / TREE}: expected an object with 'weights', found {type(structure).__name__}."
-        )
+    structure = _structure(directory)
     weights = tree.decode(structure["weights"], safetensors_file.open_file(directory / MODEL))
     if "rest" not in structure:
         return weights, None, {}
     rest = tree.decode(structure["rest"], safetensors_file.open_file(directory / STATE))
     return weights, rest, dict(structure.get("missing", {}))
+
+
+def _structure(directory: Path) -> dict[str, Any]:
+    path = directory / TREE
+    try:
+        structure = tree.from_json(path.read_bytes(), str(path))
+    except FileNotFoundError:
+        raise CorruptSnapshotError(f"{path} is missing.") from None
+    if not isinstance(structure, dict) or "weights" not in structure:
+        raise CorruptSnapshotError(f"{path}: expected an object with 'weights', found {type(structure).__name__}.")
+    return structure
 
 
 def _aliases(structure: Mapping[str, Any]) -> dict[str, str]:

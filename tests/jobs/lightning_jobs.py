@@ -62,6 +62,17 @@ class Net(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": monitor}}
 
 
+class LogsOnce(Net):
+    """Logs a metric in the first batch of each epoch only, and another in every batch, by their largest value."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        loss = super().training_step(batch, batch_idx)
+        if batch_idx == 0:
+            self.log("first_loss", loss, on_step=False, on_epoch=True)
+        self.log("largest_loss", loss, on_step=False, on_epoch=True, reduce_fx="max")
+        return loss
+
+
 class Gan(pl.LightningModule):
     """Manual optimization with two optimizers, one of which steps every other batch."""
 
@@ -143,6 +154,7 @@ JOBS: dict[str, Job] = {
     "one-cycle schedule": Job(lambda: Net("onecycle")),
     "plateau on the validation loss": Job(lambda: Net("plateau:val_loss")),
     "plateau on the epoch's mean train loss": Job(lambda: Net("plateau:train_loss_epoch"), validate=False),
+    "metrics logged once an epoch, or as a maximum": Job(LogsOnce),
     "gradient accumulation": Job(trainer={"accumulate_grad_batches": 3}),
     "manual optimization, two optimizers": Job(Gan),
     "weights changed in the module's own hook": Job(Averaged),

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 
 import lightning.pytorch as lightning_pl
 import pytest
@@ -24,6 +25,7 @@ from ckpt_callbacks import (
 )
 from ckpt_callbacks.lightning import Checkpointer as LightningCheckpointer
 from ckpt_callbacks.pytorch_lightning import Checkpointer
+from ckpt_callbacks.store import owner_of
 from tests.pytorch_lightning.conftest import Tiny, fit, loader, same
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -302,30 +304,77 @@ import os, signal, sys, warnings
 warnings.simplefilter("ignore")
 import pytorch_lightning as pl
 from ckpt_callbacks.pytorch_lightning import Checkpointer
-from ckpt_callbacks import every_epochs, on_signal
 from tests.pytorch_lightning.conftest import fit
 
 class Preempted(pl.Callback):
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == 4:
+    def strike(self, trainer, *_):
+        if trainer.global_step == int(sys.argv[3]):
             os.kill(os.getpid(), signal.SIGTERM)
 
-fit(Checkpointer(sys.argv[1]), callbacks=[Preempted()])
+preempted = Preempted()
+setattr(preempted, sys.argv[2], preempted.strike)
+fit(Checkpointer(sys.argv[1]), callbacks=[preempted])
 """
 
 
-def test_sigterm_saves_before_leaving(tmp_path):
-    """Asked to leave mid-epoch, a run saves at the next boundary and goes; started again it loses nothing."""
-    done = subprocess.run([sys.executable, "-c", SIGTERM_JOB, str(tmp_path / "run")], capture_output=True, text=True)
+@pytest.mark.parametrize(
+    ("hook", "at", "saved"),
+    [
+        ("on_train_batch_end", 4, 4),
+        ("on_train_batch_start", 4, 5),
+        ("on_validation_end", 3, 3),
+        ("on_train_epoch_end", 3, 3),
+        ("on_validation_batch_start", 3, None),  # Lightning leaves in the middle of the validation
+    ],
+)
+def test_sigterm_saves_before_leaving(tmp_path, hook, at, saved):
+    """Asked to leave, a run saves at the next clean place if it gets to one; started again, it ends the same."""
+    command = [sys.executable, "-c", SIGTERM_JOB, str(tmp_path / "run"), hook, str(at)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 128 + signal.SIGTERM, done.stderr
     latest = Run(tmp_path / "run").latest
-    assert latest.step == 4
-    assert "signal" in latest.reasons
+    assert (latest.step if latest else None) == saved
+    callback = Checkpointer(tmp_path / "run")
+    _, module = fit(callback, seed=5 if saved else 0)
+    assert (callback.resumed.step if saved else callback.resumed) == saved
+    assert same(module, fit(None)[1])
+
+
+@pytest.mark.parametrize("hook", ["on_validation_batch_start", "on_train_epoch_start", "on_train_batch_end"])
+def test_an_error_between_boundaries_saves_nothing_unclean(tmp_path, hook):
+    """Wherever the user's code raises, what is resumed from is exact; nothing stays locked, patched or running."""
+    breaks = Breaks(3)
+    setattr(breaks, hook, lambda trainer, *_: Breaks.on_train_batch_start(breaks, trainer, None, None, None))
+    breaks.on_train_batch_start = lambda *_: None
+    callback = Checkpointer(tmp_path / "run", save=every_steps(1))
+    before = set(threading.enumerate())
+    with pytest.raises(RuntimeError, match="the user's own error"):
+        fit(callback, callbacks=[breaks])
+    assert owner_of(tmp_path / "run") is None
+    assert set(threading.enumerate()) <= before
     callback = Checkpointer(tmp_path / "run")
     _, module = fit(callback, seed=5)
-    assert callback.resumed.step == 4
-    assert callback.resumed.replayed == 1
+    assert callback.resumed is not None
     assert same(module, fit(None)[1])
+
+
+def test_an_early_stop_goes_on_from_a_snapshot_that_is_named(tmp_path):
+    """Who points at a snapshot wants to train on from it, also if the run had stopped by itself."""
+    stopping = [pl.callbacks.EarlyStopping("val_loss", patience=0, min_delta=100.0)]
+    fit(Checkpointer(tmp_path / "run"), epochs=9, callbacks=stopping)
+    trainer, _ = fit(Checkpointer(tmp_path / "fork", resume=f"{tmp_path}/run@latest"), epochs=3)
+    assert trainer.global_step == 9
+
+
+def test_a_fork_outlives_its_origin(tmp_path):
+    """A killed fork is started again by the same command, also if the run it came from is gone."""
+    fit(Checkpointer(tmp_path / "run"), epochs=1)
+    reference = f"{tmp_path}/run@latest"
+    fit(Checkpointer(tmp_path / "fork", resume=reference), epochs=2)
+    shutil.rmtree(tmp_path / "run")
+    callback = Checkpointer(tmp_path / "fork", resume=reference)
+    fit(callback, epochs=3)
+    assert callback.resumed.step == 6
 
 
 def test_saves_wait_for_nothing_but_are_durable_when_fit_returns(tmp_path):

@@ -1,6 +1,6 @@
 """Killed anywhere by SIGKILL and started again, a Lightning run ends with the bytes of the run that never was.
 
-Everything is compared: weights, optimizers, schedulers, counters, random generators, and what the last epoch logged.
+Everything is compared: weights, optimizers, schedulers, counters, random generators, and what each epoch logged.
 """
 
 from __future__ import annotations
@@ -38,9 +38,12 @@ def train(tmp_path: Path, name: str, result: str, kill=None, **options) -> int:
 def result(tmp_path: Path, name: str) -> dict[str, bytes]:
     """Everything a finished job left, as bytes."""
     with np.load(tmp_path / f"{name}.npz") as arrays:
-        found = {key: arrays[key].tobytes() for key in arrays.files}
-    found["last epoch's log"] = json.loads((tmp_path / f"{name}.json").read_text())[-1].encode()
-    return found
+        return {key: arrays[key].tobytes() for key in arrays.files}
+
+
+def logged(tmp_path: Path, name: str) -> list[str]:
+    """What each epoch of a finished job logged, bit for bit."""
+    return json.loads((tmp_path / f"{name}.json").read_text())
 
 
 def resumed(tmp_path: Path, name: str) -> bool:
@@ -48,16 +51,24 @@ def resumed(tmp_path: Path, name: str) -> bool:
     return int((tmp_path / f"{name}.resumed").read_text()) > 0
 
 
+def check(tmp_path: Path, name: str, reference: tuple[dict[str, bytes], list[str]]) -> None:
+    """A resumed job has the reference's bytes, and logged what it did in each epoch that it ended."""
+    expected, log = reference
+    assert resumed(tmp_path, name)
+    assert result(tmp_path, name) == expected
+    assert logged(tmp_path, name) == log[-len(logged(tmp_path, name)) :]
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     """The reference of each job: trained once, to its end, without our callback."""
-    cache: dict[str, dict[str, bytes]] = {}
+    cache: dict[str, tuple[dict[str, bytes], list[str]]] = {}
 
-    def reference(name: str) -> dict[str, bytes]:
+    def reference(name: str) -> tuple[dict[str, bytes], list[str]]:
         if name not in cache:
             path = tmp_path_factory.mktemp("reference")
             train(path, name, "reference", checkpoint=False)
-            cache[name] = result(path, "reference")
+            cache[name] = result(path, "reference"), logged(path, "reference")
         return cache[name]
 
     return reference
@@ -68,8 +79,7 @@ def test_killed_at_any_place(tmp_path, uninterrupted, place):
     """Wherever the first process died, the second ends with the reference's bytes - also if seeded otherwise."""
     assert train(tmp_path, PLAIN, "killed", PLACES[place]) == KILLED
     assert train(tmp_path, PLAIN, "resumed", seed=99) == 0
-    assert resumed(tmp_path, "resumed")
-    assert result(tmp_path, "resumed") == uninterrupted(PLAIN)
+    check(tmp_path, "resumed", uninterrupted(PLAIN))
 
 
 @pytest.mark.parametrize("mechanism", lightning_jobs.SWITCHES)
@@ -78,7 +88,7 @@ def test_the_tests_above_can_fail(tmp_path, uninterrupted, mechanism):
     assert train(tmp_path, PLAIN, "killed", PLACES["mid-epoch"], background=False) == KILLED
     assert train(tmp_path, PLAIN, "resumed", without=mechanism, seed=99) == 0
     assert resumed(tmp_path, "resumed")
-    assert result(tmp_path, "resumed") != uninterrupted(PLAIN)
+    assert result(tmp_path, "resumed") != uninterrupted(PLAIN)[0]
 
 
 @pytest.mark.parametrize("name", [name for name in JOBS if name != PLAIN])
@@ -86,14 +96,13 @@ def test_every_way_to_train(tmp_path, uninterrupted, name):
     """Each kind of job, killed in its second epoch, ends with the reference's bytes."""
     assert train(tmp_path, name, "killed", ("on_train_batch_end", 13)) == KILLED
     assert train(tmp_path, name, "resumed", seed=99) == 0
-    assert resumed(tmp_path, "resumed")
-    assert result(tmp_path, "resumed") == uninterrupted(name)
+    check(tmp_path, "resumed", uninterrupted(name))
 
 
 def test_the_callback_changes_nothing(tmp_path, uninterrupted):
     """A run with the callback that is never killed has the bytes of the run without it."""
     assert train(tmp_path, PLAIN, "watched") == 0
-    assert result(tmp_path, "watched") == uninterrupted(PLAIN)
+    assert (result(tmp_path, "watched"), logged(tmp_path, "watched")) == uninterrupted(PLAIN)
 
 
 def test_killed_again_and_again(tmp_path, uninterrupted):
@@ -103,5 +112,4 @@ def test_killed_again_and_again(tmp_path, uninterrupted):
         deaths += 1
         assert deaths < 20, "the run makes no progress"
     assert deaths >= 4
-    assert resumed(tmp_path, "resumed")
-    assert result(tmp_path, "resumed") == uninterrupted(PLAIN)
+    check(tmp_path, "resumed", uninterrupted(PLAIN))
