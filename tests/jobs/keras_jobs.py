@@ -51,6 +51,20 @@ class Subclassed(keras.Model):
         return self.out(self.drop(self.hidden(inputs), training=training))
 
 
+class Noisy(keras.Model):
+    """Draws numbers without a seed of its own, from the generator that Keras makes when it is first asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = layers.Dense(1)
+
+    def call(self, inputs: Any) -> Any:
+        return self.out(inputs)
+
+    def compute_loss(self, *args: Any, **options: Any) -> Any:
+        return super().compute_loss(*args, **options) * (1 + 0.1 * keras.random.uniform(()))
+
+
 @dataclass(frozen=True)
 class Job:
     """A model and how it is trained."""
@@ -75,6 +89,7 @@ JOBS: dict[str, Job] = {
     ),
     "schedule by epoch": Job(callbacks=lambda: [keras.callbacks.LearningRateScheduler(lambda epoch, lr: lr * 0.8)]),
     "subclassed model, unbuilt": Job(Subclassed),
+    "unseeded keras.random in the loss": Job(Noisy),
     "gradient accumulation": Job(
         compile={"optimizer": lambda: keras.optimizers.Adam(0.01, gradient_accumulation_steps=3)}
     ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import shutil
 import signal
@@ -22,9 +24,9 @@ from ckpt_callbacks import (
     every_steps,
     keep_all,
     on_end,
-    on_signal,  # noqa: F401 - for SIGTERM_JOB
 )
 from ckpt_callbacks.keras import Checkpointer, load_weights
+from ckpt_callbacks.store import owner_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 
@@ -229,19 +231,31 @@ def test_files_are_named_as_the_variables(trained):
 
 SIGTERM_JOB = """
 import os, signal, sys
-from tests.keras.test_callback import *
+import keras
+from ckpt_callbacks import on_signal
+from ckpt_callbacks.keras import Checkpointer
+from tests.keras.test_callback import fit
 
 class Preempted(keras.callbacks.Callback):
     def on_test_begin(self, logs=None):
         os.kill(os.getpid(), signal.SIGTERM)
 
+if sys.argv[2] == "own handler":
+    signal.signal(signal.SIGTERM, lambda *_: print("requeued"))
 fit(Checkpointer(sys.argv[1], save=on_signal()), Preempted())
+print("trained on")
 """
+
+
+def preempted(directory, handler: str) -> subprocess.CompletedProcess[str]:
+    """A run that is asked to leave in the middle of its first validation."""
+    command = [sys.executable, "-c", SIGTERM_JOB, str(directory), handler]
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 def test_sigterm_saves_before_leaving(tmp_path):
     """Asked to leave in the middle of a validation, a run saves at the next boundary and goes, by the usual code."""
-    done = subprocess.run([sys.executable, "-c", SIGTERM_JOB, str(tmp_path / "run")], capture_output=True, text=True)
+    done = preempted(tmp_path / "run", "none")
     assert done.returncode == 128 + signal.SIGTERM, done.stderr
     latest = Run(tmp_path / "run").latest
     assert (latest.step, latest.reasons) == (3, ("signal",))
@@ -249,6 +263,61 @@ def test_sigterm_saves_before_leaving(tmp_path):
     model, _ = fit(callback)
     assert callback.resumed.step == 3
     assert same(model, fit()[0])
+
+
+def test_sigterm_still_reaches_the_programs_own_handler(tmp_path):
+    """After the snapshot the program's handler decides, as it would have without us."""
+    done = preempted(tmp_path / "run", "own handler")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[-4:] == ["requeued", "requeued", "trained on", ""]  # one for each validation
+    assert Run(tmp_path / "run").latest.reasons == ("signal",)
+
+
+def test_an_exception_leaves_nothing_behind(tmp_path):
+    """Keras tells callbacks nothing of an exception; the run is free and signals go where they went all the same."""
+    handler = signal.getsignal(signal.SIGTERM)
+    with contextlib.suppress(RuntimeError):
+        fit(Checkpointer(tmp_path / "run"), StopAt(4))
+    gc.collect()
+    assert owner_of(tmp_path / "run") is None
+    assert signal.getsignal(signal.SIGTERM) == handler
+
+
+def test_a_refused_start_leaves_nothing_behind(tmp_path, trained):
+    """A model that does not fit, or state that can't be stored, ends fit before it began: as if it had not been."""
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(UnstorableError):
+        fit(Checkpointer(tmp_path / "run", exact="require"), Remembers(object()))
+    assert owner_of(tmp_path / "run") is None
+    assert signal.getsignal(signal.SIGTERM) == handler
+
+
+def test_a_later_fit_without_the_callback_is_not_affected(trained):
+    """A complete run that was run again leaves the model as it would be: its next fit begins at epoch 0."""
+    directory, _, _ = trained
+    model, _ = fit(Checkpointer(directory, keep=keep_all()))
+    _, history = fit(model=model)
+    assert history.epoch == [0, 1]
+
+
+def test_schedules_that_stand_before_us_see_the_restored_state(tmp_path):
+    """LearningRateScheduler may stand before or after us: a finished run that trains on has the whole run's rates."""
+
+    def halve() -> keras.callbacks.Callback:
+        return keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
+
+    fit(halve(), Checkpointer(tmp_path / "run"))
+    model, history = fit(halve(), Checkpointer(tmp_path / "run"), epochs=4)
+    whole, reference = fit(halve(), epochs=4)
+    assert history.history == reference.history
+    assert same(model, whole)
+
+
+def test_state_in_callable_objects_is_named(tmp_path, caplog):
+    """A metric object in a callback can be called, and is state all the same."""
+    with caplog.at_level("INFO"):
+        fit(Checkpointer(tmp_path / "run"), Remembers(keras.metrics.Mean()))
+    assert "callbacks[Remembers].anything" in caplog.text
 
 
 def test_handlers_are_put_back(tmp_path):
