@@ -108,7 +108,7 @@ class BaseCheckpointer:
         self.content = _one_of("content", content, ("full", "weights"))
         self.exact = _one_of("exact", exact, ("warn", "require"))
         self.on_error = _one_of("on_error", on_error, ("raise", "warn"))
-        self._resume = str(resume)
+        self._resume = _resume_policy(resume)
         if mirrors:
             raise ConfigurationError(f"mirrors are not available yet: expected an empty tuple, found {mirrors!r}.")
         self._store = LocalStore(self.directory, durability=_one_of("durability", durability, ("full", "none")))
@@ -434,9 +434,20 @@ def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> Any:
 
 
 def _local_directory(directory: str | Path) -> Path:
+    """The run's directory, absolute: a program may change its own while it trains."""
+    if not isinstance(directory, (str, Path)) or not str(directory):
+        raise ConfigurationError(f"directory={directory!r}: expected a path, such as 'runs/digits'.")
     text = str(directory)
     if "://" in text:
         raise ConfigurationError(
             f"directory={text!r}: cloud stores are not available yet. Pass a local path (a mounted bucket works)."
         )
-    return Path(text).expanduser()
+    return Path(text).expanduser().absolute()
+
+
+def _resume_policy(resume: str | Path) -> str:
+    if not isinstance(resume, (str, Path)) or not str(resume):
+        raise ConfigurationError(
+            f"resume={resume!r}: expected 'auto', 'must', 'never', or a reference such as 'runs/a@best'."
+        )
+    return str(resume)

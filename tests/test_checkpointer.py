@@ -271,3 +271,28 @@ def test_a_run_of_another_framework_is_refused(tmp_path):
     Loop(one).run(4)
     with pytest.raises(ResumeError, match="was written by something"):
         checkpointer(tmp_path).begin({})
+
+
+def test_a_program_may_change_its_directory(tmp_path, monkeypatch):
+    """A relative path means what it meant when the callback was made."""
+    monkeypatch.chdir(tmp_path)
+    one = BaseCheckpointer("runs/a", save=every_steps(2))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    Loop(one).run(4)
+    assert [snapshot.step for snapshot in one.snapshots()] == [2, 4]
+    assert (tmp_path / "runs" / "a" / "run.json").exists()
+
+
+@pytest.mark.parametrize("directory", [None, "", 3, b"x"])
+def test_a_directory_is_a_path(directory):
+    """Anything else is refused rather than turned into text."""
+    with pytest.raises(ConfigurationError, match="expected a path"):
+        BaseCheckpointer(directory)
+
+
+@pytest.mark.parametrize("resume", [None, True, "", 1200])
+def test_resume_is_a_word_or_a_reference(tmp_path, resume):
+    """Anything else is refused when the callback is made, not when training starts."""
+    with pytest.raises(ConfigurationError, match="expected 'auto', 'must', 'never', or a reference"):
+        checkpointer(tmp_path, resume=resume)

@@ -18,6 +18,7 @@ from ckpt_callbacks._lightning import private, snapshot_io, state
 from ckpt_callbacks._lightning.loader import Tape, recording
 from ckpt_callbacks.checkpointer import BaseCheckpointer, begin_together
 from ckpt_callbacks.engine import Event
+from ckpt_callbacks.messages import say
 from ckpt_callbacks.resume import Restored
 
 __all__ = ["Fit"]
@@ -44,6 +45,7 @@ class Fit:
         self._events = Event.NONE
         self._metrics: dict[str, Any] = {}
         self._restored: tuple[BaseCheckpointer, Restored] | None = None
+        self._loaded: dict[str, Any] = {}  # what Lightning restored itself from, after the user's hooks changed it
         private.intercept_loader(trainer, self._record)
         private.intercept_resume(trainer, self._choose_path)
 
@@ -57,6 +59,8 @@ class Fit:
         if self._restored is None:
             return path
         _, restored = self._restored
+        if path is not None and named is None:
+            say(f"{path} was loaded when this run began; it carries on with its own snapshots now")
         self.tape.pend(restored.rest["tape"] or _NO_EPOCH)
         # A run that stopped early has nothing left to do, unless the user points at a snapshot to go on from.
         self.trainer.should_stop = restored.rest["trainer"]["should_stop"] and not restored.named
@@ -65,7 +69,8 @@ class Fit:
     def load(self, path: str | Path) -> dict[str, Any]:
         """What Lightning's reader gets for the path that `Trainer.fit` was led to."""
         if self._restored is not None and Path(path) == self._restored[1].snapshot.path:
-            return state.to_checkpoint(self._restored[1])
+            self._loaded = state.to_checkpoint(self._restored[1])
+            return self._loaded
         return state.for_evaluation(self.callbacks[0].read(path))
 
     def put_back(self, *places: state.Where, complete: bool = False) -> bool:
@@ -73,8 +78,9 @@ class Fit:
         if self._restored is None or self._restored[1].rest["where"] not in places:
             return False
         (owner, restored), self._restored = self._restored, None
+        loaded, self._loaded = self._loaded, {}
         self._quiet.close()
-        state.put_back(self.trainer, restored)
+        state.put_back(self.trainer, restored, loaded)
         self._metrics = dict(self.trainer.callback_metrics)
         owner.resumed_at(restored, complete=complete, replayed=self.tape.replayed, seconds=self.tape.seconds)
         return True

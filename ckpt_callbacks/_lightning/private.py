@@ -23,12 +23,14 @@ __all__ = [
     "loader_trusted",
     "loaders_of",
     "loops_state",
+    "metric_states",
     "mode_of",
     "package_of",
     "prefetches",
-    "put_back_callback_metrics",
     "put_back_epoch_metrics",
     "put_back_loops",
+    "put_back_metric_states",
+    "put_back_metrics",
     "release",
 ]
 
@@ -210,6 +212,36 @@ def put_back_epoch_metrics(trainer: Any, kept: Mapping[str, Mapping[str, Any]], 
         results[key] = metric.to(trainer.strategy.root_device)
 
 
-def put_back_callback_metrics(trainer: Any, metrics: Mapping[str, Any]) -> None:
-    """``_logger_connector._callback_metrics``: what EarlyStopping, plateau schedulers and monitors look at."""
-    trainer._logger_connector._callback_metrics.update(metrics)
+def put_back_metrics(trainer: Any, metrics: Mapping[str, Mapping[str, Any]]) -> None:
+    """``_logger_connector._callback_metrics`` and its two sisters: what EarlyStopping, plateau schedulers and monitors
+    look at, and what `trainer.logged_metrics` and `progress_bar_metrics` show until something is logged again."""
+    connector = trainer._logger_connector
+    connector._callback_metrics.update(metrics["callback"])
+    connector._logged_metrics.update(metrics["logged"])
+    connector._progress_bar_metrics.update(metrics["progress_bar"])
+
+
+def metric_states(trainer: Any) -> dict[str, dict[str, Any]]:
+    """What torchmetrics objects in the module have summed up so far (``_defaults``, ``_update_count``).
+
+    They are in no `state_dict` unless a metric was made persistent, so an epoch's metric would begin anew.
+    """
+    return {
+        name: {
+            "values": {state: getattr(module, state) for state in module._defaults},
+            "updates": module._update_count,
+        }
+        for name, module in trainer.lightning_module.named_modules()
+        if hasattr(module, "_defaults") and hasattr(module, "_update_count")
+    }
+
+
+def put_back_metric_states(trainer: Any, states: Mapping[str, Mapping[str, Any]]) -> None:
+    """The inverse of `metric_states`; a metric that is new in the script keeps what it has."""
+    device = trainer.strategy.root_device
+    for name, module in trainer.lightning_module.named_modules():
+        for state, value in states.get(name, {}).get("values", {}).items():
+            setattr(module, state, [one.to(device) for one in value] if isinstance(value, list) else value.to(device))
+        if name in states:
+            module._update_count = states[name]["updates"]
+            module._computed = None

@@ -26,7 +26,7 @@ __all__ = ["Where", "capture", "for_evaluation", "progress_of", "put_back", "to_
 Where = Literal["between batches", "between epochs"]
 
 # What a run can be resumed without: hyperparameters are for people, and may hold anything.
-OPTIONAL = ("checkpoint.hyper_parameters", "checkpoint.datamodule_hyper_parameters", "checkpoint.hparams_")
+_OPTIONAL = ("checkpoint.hyper_parameters", "checkpoint.datamodule_hyper_parameters", "checkpoint.hparams_")
 
 
 def progress_of(trainer: Any, where: Where) -> Progress:
@@ -55,10 +55,15 @@ def capture(trainer: Any, tape: Tape, where: Where) -> Captured:
         "weights_metadata": getattr(weights, "_metadata", None),
         "checkpoint": checkpoint,
         "random": now,
-        "generators": random_state.capture_generators(private.loaders_of(trainer)),
+        "generators": random_state.capture_generators(_holders_of_generators(trainer)),
         "tape": tape.as_dict(_batches_used(trainer, tape)) if where == "between batches" else None,
         "grads": _gradients(trainer, where),
-        "callback_metrics": dict(trainer.callback_metrics),
+        "metrics": {
+            "callback": dict(trainer.callback_metrics),
+            "logged": dict(trainer.logged_metrics),
+            "progress_bar": dict(trainer.progress_bar_metrics),
+        },
+        "metric_states": private.metric_states(trainer),
         "epoch_metrics": {} if where == "between epochs" else private.epoch_metrics(trainer),
         "trainer": {
             "should_stop": trainer.should_stop,
@@ -66,7 +71,7 @@ def capture(trainer: Any, tape: Tape, where: Where) -> Captured:
         },
     }
     random_state.restore(now)
-    return Captured(weights, rest, OPTIONAL)
+    return Captured(weights, rest, _OPTIONAL, missing=_not_replayed(trainer))
 
 
 def to_checkpoint(restored: Restored) -> dict[str, Any]:
@@ -87,15 +92,26 @@ def for_evaluation(restored: Restored) -> dict[str, Any]:
     return {"pytorch-lightning_version": version, **checkpoint, "state_dict": _state_dict(restored)}
 
 
-def put_back(trainer: Any, restored: Restored) -> None:
-    """Set everything that Lightning's own restore left out, at the place where it was captured."""
+def put_back(trainer: Any, restored: Restored, loaded: Mapping[str, Any]) -> None:
+    """Set everything that Lightning's own restore left out, at the place where it was captured.
+
+    The weights are set once more: Lightning did so before it changed the module's precision, and before hooks ran that
+    may have changed them.
+
+    Args:
+        trainer: at the place where the snapshot was captured.
+        restored: the snapshot.
+        loaded: the dictionary that Lightning restored from, as the user's `on_load_checkpoint` hooks left it.
+    """
     rest = restored.rest
+    trainer.strategy.load_model_state_dict(loaded, strict=trainer.lightning_module.strict_loading)
     private.put_back_loops(trainer, rest["checkpoint"]["loops"]["fit_loop"])
-    private.put_back_callback_metrics(trainer, rest["callback_metrics"])
+    private.put_back_metrics(trainer, rest["metrics"])
+    private.put_back_metric_states(trainer, rest["metric_states"])
     private.put_back_epoch_metrics(trainer, rest["epoch_metrics"], restored.snapshot.progress.batch)
     trainer.accumulate_grad_batches = rest["trainer"]["accumulate_grad_batches"]
     _put_back_gradients(trainer, rest["grads"])
-    random_state.restore_generators(private.loaders_of(trainer), rest["generators"])
+    random_state.restore_generators(_holders_of_generators(trainer), rest["generators"])
     random_state.restore(rest["random"])
 
 
@@ -107,6 +123,36 @@ def _batches_used(trainer: Any, tape: Tape) -> int:
     if private.hands_out_iterator(trainer):
         return tape.fetched
     return int(trainer.fit_loop.epoch_loop.batch_progress.current.completed)
+
+
+def _holders_of_generators(trainer: Any) -> list[Any]:
+    """Where random generators of the user's own are looked for: the loaders, and attributes of modules."""
+    attributes = [
+        {name: value for name, value in vars(module).items() if not name.startswith("_") and name != "training"}
+        for module in trainer.lightning_module.modules()
+    ]
+    return [private.loaders_of(trainer), attributes]
+
+
+def _not_replayed(trainer: Any) -> dict[str, str]:
+    """What drawing an epoch's batches again can't bring back, as far as it can be seen -> why."""
+    loaders = private.loaders_of(trainer)
+    missing = {}
+    if any(getattr(loader, "persistent_workers", False) for loader in loaders):
+        missing["data (persistent_workers)"] = "workers that live on keep random numbers of their own over epochs"
+    if len(loaders) > 1 and len({_length(loader) for loader in loaders}) > 1:
+        missing["data (loaders of different length)"] = "shorter ones begin again within an epoch, unseen"
+    if any(type(callback).__name__ == "StochasticWeightAveraging" for callback in trainer.callbacks):
+        missing["StochasticWeightAveraging"] = "it replaces the scheduler on its way, and a resume is a step off"
+    return missing
+
+
+def _length(loader: Any) -> int | None:
+    """How many batches a loader has, or None if it doesn't say."""
+    try:
+        return len(loader)
+    except (TypeError, NotImplementedError):
+        return None
 
 
 def _state_dict(restored: Restored) -> OrderedDict[str, torch.Tensor]:

@@ -43,6 +43,15 @@ class Tape:
         private.replace_iterators(epoch_iterator, self._make)
         private.replace_epochs(epoch_iterator, self._epoch)
 
+    def not_replayed(self) -> dict[str, str]:
+        """What drawing the data again can't be sure to bring back -> why."""
+        epoch_iterator = self._epoch_iterator()
+        kind = private.kind_of_data(epoch_iterator) if epoch_iterator is not None else "ArrayDataAdapter"
+        if kind == "ArrayDataAdapter":
+            return {}
+        source = kind.removesuffix("Adapter").removesuffix("Data")
+        return {f"data ({source})": "its place is reached by drawing again, which is not known to be exact for it"}
+
     def as_dict(self) -> dict[str, Any]:
         """The part that goes into a snapshot."""
         return {**self._began, "fetched": self._fetched}

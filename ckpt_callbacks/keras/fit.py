@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -146,7 +147,8 @@ class Fit:
         return Progress(batches // self._batches_a_step, epoch, batch, batches)
 
     def _capture(self, where: str) -> Captured:
-        return state.capture(self._model(), self._companions, where, self._tape.as_dict())
+        captured = state.capture(self._model(), self._companions, where, self._tape.as_dict())
+        return replace(captured, missing={**captured.missing, **self._tape.not_replayed()})
 
 
 def _abandon(leave: LeaveRequest, callbacks: Sequence[BaseCheckpointer]) -> None:

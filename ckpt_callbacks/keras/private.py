@@ -23,6 +23,7 @@ __all__ = [
     "global_seed",
     "hear_first",
     "is_plain_progress_bar",
+    "kind_of_data",
     "make_global_seed",
     "prepare_monitor",
     "replace_epochs",
@@ -93,6 +94,11 @@ def replace_iterators(epoch_iterator: Any, wrap: Callable[[Callable[[], Any]], A
 def count_steps(epoch_iterator: Any, steps: int) -> None:
     """``EpochIterator._steps_seen``: how much of its iterator is used up, by which it knows when to make a new one."""
     epoch_iterator._steps_seen += steps
+
+
+def kind_of_data(epoch_iterator: Any) -> str:
+    """``EpochIterator.data_adapter``: what the data is, by the class that Keras chose for it (`ArrayDataAdapter`)."""
+    return type(epoch_iterator.data_adapter).__name__
 
 
 def begin_at_epoch(model: Any, epoch: int | None) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+import torchmetrics
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
@@ -71,6 +72,30 @@ class LogsOnce(Net):
             self.log("first_loss", loss, on_step=False, on_epoch=True)
         self.log("largest_loss", loss, on_step=False, on_epoch=True, reduce_fx="max")
         return loss
+
+
+class Measured(Net):
+    """Logs a metric object, which sums up over the epoch by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.measure = torchmetrics.MeanSquaredError()
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        self.measure(self.net(batch[0]), batch[1])
+        self.log("measure", self.measure, on_step=False, on_epoch=True)
+        return super().training_step(batch, batch_idx)
+
+
+class OwnNoise(Net):
+    """Draws from a generator of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(5)
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        return super().training_step(batch, batch_idx) * (1 + 0.1 * torch.rand((), generator=self.generator))
 
 
 class Gan(pl.LightningModule):
@@ -155,6 +180,9 @@ JOBS: dict[str, Job] = {
     "plateau on the validation loss": Job(lambda: Net("plateau:val_loss")),
     "plateau on the epoch's mean train loss": Job(lambda: Net("plateau:train_loss_epoch"), validate=False),
     "metrics logged once an epoch, or as a maximum": Job(LogsOnce),
+    "precision 64": Job(trainer={"precision": "64-true"}),
+    "a torchmetrics object": Job(Measured),
+    "a generator in the module": Job(OwnNoise),
     "gradient accumulation": Job(trainer={"accumulate_grad_batches": 3}),
     "manual optimization, two optimizers": Job(Gan),
     "weights changed in the module's own hook": Job(Averaged),

@@ -84,7 +84,10 @@ def test_the_tests_above_can_fail(tmp_path, uninterrupted, mechanism):
 @pytest.mark.parametrize("name", [name for name in JOBS if name != PLAIN])
 def test_every_way_to_train(tmp_path, uninterrupted, name):
     """Each kind of job, killed after its first epoch, ends with the reference's bytes."""
-    assert train(tmp_path, name, "killed", ("on_train_batch_end", 6 if "execution" in name else 10)) == KILLED
+    assert (
+        train(tmp_path, name, "killed", ("on_train_batch_end", 6 if "execution" in name else 10), background=False)
+        == KILLED
+    )
     assert train(tmp_path, name, "resumed") == 0
     assert resumed(tmp_path, "resumed")
     assert result(tmp_path, "resumed") == uninterrupted(name)
@@ -94,7 +97,9 @@ def test_every_way_to_train(tmp_path, uninterrupted, name):
 def test_place_among_callbacks(tmp_path, uninterrupted, ours_first):
     """Our callback may stand before or after EarlyStopping: the same bytes, also when a complete run is run again."""
     name = "early stopping that restores the best weights"
-    assert train(tmp_path, name, "killed", ("on_train_batch_end", 10), ours_first=ours_first) == KILLED
+    assert (
+        train(tmp_path, name, "killed", ("on_train_batch_end", 10), ours_first=ours_first, background=False) == KILLED
+    )
     for again in ("resumed", "run once more"):
         assert train(tmp_path, name, again, ours_first=ours_first) == 0
         assert resumed(tmp_path, again)

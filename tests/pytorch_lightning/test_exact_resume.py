@@ -94,7 +94,7 @@ def test_the_tests_above_can_fail(tmp_path, uninterrupted, mechanism):
 @pytest.mark.parametrize("name", [name for name in JOBS if name != PLAIN])
 def test_every_way_to_train(tmp_path, uninterrupted, name):
     """Each kind of job, killed in its second epoch, ends with the reference's bytes."""
-    assert train(tmp_path, name, "killed", ("on_train_batch_end", 13)) == KILLED
+    assert train(tmp_path, name, "killed", ("on_train_batch_end", 13), background=False) == KILLED
     assert train(tmp_path, name, "resumed", seed=99) == 0
     check(tmp_path, "resumed", uninterrupted(name))
 
@@ -108,7 +108,7 @@ def test_the_callback_changes_nothing(tmp_path, uninterrupted):
 def test_killed_again_and_again(tmp_path, uninterrupted):
     """A run that is preempted after every fifth batch still arrives, and where it should."""
     deaths = 0
-    while train(tmp_path, PLAIN, "resumed", ("on_train_batch_end", 5)) == KILLED:
+    while train(tmp_path, PLAIN, "resumed", ("on_train_batch_end", 5), background=False) == KILLED:
         deaths += 1
         assert deaths < 20, "the run makes no progress"
     assert deaths >= 4
