@@ -76,8 +76,8 @@ class ResumeReport:
         if self.complete:
             return (
                 f"this run is already complete: {self.snapshot.id} at {where} is restored, nothing is left to train. "
-                "To train on, raise the number of epochs, or name the snapshot with resume= if it had stopped by itself; "
-                "to start afresh, choose another directory"
+                "To train on, raise the number of epochs, or name the snapshot with resume= if the run had stopped by "
+                "itself; to start afresh, choose another directory"
             )
         replayed = f", {self.replayed} batches replayed in {self.seconds:.1f} s" if self.replayed else ""
         missing = [name for name, how in self.parts.items() if how.startswith("not captured")]
