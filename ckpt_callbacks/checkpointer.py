@@ -143,7 +143,10 @@ class BaseCheckpointer:
         return self._run.snapshots() if self._store.exists() else []
 
     def save(self, note: str | None = None) -> Future[Snapshot]:
-        """Ask for a snapshot at the next clean boundary; its `result()` is the snapshot once it is durable."""
+        """Ask for a snapshot at the next clean boundary; its `result()` is the snapshot once it is durable.
+
+        A request made while no fit runs is for the next one.
+        """
         future: Future[Snapshot] = Future()
         self._manual.append((note, future))
         return future

@@ -136,7 +136,8 @@ def resolve(keep: Rule | Iterable[Rule] | None, monitors: Sequence[Monitor]) -> 
     if keep is None:
         rules: tuple[Rule, ...] = (keep_last(2), *([keep_best(1)] if monitors else []))
     else:
-        rules = (keep,) if isinstance(keep, Rule) else tuple(keep) if isinstance(keep, Iterable) else ()
+        alone = isinstance(keep, (Rule, str)) or not isinstance(keep, Iterable)
+        rules = (keep,) if alone else tuple(keep)  # type: ignore[assignment,arg-type]
         if not rules:
             raise ConfigurationError(
                 f"keep={keep!r} keeps nothing: expected a rule such as keep_last(2), or a list of them; "
