@@ -162,9 +162,12 @@ class BaseCheckpointer:
 
     @property
     def best_model_path(self) -> str:
-        """Path of the best snapshot (of the latest without a monitor) once it is durable; "" if there is none."""
+        """Path of the best snapshot (of the latest without a monitor) once it is durable; "" if there is none.
+
+        With a monitor whose metric was never measured there is no best one, and the latest is not passed off as it.
+        """
         self._writer.wait()
-        snapshot = self.best or self.latest
+        snapshot = self.best if self.monitors else self.latest
         return str(snapshot.path) if snapshot else ""
 
     @property

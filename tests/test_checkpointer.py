@@ -296,3 +296,13 @@ def test_resume_is_a_word_or_a_reference(tmp_path, resume):
     """Anything else is refused when the callback is made, not when training starts."""
     with pytest.raises(ConfigurationError, match="expected 'auto', 'must', 'never', or a reference"):
         checkpointer(tmp_path, resume=resume)
+
+
+def test_best_is_never_passed_off(tmp_path):
+    """Without a monitor "best" means the latest; with one that was never measured there is none."""
+    plain, missing = BaseCheckpointer(tmp_path / "a"), BaseCheckpointer(tmp_path / "b", monitor="val_acc")
+    for one in (plain, missing):
+        Loop(one).run(3)
+    assert plain.best_model_path == str(plain.latest.path)
+    assert missing.latest is not None
+    assert missing.best_model_path == ""
