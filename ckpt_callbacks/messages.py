@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import logging
+import sys
+import time
+from collections.abc import Iterator
 
-__all__ = ["say", "warn"]
+__all__ = ["say", "steps", "warn"]
+
+PATIENCE = 3.0
+"""Seconds that a piece of work may take in silence."""
 
 _log = logging.getLogger("ckpt_callbacks")
 
@@ -19,6 +25,48 @@ def warn(text: str) -> None:
     """Tell the user something that needs attention."""
     _prepare()
     _log.warning(text)
+
+
+def steps(total: int, what: str) -> Iterator[int]:
+    """Count to ``total``; work that takes more than some seconds gets a progress bar, or a line where nobody watches.
+
+    Args:
+        total: how many pieces of work there are.
+        what: the work, in a few words.
+    """
+    began, bar = time.monotonic(), None
+    try:
+        for done in range(total):
+            if bar is None and time.monotonic() - began > PATIENCE:
+                bar = _Bar(total, what)
+            if bar is not None:
+                bar.show(done)
+            yield done
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+class _Bar:
+    """A progress bar on a terminal; one line of text where stderr is a file or a log."""
+
+    def __init__(self, total: int, what: str) -> None:
+        from rich.console import Console  # costs 100 ms, which only long work shall pay
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = TextColumn("[checkpoint] {task.description}", markup=False), BarColumn(), MofNCompleteColumn()
+        self._bar = Progress(*columns, TimeRemainingColumn(), console=Console(file=sys.stderr), transient=True)
+        self._task = self._bar.add_task(what, total=total)
+        if self._bar.console.is_terminal:
+            self._bar.start()
+        else:
+            say(f"{what}: {total} in all, which takes a while")
+
+    def show(self, done: int) -> None:
+        self._bar.update(self._task, completed=done)
+
+    def close(self) -> None:
+        self._bar.stop()
 
 
 def _prepare() -> None:
