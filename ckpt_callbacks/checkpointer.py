@@ -1,11 +1,12 @@
 """The checkpointer: observe, save, resume. The only piece that has effects, in this order.
 
-Theory of operation. An adapter calls four methods, all on the training thread:
+Theory of operation. An adapter calls five methods, all but `stepped` on the training thread:
 
     begin(...)      once per fit: lock the run, choose the snapshot to carry on from, load it
     boundary(...)   at each *clean boundary* (before the next batch, or when fit ends): build one Moment from what
                     happened since the last one, decide, and if a save is due capture, stage and queue it
     resumed_at(...) when the state of the chosen snapshot is back in the framework
+    stepped(...)    after each step, with its loss: the trace by which the next resume is verified
     end()           when fit is over, however it ended: make everything durable, unlock
 
 The staged copy is committed by the writer thread: commit, journal, judge, delete, links - publish before delete.
@@ -15,6 +16,7 @@ What the decision learned is folded into the snapshot that it caused, so a resum
 from __future__ import annotations
 
 import contextlib
+import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -26,10 +28,11 @@ from ckpt_callbacks import engine, resume
 from ckpt_callbacks.engine import Decision, Event, Moment, Monitor, Past, Progress, Trigger, Verdict
 from ckpt_callbacks.errors import CheckpointError, ConfigurationError, StoreError, UnstorableError
 from ckpt_callbacks.messages import say, warn
+from ckpt_callbacks.proof import Outcome, Proof
 from ckpt_callbacks.resume import Restored, ResumeReport
 from ckpt_callbacks.run import Run, Snapshot, resolve_reference
 from ckpt_callbacks.state import payload
-from ckpt_callbacks.store import LocalStore, Manifest, RunLock, provenance
+from ckpt_callbacks.store import LocalStore, Manifest, RunLock, Step, machine, provenance
 from ckpt_callbacks.writer import Writer
 
 __all__ = ["BaseCheckpointer", "Captured", "begin_together"]
@@ -47,12 +50,14 @@ class Captured:
         optional: paths in ``rest`` that resume does not need (hyperparameters): what can't be stored there is kept
             as its repr.
         missing: parts that resume would need and that can't be captured -> why.
+        data: how a resume will reach the place in the data, in a few words.
     """
 
     weights: Mapping[str, Any]
     rest: Mapping[str, Any]
     optional: tuple[str, ...] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
+    data: str = "in place"
 
 
 class BaseCheckpointer:
@@ -82,6 +87,8 @@ class BaseCheckpointer:
     framework = "none"
     #: Whose snapshots this adapter can carry on from.
     reads: tuple[str, ...] = ("none",)
+    #: How the framework is asked for kernels that give the same bits each time.
+    determinism = "deterministic kernels"
 
     def __init__(
         self,
@@ -121,6 +128,8 @@ class BaseCheckpointer:
         self._pending: list[Future[Any]] = []
         self._missing: dict[str, str] = {}
         self._versions: dict[str, str] = {}
+        self._machine: dict[str, str] = {}
+        self._proof = Proof({})
         self._first = True
         self.resumed: ResumeReport | None = None
 
@@ -176,11 +185,18 @@ class BaseCheckpointer:
 
     # What adapters call --------------------------------------------------------------------------------------------
 
-    def begin(self, versions: Mapping[str, str], *, load: str | Path | None = None) -> Restored | None:
+    def begin(
+        self,
+        versions: Mapping[str, str],
+        devices: Mapping[str, str] | None = None,
+        *,
+        load: str | Path | None = None,
+    ) -> Restored | None:
         """Lock the run and read the snapshot to carry on from.
 
         Args:
             versions: the framework packages and their versions, for the manifest.
+            devices: what else can change bits: the devices that are trained on, the number of threads.
             load: a snapshot that the user named for this fit; it wins over ``resume=``.
 
         Raises:
@@ -190,11 +206,12 @@ class BaseCheckpointer:
             RunLockedError: another process trains in this directory.
         """
         self._forget()
-        self._versions = dict(versions)
+        self._versions, self._machine = dict(versions), {**machine(), **(devices or {})}
         self._lock = self._lock or self._store.lock()
         self._store.open()
         choice = resume.choose(self._store, self._resume, reads=self.reads, load=load, first=self._first)
         self._first = False
+        self._trace(choice)
         if choice is None:
             return None
         self._past = Past.from_dict(choice.snapshot.manifest.past)
@@ -202,10 +219,19 @@ class BaseCheckpointer:
         self._began = time.monotonic() - self._past.elapsed
         return resume.read(choice)
 
+    def _trace(self, choice: resume.Choice | None) -> None:
+        """Begin to record steps, and wait for those on record that will be computed again."""
+        if self.content != "full":
+            return
+        ours = choice is not None and choice.snapshot.run_path.resolve() == self._store.root.resolve()
+        if choice is not None and ours:
+            self._proof = Proof(self._store.trace.after(choice.snapshot.progress.batches))
+        self._store.trace.open(afresh=not ours)
+
     def _forget(self) -> None:
         """Begin anew: an earlier fit that died of an exception may still be writing, and is not asked any more."""
         self._writer.wait()
-        self._pending, self._missing = [], {}
+        self._pending, self._missing, self._proof = [], {}, Proof({})
         self._past, self._parent, self._began, self.resumed = Past(), None, time.monotonic(), None
 
     def read(self, reference: str | Path) -> Restored:
@@ -219,37 +245,78 @@ class BaseCheckpointer:
         return resume.read(resume.Choice(snapshot, named=True))
 
     def rehearse(self, captured: Captured) -> None:
-        """Try once, when training starts, whether the state can be stored; name what can't.
+        """Try once, when training starts, whether the state can be stored; say in a line how exact a resume will be.
 
         Raises:
             UnstorableError: with ``exact="require"``, before anything is written.
         """
-        if self.content == "full":
-            self._pack(captured, copy=False)
+        if self.content != "full":
+            return
+        self._pack(captured, copy=False)
+        but = f" but for {', '.join(self._missing)}" if self._missing else ""
+        say(f"killed at any time, this run resumes exactly{but}; its place in the data: {captured.data}")
 
     def resumed_at(
-        self, restored: Restored, *, replayed: int = 0, seconds: float = 0.0, complete: bool = False
+        self,
+        restored: Restored,
+        *,
+        skipped: int = 0,
+        replayed: int = 0,
+        seconds: float = 0.0,
+        complete: bool = False,
     ) -> ResumeReport:
         """Note that ``restored`` is back in the framework, and tell the user in one line.
 
         Args:
             restored: what `begin` gave.
-            replayed, seconds: batches drawn again to reach its place in the data, and the time that took.
+            skipped, replayed: batches passed over by index, and drawn again, to reach its place in the data.
+            seconds: the time that took.
             complete: training had nothing left to do.
         """
         progress = restored.snapshot.progress
-        parts = dict.fromkeys(("weights", "optimizer", "random state", "callbacks", "metrics"), "exact")
-        parts["data"] = f"replayed: {replayed} batches" if replayed else "exact"
+        parts = dict.fromkeys(("weights", "optimizer", "random state", "callbacks", "metrics", "data"), "exact")
+        parts |= {"data": f"skipped: {skipped} batches"} if skipped else {}
+        parts |= {"data": f"replayed: {replayed} batches"} if replayed else {}
         parts |= {path: f"not captured: {why}" for path, why in {**restored.missing, **self._missing}.items()}
+        here = {"python": platform.python_version(), **self._versions, **self._machine}
         self.resumed = ResumeReport(
             *(restored.snapshot, progress.step, progress.epoch, progress.batch),
-            *(replayed, seconds, parts, complete),
+            skipped=skipped,
+            replayed=replayed,
+            seconds=seconds,
+            parts=parts,
+            complete=complete,
+            differences=resume.differences(restored.snapshot, here),
         )
         say(str(self.resumed))
-        self._store.journal.append(
-            "resumed", id=restored.snapshot.id, replayed=replayed, complete=complete, **progress.as_dict()
-        )
+        if self.resumed.differences:
+            warn(
+                f"not as it was when the snapshot was taken: {self.resumed.changed()}. It resumes all the same, but "
+                "the order in which numbers are summed up may change with it, and with that the last bits"
+            )
+        moved = {"skipped": skipped, "replayed": replayed}
+        self._store.journal.append("resumed", id=restored.snapshot.id, **moved, complete=complete, **progress.as_dict())
         return self.resumed
+
+    def stepped(self, step: Step) -> None:
+        """Note what a step gave, and compare it if it was computed before. Some microseconds; from any thread."""
+        self._store.trace.record(step)
+        outcome = self._proof.saw(step)
+        if outcome is not None:
+            self._proved(outcome)
+
+    def _proved(self, outcome: Outcome) -> None:
+        """Tell the user whether steps computed again gave the same bits."""
+        report = self.resumed
+        if report is None:  # another callback's snapshot led this fit, and its owner tells
+            return
+        report.proof = outcome
+        if outcome.differs is None:
+            say(str(outcome))
+        else:
+            warn(f"{outcome}. Likely causes: {'; '.join(report.likely_causes(self.determinism))}")
+        differs = outcome.differs[1].step if outcome.differs is not None else None
+        self._store.journal.append("verified", identical=outcome.identical, unknown=outcome.unknown, differs=differs)
 
     def boundary(
         self,
@@ -287,9 +354,13 @@ class BaseCheckpointer:
             StoreError: with ``on_error="raise"``, if a snapshot could not be written.
         """
         try:
+            outcome = self._proof.outcome()
+            if outcome is not None:
+                self._proved(outcome)
             self._writer.close()
             self._raise_failed()
         finally:
+            self._store.trace.close()
             if self._lock is not None and not self._writer.busy:  # Ctrl-C while waiting: the thread still commits
                 self._lock.release()
                 self._lock = None
@@ -328,7 +399,7 @@ class BaseCheckpointer:
             framework=self.framework,
             versions=self._versions,
             monitors=[monitor.as_dict() for monitor in self.monitors],
-            provenance=provenance(),
+            provenance={**provenance(), "machine": self._machine},
         )
 
     def _pack(self, captured: Captured, *, copy: bool) -> payload.Files:
@@ -387,7 +458,11 @@ class BaseCheckpointer:
 
 
 def begin_together(
-    checkpointers: Sequence[BaseCheckpointer], versions: Mapping[str, str], *, load: str | Path | None = None
+    checkpointers: Sequence[BaseCheckpointer],
+    versions: Mapping[str, str],
+    devices: Mapping[str, str],
+    *,
+    load: str | Path | None = None,
 ) -> tuple[BaseCheckpointer, Restored] | None:
     """Begin a fit that several checkpointers watch: each remembers its own past, the farthest snapshot gives the state.
 
@@ -398,7 +473,7 @@ def begin_together(
         As `BaseCheckpointer.begin`; none of them holds its run then.
     """
     try:
-        begun = [(one, one.begin(versions, load=load)) for one in checkpointers]
+        begun = [(one, one.begin(versions, devices, load=load)) for one in checkpointers]
     except CheckpointError:
         for one in checkpointers:
             one.end()

@@ -9,11 +9,12 @@ from typing import Any
 
 from ckpt_callbacks.errors import ResumeError, SnapshotNotFoundError
 from ckpt_callbacks.messages import warn
+from ckpt_callbacks.proof import Outcome
 from ckpt_callbacks.run import Run, Snapshot, resolve_reference
 from ckpt_callbacks.state import payload
 from ckpt_callbacks.store import LocalStore
 
-__all__ = ["Choice", "Restored", "ResumeReport", "choose", "read"]
+__all__ = ["Choice", "Restored", "ResumeReport", "choose", "differences", "read"]
 
 
 @dataclass(frozen=True)
@@ -55,20 +56,28 @@ class ResumeReport:
     Attributes:
         snapshot: the snapshot that the run carried on from.
         step, epoch, batch: where it carried on (optimizer steps; epochs completed; batches done in this epoch).
-        replayed: batches that were drawn again from the data source to reach its position.
-        seconds: how long that took.
-        parts: each part of the state -> "exact", or "replayed: ..." or "not captured: why".
+        skipped: batches that were passed over by their index, without loading them, to reach the data's position.
+        replayed: batches that were drawn again from the data source to reach it.
+        seconds: how long both took.
+        parts: each part of the state -> "exact", "skipped: ...", "replayed: ..." or "not captured: why".
         complete: True if the run had nothing left to do.
+        differences: what of versions, devices and machine is not as it was when the snapshot was taken
+            -> (then, now). Bits may differ because of it.
+        proof: what comparing the steps computed again with those before the crash gave; None until it is known, or if
+            there was nothing to compare.
     """
 
     snapshot: Snapshot
     step: int
     epoch: int
     batch: int
+    skipped: int = 0
     replayed: int = 0
     seconds: float = 0.0
     parts: dict[str, str] = field(default_factory=dict)
     complete: bool = False
+    differences: dict[str, tuple[str, str]] = field(default_factory=dict)
+    proof: Outcome | None = None
 
     def __str__(self) -> str:
         """Give the one line that the user sees at resume."""
@@ -79,10 +88,30 @@ class ResumeReport:
                 "To train on, raise the number of epochs, or name the snapshot with resume= if the run had stopped by "
                 "itself; to start afresh, choose another directory"
             )
-        replayed = f", {self.replayed} batches replayed in {self.seconds:.1f} s" if self.replayed else ""
+        moved = {"skipped by index": self.skipped, "replayed with loading": self.replayed}
+        batches = [f"{count} batches {how}" for how, count in moved.items() if count]
+        place = f", {' and '.join(batches)} in {self.seconds:.1f} s" if batches else ""
         missing = [name for name, how in self.parts.items() if how.startswith("not captured")]
         lost = f"; not captured: {', '.join(missing)}" if missing else ""
-        return f"resumed from {self.snapshot.id} at {where}{replayed}{lost}"
+        return f"resumed from {self.snapshot.id} at {where}{place}{lost}"
+
+    def changed(self) -> str:
+        """What is not as it was when the snapshot was taken, in words."""
+        return ", ".join(f"{name} ({then} -> {now})" for name, (then, now) in self.differences.items())
+
+    def likely_causes(self, determinism: str) -> list[str]:
+        """Why steps may give other bits than before the crash, the most likely first.
+
+        Args:
+            determinism: how the framework is asked for kernels that give the same bits each time.
+        """
+        lost = [name for name, how in self.parts.items() if how.startswith("not captured")]
+        return [
+            *([f"what could not be captured ({', '.join(lost)})"] if lost else []),
+            *([f"what is not as it was: {self.changed()}"] if self.differences else []),
+            f"kernels that are not deterministic ({determinism} asks for others)",
+            "data or code that changed since",
+        ]
 
 
 def choose(
@@ -128,6 +157,18 @@ def read(choice: Choice) -> Restored:
         CorruptSnapshotError: a file is missing or can't be parsed.
     """
     return Restored(choice.snapshot, *payload.read(choice.snapshot.path), named=choice.named)
+
+
+def differences(snapshot: Snapshot, now: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """What is known of where ``snapshot`` was taken and of where it is resumed, and is not the same.
+
+    Args:
+        snapshot: tells the versions and the machine of then.
+        now: versions, devices and machine of now, by the same names.
+    """
+    manifest = snapshot.manifest
+    then = {**manifest.versions, **manifest.provenance.get("machine", {})}
+    return {name: (then[name], now[name]) for name in then.keys() & now.keys() if then[name] != now[name]}
 
 
 def _named(store: LocalStore, reference: str | Path, reads: tuple[str, ...]) -> Choice:

@@ -25,7 +25,7 @@ from ckpt_callbacks import (
 )
 from ckpt_callbacks.checkpointer import BaseCheckpointer, Captured
 from ckpt_callbacks.engine import Event, Progress
-from ckpt_callbacks.store import owner_of
+from ckpt_callbacks.store import Step, fingerprint, owner_of
 from ckpt_callbacks.store.files import disk
 
 
@@ -35,6 +35,7 @@ class Loop:
     def __init__(self, checkpointer: BaseCheckpointer, extra: object = None) -> None:
         self.checkpointer, self.extra = checkpointer, extra
         self.weights, self.step = np.zeros(4), 0
+        self.loss = lambda step: 1 / step
 
     def capture(self) -> Captured:
         return Captured(
@@ -54,6 +55,8 @@ class Loop:
                     raise RuntimeError("killed")
                 self.weights += 1
                 self.step += 1
+                loss = self.loss(self.step)
+                self.checkpointer.stepped(Step(self.step, self.step, loss, fingerprint(loss)))
                 validated = self.step % 4 == 0
                 last = self.step == steps
                 events = (Event.VALIDATION_END if validated else Event.NONE) | (Event.FIT_END if last else Event.NONE)
@@ -306,3 +309,68 @@ def test_best_is_never_passed_off(tmp_path):
     assert plain.best_model_path == str(plain.latest.path)
     assert missing.latest is not None
     assert missing.best_model_path == ""
+
+
+def crashed(tmp_path) -> None:
+    """A run that died at step 7; its newest snapshot is of step 6."""
+    with pytest.raises(RuntimeError, match="killed"):
+        Loop(checkpointer(tmp_path, save=every_steps(3), on_error="warn")).run(12, fail_at=8)
+
+
+def test_a_resume_is_verified(tmp_path, caplog):
+    """Steps computed again are compared with what they gave before, and the user is told."""
+    crashed(tmp_path)
+    one = checkpointer(tmp_path, save=every_steps(3))
+    with caplog.at_level("INFO", "ckpt_callbacks"):
+        Loop(one).run(12)
+    assert "resume verified: 2 steps identical" in caplog.messages
+    assert (one.resumed.proof.identical, one.resumed.proof.differs) == (2, None)
+    last = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert [entry["identical"] for entry in last if entry["event"] == "verified"] == [2]
+
+
+def test_a_resume_that_diverges_is_told_with_causes(tmp_path, caplog, monkeypatch):
+    """The first step that differs is named, and what may be the cause."""
+    crashed(tmp_path)
+    monkeypatch.setattr("ckpt_callbacks.checkpointer.machine", lambda: {"processor": "another"})
+    one = checkpointer(tmp_path, save=every_steps(3))
+    loop = Loop(one)
+    loop.loss = lambda step: 1 / step if step < 8 else 0.0
+    loop.run(12)
+    (diverged,) = [message for message in caplog.messages if message.startswith("resume diverged")]
+    assert diverged.startswith(
+        "resume diverged: step 8 is the first that differs (loss 0.125 before the crash, 0.0 now)"
+    )
+    assert "what is not as it was: processor" in diverged
+    assert "not deterministic" in diverged
+    assert one.resumed.proof.differs is not None
+
+
+def test_another_machine_is_named(tmp_path, caplog, monkeypatch):
+    """A resume on another machine or other versions works, and says that bits may differ and why."""
+    crashed(tmp_path)
+    monkeypatch.setattr("ckpt_callbacks.checkpointer.machine", lambda: {"processor": "another"})
+    one = checkpointer(tmp_path)
+    Loop(one).run(12)
+    assert one.resumed.differences["processor"][1] == "another"
+    assert any("not as it was when the snapshot was taken: processor (" in message for message in caplog.messages)
+
+
+def test_a_run_that_starts_afresh_is_not_compared(tmp_path, caplog):
+    """Steps of a run that was not carried on are forgotten."""
+    crashed(tmp_path)
+    for snapshot in checkpointer(tmp_path).snapshots():
+        (snapshot.path / "manifest.json").unlink()
+    with caplog.at_level("INFO", "ckpt_callbacks"):
+        Loop(checkpointer(tmp_path)).run(12)
+    assert not any("verified" in message for message in caplog.messages)
+
+
+def test_the_start_says_how_exact_a_resume_will_be(tmp_path, caplog):
+    """One line when training starts; what can't be captured is in it."""
+    with caplog.at_level("INFO", "ckpt_callbacks"):
+        Loop(checkpointer(tmp_path)).run(2)
+        Loop(checkpointer(tmp_path / "lost"), extra=object()).run(2)
+    starts = [message for message in caplog.messages if message.startswith("killed at any time")]
+    assert starts[0].startswith("killed at any time, this run resumes exactly; ")
+    assert starts[1].startswith("killed at any time, this run resumes exactly but for extra; ")

@@ -35,6 +35,7 @@ import xxhash
 import ckpt_callbacks
 from ckpt_callbacks.checkpointer import BaseCheckpointer, Captured
 from ckpt_callbacks.engine import Event, Progress, keep_last
+from ckpt_callbacks.store import Step, Trace, fingerprint
 
 PAGE = (Path(__file__).parent.parent / "FORMAT.md").read_text(encoding="utf-8")
 ID = re.compile(r"[A-Za-z0-9_@+=-][A-Za-z0-9_@+=.-]{0,199}")
@@ -779,18 +780,31 @@ def test_events(tmp_path):
             run = ckpt_callbacks.Run(tmp_path)
             pinned = run.pin("latest", note="good")
             assert (tmp_path / "pins" / pinned.id).read_text() == "good"
+    checkpointer.stepped(Step(3, 3, 0.5, fingerprint(0.5)))
     checkpointer.end()
     newest = snapshots(tmp_path)[-1][0]
     (newest / "state.json").write_text("damaged")
     restored = checkpointer.begin({})
     assert restored is not None
     checkpointer.resumed_at(restored)
+    checkpointer.stepped(Step(3, 3, 0.5, fingerprint(0.5)))
     checkpointer.end()
     run.unpin(pinned.id)
 
     rows = {quoted(row[0])[0]: {"time", "event", *quoted(row[1])} for row in table("event | fields | when")}
     entries = [strict(line) for line in (tmp_path / "events.jsonl").read_bytes().splitlines()]
     assert {entry["event"]: set(entry) for entry in entries} == rows
+
+
+def test_trace(tmp_path):
+    """The trace is laid out as the page says."""
+    trace = Trace(tmp_path / "trace.bin")
+    trace.open()
+    trace.record(Step(32_770, 7, 0.5, 99))
+    trace.close()
+    data = (tmp_path / "trace.bin").read_bytes()
+    assert (data[:8], struct.unpack_from("<II", data, 8)) == (b"ckpttrac", (1, 32_768))
+    assert struct.unpack_from("<QdQII", data, 32 * (1 + 2)) == (32_770, 0.5, 99, 7, 1)
 
 
 def test_what_lies_in_a_run(tmp_path):
@@ -802,7 +816,7 @@ def test_what_lies_in_a_run(tmp_path):
     names = {str(one.relative_to(tmp_path)).replace(path.name, "<id>") for one in tmp_path.rglob("*")}
     files = {name for name in names if not (tmp_path / name.replace("<id>", path.name)).is_dir()}
     assert files - {"best", "latest"} <= listed
-    assert listed - names - {"snapshots/<id>/"} == {"snapshots/.<id>.partial/", ".<name>.partial", "trace.*"}
+    assert listed - names - {"snapshots/<id>/"} == {"snapshots/.<id>.partial/", ".<name>.partial"}
     assert {str((tmp_path / name).readlink()) for name in ("best", "latest")} == {f"snapshots/{path.name}"}
     assert set(manifest["files"]) == {"model.safetensors", "state.safetensors", "state.json"}
     facts = strict((tmp_path / "run.json").read_bytes())

@@ -16,10 +16,12 @@ from typing import Any
 
 from ckpt_callbacks._lightning import private, snapshot_io, state
 from ckpt_callbacks._lightning.loader import Tape, recording
+from ckpt_callbacks._lightning.losses import Losses, loss_of
 from ckpt_callbacks.checkpointer import BaseCheckpointer, begin_together
 from ckpt_callbacks.engine import Event
 from ckpt_callbacks.messages import say
 from ckpt_callbacks.resume import Restored
+from ckpt_callbacks.store import Step
 
 __all__ = ["Fit"]
 
@@ -41,6 +43,7 @@ class Fit:
         self.tape = Tape(lambda: private.prefetches(trainer), self.before_fetch)
         self._package = package
         self._training = False
+        self._losses = Losses(self._stepped)
         self._quiet = ExitStack()  # what is silenced until the snapshot is back in its place
         self._events = Event.NONE
         self._metrics: dict[str, Any] = {}
@@ -55,7 +58,7 @@ class Fit:
         """What `Trainer.fit` loads: a snapshot of ours or one that the user named, else what the user named."""
         named = path if path is not None and snapshot_io.names_snapshot(path) else None
         versions = {name: importlib.metadata.version(name) for name in (self._package.split(".")[0], "torch")}
-        self._restored = begin_together(self.callbacks, versions, load=named)
+        self._restored = begin_together(self.callbacks, versions, state.devices(self.trainer), load=named)
         if self._restored is None:
             return path
         _, restored = self._restored
@@ -106,6 +109,16 @@ class Fit:
         if self._training and private.hands_out_iterator(self.trainer):
             self._between_batches()
 
+    def after_step(self, outputs: Any) -> None:
+        """A batch was trained on: its loss goes to the trace."""
+        if self._training:
+            value = loss_of(outputs, self.trainer.lightning_module)
+            self._losses.note(private.batches_begun(self.trainer), self.trainer.global_step, value)
+
+    def _stepped(self, step: Step) -> None:
+        for callback in self.callbacks:
+            callback.stepped(step)
+
     def note(self, event: Event) -> None:
         """Something happened that the next boundary's triggers must know."""
         self._events |= event
@@ -126,6 +139,7 @@ class Fit:
     def release(self) -> None:
         """Leave the trainer as it was."""
         self._training = False
+        self._losses.flush()
         self._quiet.close()
         private.release(self.trainer)
 

@@ -20,6 +20,7 @@ class LightningHooks(BaseCheckpointer):
     """The callback's hooks; `ckpt_callbacks.pytorch_lightning` and `.lightning` join it with their `Checkpoint`."""
 
     reads = ("pytorch_lightning", "lightning")
+    determinism = "Trainer(deterministic=True)"
     #: The root of the framework's modules, set by the public subclass.
     package = ""
 
@@ -69,6 +70,11 @@ class LightningHooks(BaseCheckpointer):
         """A batch is about to be trained on (the fit itself notices when one is about to be fetched)."""
         if fit := self._led:
             fit.before_step()
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """A batch was trained on."""
+        if fit := self._led:
+            fit.after_step(outputs)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Metrics were measured on the weights of the coming boundary."""

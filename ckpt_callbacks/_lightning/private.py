@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 __all__ = [
+    "batches_begun",
     "dump_checkpoint",
     "epoch_metrics",
     "hands_out_iterator",
@@ -154,6 +155,11 @@ def loops_state(trainer: Any) -> dict[str, Any]:
     state: dict[str, Any] = trainer.fit_loop.state_dict()
     state["state_dict"] = {key: value for key, value in state["state_dict"].items() if key != "combined_loader"}
     return state
+
+
+def batches_begun(trainer: Any) -> int:
+    """``epoch_loop.batch_progress.total.ready``: the number of the batch that is trained on, since the run began."""
+    return int(trainer.fit_loop.epoch_loop.batch_progress.total.ready)
 
 
 def put_back_loops(trainer: Any, state: Mapping[str, Any]) -> None:

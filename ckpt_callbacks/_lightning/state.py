@@ -20,13 +20,20 @@ from ckpt_callbacks.engine import Progress
 from ckpt_callbacks.resume import Restored
 from ckpt_callbacks.state import random_state
 
-__all__ = ["Where", "capture", "for_evaluation", "progress_of", "put_back", "to_checkpoint"]
+__all__ = ["Where", "capture", "devices", "for_evaluation", "progress_of", "put_back", "to_checkpoint"]
 
 # Where training stood: all of a batch is done and nothing of the next; or no epoch is running.
 Where = Literal["between batches", "between epochs"]
 
 # What a run can be resumed without: hyperparameters are for people, and may hold anything.
 _OPTIONAL = ("checkpoint.hyper_parameters", "checkpoint.datamodule_hyper_parameters", "checkpoint.hparams_")
+
+
+def devices(trainer: Any) -> dict[str, str]:
+    """What bits depend on beside versions: the devices, and how many threads share a sum on a CPU."""
+    device = trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {"devices": f"{trainer.world_size} x {name}", "threads": str(torch.get_num_threads())}
 
 
 def progress_of(trainer: Any, where: Where) -> Progress:

@@ -7,6 +7,7 @@ other callback have had their say on the batch and the epoch before, and no rand
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ from ckpt_callbacks.keras.epochs import Tape
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.resume import Restored
 from ckpt_callbacks.signals import LeaveRequest
+from ckpt_callbacks.store import Step, fingerprint
 
 __all__ = ["Fit"]
 
@@ -64,7 +66,7 @@ class Fit:
 
     def start(self, running: private.Running) -> None:
         """Choose the snapshot to carry on from, try whether the state can be stored, and lead fit to its place."""
-        self._restored = begin_together(self.callbacks, _versions())
+        self._restored = begin_together(self.callbacks, _versions(), private.devices())
         if self._restored is not None:
             private.build(self._model(), running.epoch_iterator)
         for callback in self.callbacks:
@@ -100,6 +102,18 @@ class Fit:
         self._batches_before = self._progress.batches - self._progress.batch
         self._progress = self._progress_at(epoch, self._progress.batch)
         self._put_back("between epochs", metrics=False)
+
+    def after_step(self, batch: int, logs: Mapping[str, Any]) -> None:
+        """Batches up to number ``batch`` of the epoch were trained on: the epoch's metrics go to the trace.
+
+        Keras may call this from a thread of its own, but never beyond the end of the epoch.
+        """
+        values = [value for value in logs.values() if isinstance(value, float)]
+        if values:
+            done = self._progress_at(self._progress.epoch, batch + 1)
+            step = Step(done.batches, done.step, logs.get("loss", math.nan), fingerprint(*values))
+            for callback in self.callbacks:
+                callback.stepped(step)
 
     def epoch_ends(self, epoch: int, logs: Mapping[str, Any]) -> None:
         """Metrics were measured; the boundary comes with the next epoch's first fetch."""

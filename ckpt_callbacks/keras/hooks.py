@@ -22,6 +22,8 @@ class Checkpointer(BaseCheckpointer, keras.callbacks.Callback):
 
     framework = "keras"
     reads = ("keras",)
+    determinism = "tf.config.experimental.enable_op_determinism(), or its like in another backend,"
+    async_safe = True  # Keras need not wait for our batch hook
 
     _fit: Fit | None = None
 
@@ -41,6 +43,11 @@ class Checkpointer(BaseCheckpointer, keras.callbacks.Callback):
             except BaseException:
                 self._finish()
                 raise
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """A batch was trained on; Keras may call this from a thread of its own."""
+        if fit := self._led:
+            fit.after_step(batch, logs or {})
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """An epoch is over, and its validation."""

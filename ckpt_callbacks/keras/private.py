@@ -20,6 +20,7 @@ __all__ = [
     "begin_at_epoch",
     "build",
     "count_steps",
+    "devices",
     "global_seed",
     "hear_first",
     "is_plain_progress_bar",
@@ -130,6 +131,16 @@ def make_global_seed() -> Any:
     from keras.src.random.seed_generator import global_seed_generator
 
     return global_seed_generator().state
+
+
+def devices() -> dict[str, str]:
+    """What bits depend on beside versions: the devices. All public; but with torch, `keras.distribution` knows none."""
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return {"devices": f"1 x {'cuda' if torch.cuda.is_available() else 'cpu'}"}
+    found = [name.partition(":")[0].lower() for name in keras.distribution.list_devices()]
+    return {"devices": ", ".join(f"{found.count(kind)} x {kind}" for kind in sorted(set(found)))}
 
 
 def prepare_monitor(callback: Any) -> None:

@@ -1,4 +1,4 @@
-"""Where snapshots live: the manifest, the commit protocol, the run lock, the journal."""
+"""Where snapshots live: the manifest, the commit protocol, the run lock, the journal, the trace."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from ckpt_callbacks.store.journal import Journal
 from ckpt_callbacks.store.local import LocalStore
 from ckpt_callbacks.store.lock import Owner, RunLock, owner_of
 from ckpt_callbacks.store.manifest import FileInfo, Manifest
-from ckpt_callbacks.store.provenance import provenance, without_secrets
+from ckpt_callbacks.store.provenance import machine, provenance, without_secrets
+from ckpt_callbacks.store.trace import Step, Trace, fingerprint
 
 __all__ = [
     "FileInfo",
@@ -16,6 +17,10 @@ __all__ = [
     "Manifest",
     "Owner",
     "RunLock",
+    "Step",
+    "Trace",
+    "fingerprint",
+    "machine",
     "owner_of",
     "provenance",
     "read_manifest",

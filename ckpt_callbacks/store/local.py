@@ -44,6 +44,7 @@ from ckpt_callbacks.store.integrity import read_manifest, verify_directory
 from ckpt_callbacks.store.journal import Journal
 from ckpt_callbacks.store.lock import RunLock, held_here
 from ckpt_callbacks.store.manifest import FileInfo, Manifest
+from ckpt_callbacks.store.trace import Trace
 
 __all__ = ["LocalStore"]
 
@@ -79,6 +80,7 @@ class LocalStore:
         self.root = Path(os.path.abspath(root))  # a program may change its directory while it trains
         self.durability = durability
         self.journal = Journal(self.root / "events.jsonl")
+        self.trace = Trace(self.root / "trace.bin")
         self._snapshots = self.root / "snapshots"
         self._pins = self.root / "pins"
         self._known: dict[str, tuple[tuple[int, int, int], Manifest | str]] = {}

@@ -1,4 +1,4 @@
-"""Where a snapshot comes from: the command line and the git commit, without secrets.
+"""Where a snapshot comes from: the command line and the git commit, without secrets, and the machine.
 
 Only files are read, no program is started. A value is left out, shown as ``***``, when the name before it looks like
 a secret's, when it is the user part of a URL, or when it begins as well-known tokens do. It is rather left out once
@@ -7,6 +7,8 @@ too often.
 
 from __future__ import annotations
 
+import os
+import platform
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["provenance", "without_secrets"]
+__all__ = ["machine", "provenance", "without_secrets"]
 
 _HIDDEN = "***"
 _MAX_ARGUMENTS, _MAX_LENGTH = 256, 500
@@ -35,6 +37,19 @@ def provenance() -> dict[str, Any]:
     facts: dict[str, Any] = {"command": list(_command(tuple(sys.orig_argv)))}
     git = _git(Path(script).resolve().parent if script else Path.cwd())
     return {**facts, "git": git} if git else facts
+
+
+@cache
+def machine() -> dict[str, str]:
+    """What of this machine can change the bits of a sum: its processor, and how many cores this process may use."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    kind = models[0] if models else platform.processor()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"processor": f"{platform.machine()} {kind}".strip(), "cores": str(cores)}
 
 
 def without_secrets(arguments: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ Everything is compared: weights, seeds, optimizer, and the whole History.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,7 @@ def test_every_way_to_train(tmp_path, uninterrupted, name):
     assert train(tmp_path, name, "resumed") == 0
     assert resumed(tmp_path, "resumed")
     assert result(tmp_path, "resumed") == uninterrupted(name)
+    assert re.search(r"resume verified: \d+ steps? identical\n", (tmp_path / "log.txt").read_text())
 
 
 @pytest.mark.parametrize("ours_first", [True, False])

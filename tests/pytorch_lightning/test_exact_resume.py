@@ -6,6 +6,7 @@ Everything is compared: weights, optimizers, schedulers, counters, random genera
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ PLAIN = "shuffle, dropout, schedule per step"
 
 # Hook and which call of it dies. An epoch has 7 batches, a validation 3.
 PLACES = {
-    "mid-epoch": ("on_train_batch_end", 11),
+    "mid-epoch": ("on_train_batch_end", 12),
     "first batch of an epoch": ("on_train_batch_end", 8),
     "before the first batch of an epoch": ("on_train_epoch_start", 2),
     "last batch of an epoch": ("on_train_batch_end", 14),
@@ -80,6 +81,7 @@ def test_killed_at_any_place(tmp_path, uninterrupted, place):
     assert train(tmp_path, PLAIN, "killed", PLACES[place]) == KILLED
     assert train(tmp_path, PLAIN, "resumed", seed=99) == 0
     check(tmp_path, "resumed", uninterrupted(PLAIN))
+    assert "resume diverged" not in (tmp_path / "log.txt").read_text()
 
 
 @pytest.mark.parametrize("mechanism", lightning_jobs.SWITCHES)
@@ -89,14 +91,16 @@ def test_the_tests_above_can_fail(tmp_path, uninterrupted, mechanism):
     assert train(tmp_path, PLAIN, "resumed", without=mechanism, seed=99) == 0
     assert resumed(tmp_path, "resumed")
     assert result(tmp_path, "resumed") != uninterrupted(PLAIN)[0]
+    assert "resume diverged: step 11 is the first that differs" in (tmp_path / "log.txt").read_text()
 
 
 @pytest.mark.parametrize("name", [name for name in JOBS if name != PLAIN])
 def test_every_way_to_train(tmp_path, uninterrupted, name):
     """Each kind of job, killed in its second epoch, ends with the reference's bytes."""
-    assert train(tmp_path, name, "killed", ("on_train_batch_end", 13), background=False) == KILLED
+    assert train(tmp_path, name, "killed", ("on_train_batch_end", 12), background=False) == KILLED
     assert train(tmp_path, name, "resumed", seed=99) == 0
     check(tmp_path, "resumed", uninterrupted(name))
+    assert "resume diverged" not in (tmp_path / "log.txt").read_text()
 
 
 def test_the_callback_changes_nothing(tmp_path, uninterrupted):
@@ -113,3 +117,5 @@ def test_killed_again_and_again(tmp_path, uninterrupted):
         assert deaths < 20, "the run makes no progress"
     assert deaths >= 4
     check(tmp_path, "resumed", uninterrupted(PLAIN))
+    verified = re.findall(r"resume verified: (\d+) steps? identical\n", (tmp_path / "log.txt").read_text())
+    assert len(verified) >= 3

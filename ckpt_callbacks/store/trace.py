@@ -1,0 +1,129 @@
+"""The trace of a run, `trace.bin`: one fingerprint for each step, so that steps computed again can be compared.
+
+A ring of `SLOTS` records of 32 bytes; the record of the n-th batch stands in slot n modulo `SLOTS`, so that the file
+never grows beyond 1 MiB and the newest steps are always there. Each is handed to the kernel by one write within one
+page, which survives SIGKILL; it is not fsynced, because a proof that a power cut has eaten is missed by nobody.
+
+Each process that trains writes under an attempt number of its own. What an earlier attempt wrote beyond the end of the
+last one belongs to a course that the run may have left, and is not compared with.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+import xxhash
+
+from ckpt_callbacks.messages import warn
+
+__all__ = ["Step", "Trace", "fingerprint"]
+
+SLOTS = 32_768
+_MAGIC = b"ckpttrac"
+_HEADER = struct.Struct("<8sII")  # magic, format, slots; padded to the size of a record
+_RECORD = struct.Struct("<QdQII")  # batches, loss, fingerprint, step, attempt
+_FORMAT = 1
+
+
+class Step(NamedTuple):
+    """What one step gave.
+
+    Attributes:
+        batches: batches trained on since the run began, this step's included.
+        step: optimizer steps taken since the run began.
+        loss: for people.
+        fingerprint: 64 bits of all that is compared.
+    """
+
+    batches: int
+    step: int
+    loss: float
+    fingerprint: int
+
+
+def fingerprint(*values: float) -> int:
+    """64 bits that tell whether numbers are bit for bit the same: one number's own bits, or a digest of several."""
+    packed = struct.pack(f"<{len(values)}d", *values)
+    return int.from_bytes(packed, "little") if len(values) == 1 else xxhash.xxh3_64_intdigest(packed)
+
+
+class Trace:
+    """The steps of a run.
+
+    A trace that can't be kept is worth a warning, once, never a failed training.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._file: int | None = None
+        self._attempt = 1
+
+    def open(self, *, afresh: bool = False) -> None:
+        """Begin to record, as a new attempt.
+
+        Args:
+            afresh: forget what is there: this run does not carry on from it.
+        """
+        self.close()
+        try:
+            self._attempt = 1 + max((attempt for _, attempt in self._read()), default=0)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if afresh or not self._is_ours() else 0)
+            self._file = os.open(self.path, flags, 0o666)
+            os.pwrite(self._file, _HEADER.pack(_MAGIC, _FORMAT, SLOTS), 0)
+        except OSError as error:
+            self._give_up(error)
+
+    def record(self, step: Step) -> None:
+        """Note a step. Some microseconds; thread-safe."""
+        if self._file is None:
+            return
+        batches, number, loss, bits = step
+        data = _RECORD.pack(batches, loss, bits, number & 0xFFFFFFFF, self._attempt)
+        try:
+            os.pwrite(self._file, data, _RECORD.size * (1 + batches % SLOTS))
+        except OSError as error:
+            self._give_up(error)
+
+    def after(self, batches: int) -> dict[int, Step]:
+        """The steps on record that came after ``batches`` batches, up to where the last attempt ended, by batches."""
+        records = self._read()
+        last = max((attempt for _, attempt in records), default=0)
+        end = max((step.batches for step, attempt in records if attempt == last), default=0)
+        return {step.batches: step for step, _ in records if batches < step.batches <= end}
+
+    def close(self) -> None:
+        """Stop recording."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _read(self) -> list[tuple[Step, int]]:
+        """Every step on record, with its attempt."""
+        try:
+            data = self.path.read_bytes() if self._is_ours() else b""
+        except FileNotFoundError:
+            return []
+        whole = len(data) // _RECORD.size * _RECORD.size
+        records = enumerate(_RECORD.iter_unpack(data[_RECORD.size : whole]))
+        return [
+            (Step(batches, number, loss, bits), attempt)
+            for slot, (batches, loss, bits, number, attempt) in records
+            if batches and batches % SLOTS == slot
+        ]
+
+    def _is_ours(self) -> bool:
+        try:
+            with self.path.open("rb") as file:
+                return file.read(_HEADER.size) == _HEADER.pack(_MAGIC, _FORMAT, SLOTS)
+        except FileNotFoundError:
+            return False
+
+    def _give_up(self, error: OSError) -> None:
+        self.close()
+        warn(f"{self.path} can't be written ({error}); training goes on, and its next resume can't be verified by it")
