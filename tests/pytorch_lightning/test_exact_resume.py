@@ -110,9 +110,9 @@ def test_the_callback_changes_nothing(tmp_path, uninterrupted):
 
 
 def test_killed_again_and_again(tmp_path, uninterrupted):
-    """A run that is preempted after every fifth batch still arrives, and where it should."""
+    """A run that is preempted after every sixth batch still arrives, and where it should."""
     deaths = 0
-    while train(tmp_path, PLAIN, "resumed", ("on_train_batch_end", 5), background=False) == KILLED:
+    while train(tmp_path, PLAIN, "resumed", ("on_train_batch_end", 6), background=False) == KILLED:
         deaths += 1
         assert deaths < 20, "the run makes no progress"
     assert deaths >= 4
