@@ -6,7 +6,7 @@ JOBS   ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export TF_CPP_MIN_LOG_LEVEL = 3
 
-.PHONY: demo test lint types layers check clean
+.PHONY: demo test matrix lint types layers check clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be asked
@@ -24,6 +24,9 @@ demo: $(VENV)/.ready  ## kill a Lightning and a Keras run by SIGKILL, resume bot
 
 test: $(VENV)/.ready  ## the whole test suite
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+
+matrix: $(VENV)/.ready  ## every way to train, killed at several places: ours beside the framework's own (an hour or so)
+	$(BIN)/python -m benchmarks.matrix --lanes $(JOBS)
 
 lint: $(VENV)/.ready  ## ruff
 	$(BIN)/ruff check .

@@ -144,6 +144,7 @@ def train(
     ours_first: bool = False,
     without: str | None = None,
     background: bool = True,
+    peer: bool = False,
 ) -> None:
     """Run one job to its end (or death) and write everything that must be equal to ``result`` (.npz and .json).
 
@@ -156,6 +157,7 @@ def train(
         ours_first: put our callback before the job's own ones instead of after them.
         without: a mechanism to switch off: the negative control.
         background: False makes each snapshot durable at once, so that the place of a kill tells where it resumes.
+        peer: train with Keras' own BackupAndRestore, saving as often, instead of our callback.
     """
     if without is not None:
         SWITCHES[without]()
@@ -170,8 +172,9 @@ def train(
     model.compile(**{**options, "optimizer": options["optimizer"]()})
     callbacks = [*job.callbacks()]
     ours = Checkpointer(directory, monitor="val_loss", save=every_steps(2) | on_end(), background=background)
+    theirs = keras.callbacks.BackupAndRestore(directory, save_freq=2, delete_checkpoint=False)
     if checkpoint:
-        callbacks.insert(0 if ours_first else len(callbacks), ours)
+        callbacks.insert(0 if ours_first else len(callbacks), theirs if peer else ours)
     if kill:
         callbacks.append(KillAt(*kill))
     options = {"epochs": EPOCHS, "batch_size": 4, "validation_data": (x[:9], y[:9]), "verbose": 0, **job.fit}

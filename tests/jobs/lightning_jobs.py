@@ -231,6 +231,7 @@ def train(
     seed: int = 1,
     without: str | None = None,
     background: bool = True,
+    peer: bool = False,
 ) -> None:
     """Run one job to its end (or death) and write everything that must be equal to ``result`` (.npz and .json).
 
@@ -243,6 +244,7 @@ def train(
         seed: of the process; a resumed one must not depend on it.
         without: a mechanism to switch off: the negative control.
         background: False makes each snapshot durable at once, so that the place of a kill tells where it resumes.
+        peer: train with Lightning's own ModelCheckpoint, saving as often, instead of our callback.
     """
     if without is not None:
         SWITCHES[without]()
@@ -259,8 +261,9 @@ def train(
     callbacks = [*job.callbacks()]
     monitor = "val_loss" if job.validate else None
     ours = Checkpointer(directory, monitor=monitor, save=every_steps(2) | on_end(), background=background)
+    theirs = pl.callbacks.ModelCheckpoint(directory, every_n_train_steps=2, save_last=True)
     if checkpoint:
-        callbacks.append(ours)
+        callbacks.append(theirs if peer else ours)
     if kill:
         callbacks.append(KillAt(*kill))
     losses: list[str] = []
@@ -275,7 +278,11 @@ def train(
         num_sanity_val_steps=1,
     )
     trainer.fit(
-        module, DataLoader(job.data(x, y), batch_size=BATCH_SIZE, **job.loader), DataLoader(TensorDataset(x, y), 9)
+        module,
+        DataLoader(job.data(x, y), batch_size=BATCH_SIZE, **job.loader),
+        DataLoader(TensorDataset(x, y), 9),
+        ckpt_path="last" if peer else None,
+        weights_only=False if peer else None,
     )
     Path(result + ".json").write_text(json.dumps(losses))
     Path(result + ".resumed").write_text(str(ours.resumed.step if ours.resumed else 0))

@@ -1,0 +1,1 @@
+"""What takes long or is timed: run by hand, never by the tests."""
