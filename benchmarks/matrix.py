@@ -77,7 +77,7 @@ class Row:
 def main() -> int:
     """Print one table per framework; exit code 1 if one of our cells is not exact."""
     arguments = _arguments()
-    console = Console() if sys.stdout.isatty() else Console(width=120)
+    console = Console() if sys.stdout.isatty() else Console(width=150)
     watch = Console(file=_quiet_stderr())
     failed = 0
     for name in arguments.suites or SUITES:
@@ -153,7 +153,7 @@ def _bytes(path: Path) -> dict[str, bytes]:
 
 def _table(suite: Suite, rows: list[Row]) -> Table:
     table = Table(title=suite.title, box=box.SIMPLE_HEAD, title_style="bold", show_footer=True)
-    table.add_column("killed at", footer="exact")
+    table.add_column("killed at", footer="exact", min_width=40)
     for who, cells in _columns(suite, rows):
         for place in suite.places:
             count = sum(row[place] == "exact" for row in cells)
@@ -164,7 +164,7 @@ def _table(suite: Suite, rows: list[Row]) -> Table:
 
 
 def _columns(suite: Suite, rows: list[Row]) -> Iterator[tuple[str, list[dict[str, str]]]]:
-    yield "ckpt_callbacks", [row.ours for row in rows]
+    yield "ours", [row.ours for row in rows]
     yield suite.peer, [row.theirs for row in rows]
 
 

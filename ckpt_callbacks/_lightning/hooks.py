@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 from typing import Any
 
@@ -26,7 +27,7 @@ class LightningHooks(BaseCheckpointer):
 
     _fit: Fit | None = None
 
-    @property
+    @functools.cached_property  # Lightning asks several times a step
     def state_key(self) -> str:
         """Lightning's name for this callback's state: two of them in one trainer differ by directory."""
         return f"{type(self).__qualname__}({self.directory})"

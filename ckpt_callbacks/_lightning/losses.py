@@ -50,14 +50,14 @@ class Losses:
         """Take the loss of a batch; nothing waits for it."""
         if loss is None:
             return
-        if loss.device.type == "cpu":
-            self._arrived(batches, step, loss.item())
-        elif loss.device.type in _ASYNCHRONOUS:
-            self._here.append((batches, step, loss))
+        if loss.device.type in _ASYNCHRONOUS:
+            self._here.append((batches, step, loss.clone()))  # a CUDA graph would write the next loss over this one
             if len(self._here) == GROUP:
                 self._send()
             while self._travelling and self._travelling[0][2].query():
                 self._receive()
+        elif loss.device.type == "cpu":
+            self._arrived(batches, step, loss.item())
 
     def flush(self) -> None:
         """Wait for every loss, at the end of a fit."""
@@ -69,7 +69,7 @@ class Losses:
 
     def _send(self) -> None:
         gathered = torch.stack([loss.reshape(()).double() for _, _, loss in self._here])
-        host = torch.empty(len(self._here), dtype=torch.float64, pin_memory=True)
+        host = torch.empty(len(self._here), dtype=torch.float64, pin_memory=gathered.device.type == "cuda")
         host.copy_(gathered, non_blocking=True)
         arrival = torch.Event(gathered.device)
         arrival.record()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ckpt_callbacks._lightning import losses as losses_module
 from ckpt_callbacks._lightning.losses import Losses, loss_of
 from ckpt_callbacks.store import Step, fingerprint
 
@@ -47,3 +48,38 @@ def test_bits(dtype):
     losses.note(7, 5, value)
     losses.flush()
     assert steps == [Step(7, 5, value.item(), fingerprint(value.item()))]
+
+
+class _Arrival:
+    """Stands in for a device's event: the copy arrives when the test says so."""
+
+    arrived = False
+
+    def __init__(self, device: torch.device) -> None:
+        self.synchronized = False
+
+    def record(self) -> None:
+        pass
+
+    def query(self) -> bool:
+        return type(self).arrived
+
+    def synchronize(self) -> None:
+        self.synchronized = True
+
+
+def test_losses_on_an_accelerator_travel_in_groups(monkeypatch):
+    """Nothing waits for a device: losses are read when their group has arrived, in order; at the end all are."""
+    monkeypatch.setattr(losses_module, "_ASYNCHRONOUS", ("cpu",))
+    monkeypatch.setattr(torch, "Event", _Arrival)
+    steps: list[Step] = []
+    losses = Losses(steps.append)
+    loss = torch.zeros(())
+    for batch in range(1, 2 * losses_module.GROUP + 3):
+        losses.note(batch, batch, loss.fill_(batch))  # the same memory each time, as in a CUDA graph
+    assert steps == []
+    monkeypatch.setattr(_Arrival, "arrived", True)
+    losses.note(35, 35, loss.fill_(35))
+    assert [step.loss for step in steps] == list(range(1, 33))
+    losses.flush()
+    assert [step.loss for step in steps] == list(range(1, 36))
