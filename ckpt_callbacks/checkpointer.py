@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from ckpt_callbacks import engine, resume
 from ckpt_callbacks.engine import Decision, Event, Moment, Monitor, Past, Progress, Trigger, Verdict
-from ckpt_callbacks.errors import CheckpointError, ConfigurationError, StoreError, UnstorableError
+from ckpt_callbacks.errors import CheckpointError, ConfigurationError, InexactError, StoreError
 from ckpt_callbacks.messages import say, warn
 from ckpt_callbacks.proof import Outcome, Proof
 from ckpt_callbacks.resume import Restored, ResumeReport
@@ -248,7 +248,7 @@ class BaseCheckpointer:
         """Try once, when training starts, whether the state can be stored; say in a line how exact a resume will be.
 
         Raises:
-            UnstorableError: with ``exact="require"``, before anything is written.
+            InexactError: with ``exact="require"``, before anything is written.
         """
         if self.content != "full":
             return
@@ -412,7 +412,7 @@ class BaseCheckpointer:
 
     def _name_missing(self, missing: Mapping[str, str]) -> None:
         if missing and self.exact == "require":
-            raise UnstorableError(dict(missing))
+            raise InexactError(dict(missing))
         for path in missing.keys() - self._missing.keys():
             warn(f"not captured, and a resume will lack it: {path} ({missing[path]})")
         self._missing.update(missing)

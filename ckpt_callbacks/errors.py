@@ -5,6 +5,7 @@
     CheckpointError
     ├── ConfigurationError      an argument that can't work, found at construction (also a ValueError)
     ├── UnstorableError         a value that can't be kept without pickle, with its path in the state (also a TypeError)
+    │   └── InexactError            exact="require", and a resume would lack something that it names
     ├── ResumeError             a snapshot that doesn't fit the run that should carry on from it
     └── StoreError              what lies on disk
         ├── CorruptSnapshotError     bytes that differ from what the manifest promises
@@ -18,6 +19,7 @@ __all__ = [
     "CheckpointError",
     "ConfigurationError",
     "CorruptSnapshotError",
+    "InexactError",
     "ResumeError",
     "RunLockedError",
     "SnapshotNotFoundError",
@@ -47,6 +49,19 @@ class UnstorableError(CheckpointError, TypeError):
             f"{len(self.paths)} value(s) can't be stored without pickle:\n{found}\n"
             "Expected tensors, numbers, strings, bytes, None and dicts, lists, tuples or sets of them. "
             "Remove the value from the state, or register a codec for its type with ckpt_callbacks.register_codec()."
+        )
+
+
+class InexactError(UnstorableError):
+    """``exact="require"``, and a resume would not be exact: ``paths`` maps each part to the reason and the remedy."""
+
+    def __init__(self, paths: dict[str, str]) -> None:
+        self.paths = dict(paths)
+        found = "\n".join(f"  {path}: {why}" for path, why in self.paths.items())
+        TypeError.__init__(
+            self,
+            f"a resume of this run would not be exact, but exact='require' asks for it:\n{found}\n"
+            "Change what is named, or pass exact='warn' to train with a resume that is as near as it can be.",
         )
 
 
