@@ -43,6 +43,14 @@ backbone = nn.Linear(3, 1)
 module = nn.ModuleDict({"backbone": nn.Linear(3, 1)})
 """,
 }
+GIVEN["resumed"] = (
+    GIVEN["lightning"]
+    + """
+for epochs in 1, 2:
+    ckpt = Checkpointer("runs/report")
+    pl.Trainer(max_epochs=epochs, callbacks=[ckpt], logger=False, enable_progress_bar=False).fit(model, datamodule)
+"""
+)
 
 
 def test_every_python_block_is_run():
