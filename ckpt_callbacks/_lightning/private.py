@@ -9,7 +9,7 @@ import copy
 import functools
 import importlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ __all__ = [
     "loader_trusted",
     "loaders_of",
     "loops_state",
+    "lottery_state",
     "metric_states",
     "mode_of",
     "own_attributes",
@@ -36,6 +37,7 @@ __all__ = [
     "prefetches",
     "put_back_epoch_metrics",
     "put_back_loops",
+    "put_back_lottery",
     "put_back_metric_states",
     "put_back_metrics",
     "put_back_optimizers",
@@ -378,3 +380,34 @@ def put_back_swa(trainer: Any, saved: Mapping[str, Any] | None) -> None:
 def is_overridden(module: Any, method: str) -> bool:
     """Whether a method of the LightningModule is the user's own."""
     return getattr(type(module), method).__module__.partition(".")[0] not in _PACKAGES
+
+
+def _lottery_tickets(trainer: Any) -> Iterator[tuple[Any, Any]]:
+    """What ModelPruning (``_original_layers``, ``_parameters_to_prune``) resets, each with the value that it gets."""
+    for callback in trainer.callbacks:
+        for layer in (getattr(callback, "_original_layers", None) or {}).values():
+            for index, name in layer["names"]:
+                module = callback._parameters_to_prune[index][0]
+                original = getattr(layer["data"], name)
+                if original is not None:
+                    yield getattr(module, f"{name}_orig", getattr(module, name)), original
+
+
+def lottery_state(trainer: Any) -> list[dict[str, Any]]:
+    """The first weights, to which ModelPruning returns with the lottery ticket hypothesis.
+
+    Its reset lets the parameter share the memory of the first weights (``dst.data = src.data``), so that later ones
+    have no effect: whether they share it is state, too.
+    """
+    return [
+        {"value": original, "shared": original.data_ptr() == live.data_ptr()}
+        for live, original in _lottery_tickets(trainer)
+    ]
+
+
+def put_back_lottery(trainer: Any, saved: Sequence[Mapping[str, Any]]) -> None:
+    """The inverse of `lottery_state`."""
+    for (live, original), one in zip(_lottery_tickets(trainer), saved, strict=False):
+        original.data.copy_(one["value"])
+        if one["shared"]:
+            live.data = original.data.to(live.device)

@@ -61,6 +61,7 @@ def capture(trainer: Any, tape: Tape, live: Live, where: Where) -> Captured:
         "tape": tape.as_dict(_batches_used(trainer, tape)) if where == "between batches" else None,
         "live": changed,
         "swa": private.swa_state(trainer),
+        "lottery": private.lottery_state(trainer),
         "grads": _gradients(trainer, where),
         "metrics": {
             "callback": dict(trainer.callback_metrics),
@@ -112,6 +113,7 @@ def put_back(trainer: Any, live: Live, restored: Restored, loaded: Mapping[str, 
     trainer.strategy.load_model_state_dict(loaded, strict=trainer.lightning_module.strict_loading)
     live.put_back(rest["live"])
     private.put_back_swa(trainer, rest["swa"])
+    private.put_back_lottery(trainer, rest["lottery"])
     private.put_back_optimizers(trainer, loaded)
     private.put_back_loops(trainer, rest["checkpoint"]["loops"]["fit_loop"])
     private.put_back_metrics(trainer, rest["metrics"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import warnings
 from dataclasses import dataclass, field
@@ -199,16 +200,14 @@ JOBS: dict[str, Job] = {
 
 
 class KillAt(pl.Callback):
-    """SIGKILL in the ``count``-th call of a hook."""
+    """SIGKILL in the ``count``-th call of a hook in this process.
+
+    The count is no attribute: those are state, and a resumed run would go on counting.
+    """
 
     def __init__(self, hook: str, count: int) -> None:
-        self.left = count
-        setattr(self, hook, self._called)
-
-    def _called(self, *_: Any, **__: Any) -> None:
-        self.left -= 1
-        if self.left == 0:
-            die()
+        calls = itertools.count(1)
+        setattr(self, hook, lambda *_, **__: die() if next(calls) == count else None)
 
 
 def _no_replay() -> None:
