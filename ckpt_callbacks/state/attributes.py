@@ -39,14 +39,16 @@ MAX_OBJECTS = 20_000
 MAX_ITEMS = 10_000
 """How many items a container may hold to be compared by content; beyond, by identity and length."""
 
+MAX_DEPTH = 20
+"""How deep plain containers may lie in each other to count as one value."""
+
 LARGE = 1 << 20
 """From how many bytes on a tensor is compared by a sample."""
 
-# Objects of these packages are no user's: their plain values count, and what can't be stored of them is not named.
+# Trainers, loggers and the like have their own ways into a snapshot, or none.
 _FRAMEWORKS = (
-    *("torch", "torchmetrics", "torchvision", "torchaudio", "torchdata", "transformers", "timm", "numpy", "builtins"),
+    *("torch", "torchmetrics", "torchvision", "torchaudio", "torchdata", "transformers", "timm", "ckpt_callbacks"),
     *("pytorch_lightning", "lightning", "lightning_fabric", "lightning_utilities", "keras", "tensorflow", "jax"),
-    *("ckpt_callbacks", "logging", "threading", "multiprocessing", "concurrent", "weakref", "functools", "pathlib"),
 )
 _CODE = (
     *(types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.BuiltinMethodType, types.ModuleType),
@@ -103,7 +105,7 @@ class Attributes:
                 continue
             value, why = _storable(cell.value)
             if why is not None:
-                missing |= {cell.path: why} if cell.owned else {}
+                missing |= {cell.path: why} if cell.owned and _is_users(type(cell.value), None) else {}
                 continue
             began = self._same.get(cell.path)
             fill = began is not None and began() is cell.value
@@ -130,46 +132,43 @@ class _Walk:
     def __init__(self, objects: Mapping[str, Any], counts: Callable[[Any, str], bool], elsewhere: list[Any]) -> None:
         self.cells: list[_Cell] = []
         self.holders: dict[str, Any] = {}
-        self._counts = counts
         self._seen = {id(one) for one in [*objects.values(), *elsewhere]}
-        self._queue: deque[tuple[str, Any, bool]] = deque((path, one, _is_users(one)) for path, one in objects.items())
+        self._queue: deque[tuple[str, Any, str | None]] = deque()
+        for path, one in objects.items():
+            self._queue.append((path, one, None if _package(type(one)) in _FRAMEWORKS else _package(type(one))))
         while self._queue and len(self._seen) < MAX_OBJECTS:
-            path, holder, owned = self._queue.popleft()
+            path, holder, home = self._queue.popleft()
             self.holders[path] = holder
             for key, value in _children(holder):
                 if type(holder) in _CONTAINERS or counts(holder, key):
-                    self._visit(path, key, value, owned)
+                    self._visit(path, key, value, home)
 
-    def _visit(self, parent: str, key: Any, value: Any, owned: bool) -> None:
-        if isinstance(value, _CODE) or (not _is_immutable(value) and id(value) in self._seen):
+    def _visit(self, parent: str, key: Any, value: Any, home: str | None) -> None:
+        """Look at one value; ``home`` is the package of the user's object that it belongs to, if it is a user's."""
+        if isinstance(value, _CODE) or self._is_elsewhere(value):
             return
         path = f"{parent}.{key}"
-        if type(value) in _CONTAINERS:
+        if self._has_parts(value, home, 0):
             self._seen.add(id(value))
-            if not self._is_plain(value):
-                self._queue.append((path, value, owned))
-                return
-            self.holders[path] = value
-        elif _is_walked(value):
-            self._seen.add(id(value))
-            self._queue.append((path, value, owned and _is_users(value)))
-            return
-        elif _is_foreign(value):
-            return
-        self.cells.append(_Cell(path, parent, key, value, owned))
+            users = type(value) in _CONTAINERS or _is_users(type(value), home)
+            self._queue.append((path, value, home if users else None))
+        elif _is_value(value) or home is not None:
+            if type(value) in _CONTAINERS:
+                self.holders[path] = value
+            self.cells.append(_Cell(path, parent, key, value, home is not None))
 
-    def _is_plain(self, value: Any) -> bool:
-        """Whether a container is one value: nothing in it has attributes of its own or is saved elsewhere."""
+    def _is_elsewhere(self, value: Any) -> bool:
+        return not _is_immutable(value) and id(value) in self._seen
+
+    def _has_parts(self, value: Any, home: str | None, depth: int) -> bool:
+        """Whether to go on into a value: an object with attributes, or a container that holds such a thing."""
         if type(value) not in _CONTAINERS:
-            return not (_is_walked(value) or (not _is_immutable(value) and id(value) in self._seen - {id(value)}))
+            return _is_walked(value, home)
         items = list(value.values()) if type(value) is dict else value
-        if len(items) > MAX_ITEMS:
-            return True
-        return all(
-            self._is_plain(item)
-            if type(item) in _CONTAINERS
-            else not (_is_walked(item) or _is_stateful(item) or (not _is_immutable(item) and id(item) in self._seen))
-            for item in items
+        if len(items) > MAX_ITEMS or depth > MAX_DEPTH:
+            return depth > MAX_DEPTH
+        return any(
+            self._is_elsewhere(item) or _is_stateful(item) or self._has_parts(item, home, depth + 1) for item in items
         )
 
 
@@ -181,13 +180,19 @@ def _is_immutable(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | complex | str | bytes | enum.Enum)
 
 
-def _package(value: Any) -> str:
-    return type(value).__module__.partition(".")[0]
+def _package(kind: type) -> str:
+    return kind.__module__.partition(".")[0]
 
 
-def _is_users(value: Any) -> bool:
-    """Whether a value is of a user's own class."""
-    return _package(value) not in _FRAMEWORKS
+@functools.cache
+def _is_users(kind: Any, home: str | None) -> bool:
+    """Whether a class is a user's own: of the package ``home``, or of a module that nobody installed."""
+    package = _package(kind)
+    if package == home:
+        return True
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None) or ""
+    installed = "site-packages" in file or "dist-packages" in file
+    return package not in (*_FRAMEWORKS, *sys.stdlib_module_names) and not installed
 
 
 def _is_module(value: Any) -> bool:
@@ -201,25 +206,27 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _is_stateful(value: Any) -> bool:
-    """Optimizers, schedulers, scalers: their own ``state_dict`` says what they are."""
-    return _package(value) == "torch" and not _is_module(value) and hasattr(value, "load_state_dict")
+    """Optimizers, schedulers, averages of other libraries: their own ``state_dict`` says what they are."""
+    kind = type(value)
+    if _is_module(value) or not (hasattr(kind, "state_dict") and hasattr(kind, "load_state_dict")):
+        return False
+    return not _is_users(kind, None) and (_package(kind) == "torch" or _package(kind) not in _FRAMEWORKS)
 
 
-def _is_walked(value: Any) -> bool:
+def _is_walked(value: Any, home: str | None) -> bool:
     """Whether a value's attributes are looked at: objects of users, and modules outside of any tree."""
-    if _is_immutable(value) or _is_tensor(value) or type(value) in codecs.BY_TYPE:
+    if _is_immutable(value) or _is_tensor(value) or type(value) in codecs.BY_TYPE or isinstance(value, _CODE):
         return False
     if type(getattr(value, "__dict__", None)) is not dict or isinstance(value, BaseException):
         return False
-    return _is_module(value) or _is_users(value)
+    return _is_module(value) or _is_users(type(value), home)
 
 
-def _is_foreign(value: Any) -> bool:
-    """Objects of frameworks that are no state of the user's: trainers, loaders, loggers."""
-    plain = _is_immutable(value) or _is_tensor(value) or isinstance(value, set | frozenset | bytearray | np.generic)
-    if plain or _is_stateful(value) or type(value) in codecs.BY_TYPE:
-        return False
-    return not _is_users(value) and _storable(value)[1] is not None
+def _is_value(value: Any) -> bool:
+    """What is worth comparing even in an object that is no user's."""
+    if _is_immutable(value) or _is_tensor(value) or _is_stateful(value) or type(value) in codecs.BY_TYPE:
+        return True
+    return isinstance(value, (*_CONTAINERS, set, frozenset, bytearray, np.generic))
 
 
 def _children(holder: Any) -> Iterator[tuple[Any, Any]]:

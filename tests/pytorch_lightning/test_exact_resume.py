@@ -26,6 +26,7 @@ PLACES = {
     "inside validation": ("on_validation_batch_start", 6),
     "end of an epoch": ("on_train_epoch_end", 2),
     "end of fit": ("on_train_end", 1),
+    "during a save": ("save", 14),
 }
 
 
@@ -91,6 +92,15 @@ def test_the_tests_above_can_fail(tmp_path, uninterrupted, mechanism):
     assert result(tmp_path, "resumed") != uninterrupted(PLAIN)[0]
 
 
+def test_attributes_make_a_difference(tmp_path, uninterrupted):
+    """Negative control: a module that remembers things in plain attributes needs them back."""
+    name = "state in plain attributes of the module"
+    assert train(tmp_path, name, "killed", ("on_train_batch_end", 13), background=False) == KILLED
+    assert train(tmp_path, name, "resumed", without="attributes", seed=99) == 0
+    assert resumed(tmp_path, "resumed")
+    assert result(tmp_path, "resumed") != uninterrupted(name)[0]
+
+
 @pytest.mark.parametrize("name", [name for name in JOBS if name != PLAIN])
 def test_every_way_to_train(tmp_path, uninterrupted, name):
     """Each kind of job, killed in its second epoch, ends with the reference's bytes."""
@@ -99,10 +109,11 @@ def test_every_way_to_train(tmp_path, uninterrupted, name):
     check(tmp_path, "resumed", uninterrupted(name))
 
 
-def test_the_callback_changes_nothing(tmp_path, uninterrupted):
+@pytest.mark.parametrize("name", JOBS)
+def test_the_callback_changes_nothing(tmp_path, uninterrupted, name):
     """A run with the callback that is never killed has the bytes of the run without it."""
-    assert train(tmp_path, PLAIN, "watched") == 0
-    assert (result(tmp_path, "watched"), logged(tmp_path, "watched")) == uninterrupted(PLAIN)
+    assert train(tmp_path, name, "watched") == 0
+    assert (result(tmp_path, "watched"), logged(tmp_path, "watched")) == uninterrupted(name)
 
 
 def test_killed_again_and_again(tmp_path, uninterrupted):
