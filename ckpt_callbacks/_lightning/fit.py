@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ckpt_callbacks._lightning import private, snapshot_io, state
+from ckpt_callbacks._lightning.live import Live, put_back_groups
 from ckpt_callbacks._lightning.loader import Tape, recording
 from ckpt_callbacks._lightning.losses import Losses, loss_of
 from ckpt_callbacks.checkpointer import BaseCheckpointer, begin_together
@@ -44,6 +45,7 @@ class Fit:
         self._package = package
         self._training = False
         self._losses = Losses(self._stepped)
+        self._live: Live | None = None
         self._quiet = ExitStack()  # what is silenced until the snapshot is back in its place
         self._events = Event.NONE
         self._metrics: dict[str, Any] = {}
@@ -83,17 +85,29 @@ class Fit:
         (owner, restored), self._restored = self._restored, None
         loaded, self._loaded = self._loaded, {}
         self._quiet.close()
-        state.put_back(self.trainer, restored, loaded)
+        state.put_back(self.trainer, self.live, restored, loaded)
         self._metrics = dict(self.trainer.callback_metrics)
         owner.resumed_at(restored, complete=complete, replayed=self.tape.replayed, seconds=self.tape.seconds)
         return True
+
+    @property
+    def live(self) -> Live:
+        """What the fit's objects were when training began: noted when first asked for."""
+        if self._live is None:
+            self._live = Live(self.trainer)
+        return self._live
+
+    def prepare(self) -> None:
+        """Lightning is about to load the optimizers: give them the groups that a snapshot has."""
+        if self._restored is not None:
+            put_back_groups(self.trainer, self._restored[1].rest["live"]["groups"])
 
     # Boundaries ----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Training is about to start: try to store the state, and put back what the next epoch's hooks must see."""
         for callback in self.callbacks:
-            callback.rehearse(state.capture(self.trainer, self.tape, "between epochs"))
+            callback.rehearse(state.capture(self.trainer, self.tape, self.live, "between epochs"))
         self.put_back("between epochs")
         if self._restored is not None:
             self._quiet.enter_context(private.loader_trusted())
@@ -154,7 +168,9 @@ class Fit:
         metrics = self._fresh_metrics() if events else {}
         progress = state.progress_of(self.trainer, where)
         for callback in self.callbacks:
-            callback.boundary(progress, events, metrics, lambda: state.capture(self.trainer, self.tape, where))
+            callback.boundary(
+                progress, events, metrics, lambda: state.capture(self.trainer, self.tape, self.live, where)
+            )
 
     def _fresh_metrics(self) -> dict[str, Any]:
         """The metrics that were logged since last asked: Lightning keeps old ones for ever, but makes a new tensor

@@ -62,6 +62,16 @@ class LightningHooks(BaseCheckpointer):
                 "Train on one device, or use Lightning's own ModelCheckpoint for this job."
             )
 
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """The optimizers are there, and about to be loaded."""
+        if fit := self._led:
+            fit.prepare()
+
+    def on_sanity_check_start(self, trainer: Any, pl_module: Any) -> None:
+        """The first thing that may change the user's objects."""
+        if fit := self._led:
+            assert fit.live
+
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Training is about to start."""
         if fit := self._led:

@@ -6,13 +6,17 @@ One function each: what it is, and what would break without it. A new Lightning 
 from __future__ import annotations
 
 import copy
+import functools
 import importlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import torch
+
 __all__ = [
+    "attributes_of",
     "batches_begun",
     "dump_checkpoint",
     "epoch_metrics",
@@ -21,18 +25,26 @@ __all__ = [
     "intercept_loader",
     "intercept_resume",
     "interrupted_between",
+    "is_metric",
+    "is_overridden",
     "loader_trusted",
     "loaders_of",
     "loops_state",
+    "lottery_state",
     "metric_states",
     "mode_of",
+    "own_attributes",
     "package_of",
     "prefetches",
     "put_back_epoch_metrics",
     "put_back_loops",
+    "put_back_lottery",
     "put_back_metric_states",
     "put_back_metrics",
+    "put_back_optimizers",
+    "put_back_swa",
     "release",
+    "swa_state",
 ]
 
 
@@ -215,6 +227,10 @@ def put_back_epoch_metrics(trainer: Any, kept: Mapping[str, Mapping[str, Any]], 
         meta.sync = module._Sync(fn=trainer.strategy.reduce, **saved["sync"])
         metric = module._ResultMetric(meta, is_tensor=True)
         vars(metric).update(saved["values"])
+        # An epoch's end resets to the defaults, which were made in the precision of the first log.
+        metric._defaults.update(
+            {name: like.to(metric.value.dtype) for name, like in metric._defaults.items() if name == "value"}
+        )
         results[key] = metric.to(trainer.strategy.root_device)
 
 
@@ -238,7 +254,7 @@ def metric_states(trainer: Any) -> dict[str, dict[str, Any]]:
             "updates": module._update_count,
         }
         for name, module in trainer.lightning_module.named_modules()
-        if hasattr(module, "_defaults") and hasattr(module, "_update_count")
+        if is_metric(module)
     }
 
 
@@ -251,3 +267,153 @@ def put_back_metric_states(trainer: Any, states: Mapping[str, Mapping[str, Any]]
         if name in states:
             module._update_count = states[name]["updates"]
             module._computed = None
+
+
+def is_metric(module: Any) -> bool:
+    """Whether a module is a torchmetrics object (``_defaults``, ``_update_count``): see `metric_states`."""
+    return hasattr(module, "_defaults") and hasattr(module, "_update_count")
+
+
+# Callbacks of Lightning's own that keep in attributes what their `state_dict` lacks: a model of their own, above all.
+_KEPT_BY = {
+    "WeightAveraging": ("_average_model", "_latest_update_step", "_latest_update_epoch"),
+    "StochasticWeightAveraging": ("_average_model", "n_averaged", "_latest_update_epoch", "_swa_lrs"),
+    "EarlyStopping": ("stopped_epoch",),
+    "Timer": (),
+    "GradientAccumulationScheduler": (),
+    "Trainer": (
+        *("gradient_clip_val", "gradient_clip_algorithm", "check_val_every_n_epoch", "val_check_batch"),
+        *("val_check_interval", "limit_val_batches"),
+    ),
+}
+
+
+def attributes_of(holder: Any) -> tuple[str, ...] | None:
+    """Which attributes of a callback of Lightning's (or of the trainer) are state.
+
+    None: none of them; an empty tuple: all, because the class is a user's.
+    """
+    kinds = [kind for kind in type(holder).__mro__ if kind.__module__.partition(".")[0] in _PACKAGES]
+    if not kinds or type(holder) is not kinds[0]:
+        return ()
+    kept = [_KEPT_BY[kind.__name__] for kind in kinds if kind.__name__ in _KEPT_BY]
+    return kept[0] if kept and kept[0] else None
+
+
+_PACKAGES = ("pytorch_lightning", "lightning", "ckpt_callbacks")
+
+
+@functools.cache
+def _bare(kind: type) -> frozenset[str]:
+    return frozenset(vars(kind()))
+
+
+def own_attributes(holder: Any, *, in_tree: bool) -> frozenset[str]:
+    """The attributes of modules and data modules that are PyTorch's and Lightning's, not the user's.
+
+    What a module holds by name is saved as weights if it is in the tree (``in_tree``); its mode (``training``) is not.
+    """
+    names: frozenset[str] = frozenset()
+    for kind in type(holder).__mro__:
+        if kind.__name__ in ("LightningModule", "LightningDataModule") and kind.__module__.split(".")[0] in _PACKAGES:
+            names |= _bare(kind) | {"_hparams", "_hparams_initial", "_hparams_name", "_compiler_ctx"}
+        elif kind.__module__ == "torch.nn.modules.module":
+            names |= _bare(kind)
+    return names - {"training"} - (frozenset() if in_tree else {"_parameters", "_buffers", "_modules"})
+
+
+def put_back_optimizers(trainer: Any, loaded: Mapping[str, Any]) -> None:
+    """Load optimizers and schedulers once more, where the rest is put back: hooks may have changed learning rates.
+
+    As ``_checkpoint_connector.restore_optimizers`` and ``restore_lr_schedulers`` do.
+    """
+    trainer.strategy.load_optimizer_state_dict(loaded)
+    for config, saved in zip(trainer.lr_scheduler_configs, loaded["lr_schedulers"], strict=False):
+        config.scheduler.load_state_dict(copy.deepcopy(saved))
+
+
+def _swa_of(trainer: Any) -> Any | None:
+    named = "StochasticWeightAveraging"
+    return next((one for one in trainer.callbacks if any(k.__name__ == named for k in type(one).__mro__)), None)
+
+
+def swa_state(trainer: Any) -> dict[str, Any] | None:
+    """How far StochasticWeightAveraging is: it replaces the scheduler, and turns the last epoch into one without steps.
+
+    Its own ``state_dict`` lacks ``_initialized``, ``momenta`` and what it does to the fit loop (``max_batches``,
+    ``_skip_backward``); resumed from that it makes its scheduler anew, which is a step off.
+    """
+    swa = _swa_of(trainer)
+    if swa is None or not swa._initialized:
+        return None
+    names = {module: name for name, module in trainer.lightning_module.named_modules()}
+    return {
+        "momenta": {names[module]: momentum for module, momentum in swa.momenta.items()},
+        "skip_backward": trainer.fit_loop._skip_backward,
+        "accumulate": getattr(swa, "_accumulate_grad_batches", None),
+    }
+
+
+def put_back_swa(trainer: Any, saved: Mapping[str, Any] | None) -> None:
+    """Bring StochasticWeightAveraging to where it was. Its scheduler is loaded with the others, afterwards."""
+    swa = _swa_of(trainer)
+    if swa is None or saved is None:
+        return
+    optimizer = trainer.optimizers[0]
+    if not swa._initialized:
+        swa._initialized = True
+        swa._average_model = swa._average_model.to(swa._device or trainer.lightning_module.device)
+        if isinstance(swa._swa_lrs, float):
+            swa._swa_lrs = [swa._swa_lrs] * len(optimizer.param_groups)
+        for lr, group in zip(swa._swa_lrs, optimizer.param_groups, strict=False):
+            group["initial_lr"] = lr
+        made = torch.optim.swa_utils.SWALR(
+            *(optimizer, swa._swa_lrs, swa._annealing_epochs, swa._annealing_strategy),
+            last_epoch=trainer.max_epochs if swa._annealing_strategy == "cos" else -1,
+        )
+        module = importlib.import_module(f"{package_of(trainer)}.utilities.types")
+        swa._swa_scheduler = made
+        trainer.strategy.lr_scheduler_configs[:] = [module.LRSchedulerConfig(made)]
+    modules = dict(trainer.lightning_module.named_modules())
+    swa.momenta = {modules[name]: momentum for name, momentum in saved["momenta"].items()}
+    if saved["skip_backward"] and not trainer.fit_loop._skip_backward:
+        trainer.fit_loop._skip_backward = True
+        trainer.fit_loop.max_batches += 1
+    if saved["accumulate"] is not None:
+        swa._accumulate_grad_batches = saved["accumulate"]
+
+
+def is_overridden(module: Any, method: str) -> bool:
+    """Whether a method of the LightningModule is the user's own."""
+    return getattr(type(module), method).__module__.partition(".")[0] not in _PACKAGES
+
+
+def _lottery_tickets(trainer: Any) -> Iterator[tuple[Any, Any]]:
+    """What ModelPruning (``_original_layers``, ``_parameters_to_prune``) resets, each with the value that it gets."""
+    for callback in trainer.callbacks:
+        for layer in (getattr(callback, "_original_layers", None) or {}).values():
+            for index, name in layer["names"]:
+                module = callback._parameters_to_prune[index][0]
+                original = getattr(layer["data"], name)
+                if original is not None:
+                    yield getattr(module, f"{name}_orig", getattr(module, name)), original
+
+
+def lottery_state(trainer: Any) -> list[dict[str, Any]]:
+    """The first weights, to which ModelPruning returns with the lottery ticket hypothesis.
+
+    Its reset lets the parameter share the memory of the first weights (``dst.data = src.data``), so that later ones
+    have no effect: whether they share it is state, too.
+    """
+    return [
+        {"value": original, "shared": original.data_ptr() == live.data_ptr()}
+        for live, original in _lottery_tickets(trainer)
+    ]
+
+
+def put_back_lottery(trainer: Any, saved: Sequence[Mapping[str, Any]]) -> None:
+    """The inverse of `lottery_state`."""
+    for (live, original), one in zip(_lottery_tickets(trainer), saved, strict=False):
+        original.data.copy_(one["value"])
+        if one["shared"]:
+            live.data = original.data.to(live.device)

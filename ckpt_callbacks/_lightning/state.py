@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 
 from ckpt_callbacks._lightning import private
+from ckpt_callbacks._lightning.live import Live, unpruned
 from ckpt_callbacks._lightning.loader import Tape
 from ckpt_callbacks.checkpointer import Captured
 from ckpt_callbacks.engine import Progress
@@ -48,7 +49,7 @@ def progress_of(trainer: Any, where: Where) -> Progress:
     )
 
 
-def capture(trainer: Any, tape: Tape, where: Where) -> Captured:
+def capture(trainer: Any, tape: Tape, live: Live, where: Where) -> Captured:
     """Take the whole state of a fit; draws nothing and changes nothing.
 
     The random state is taken first and put back last, because `state_dict` hooks of users may draw.
@@ -57,6 +58,7 @@ def capture(trainer: Any, tape: Tape, where: Where) -> Captured:
     checkpoint = private.dump_checkpoint(trainer)
     weights = checkpoint.pop("state_dict")
     checkpoint["loops"] = {"fit_loop": private.loops_state(trainer)}
+    changed, missing = live.capture(weights)
     rest = {
         "where": where,
         "weights_metadata": getattr(weights, "_metadata", None),
@@ -64,6 +66,9 @@ def capture(trainer: Any, tape: Tape, where: Where) -> Captured:
         "random": now,
         "generators": random_state.capture_generators(_holders_of_generators(trainer)),
         "tape": tape.as_dict(_batches_used(trainer, tape)) if where == "between batches" else None,
+        "live": changed,
+        "swa": private.swa_state(trainer),
+        "lottery": private.lottery_state(trainer),
         "grads": _gradients(trainer, where),
         "metrics": {
             "callback": dict(trainer.callback_metrics),
@@ -78,13 +83,13 @@ def capture(trainer: Any, tape: Tape, where: Where) -> Captured:
         },
     }
     random_state.restore(now)
-    return Captured(weights, rest, _OPTIONAL, missing=_not_replayed(trainer))
+    return Captured(weights, rest, _OPTIONAL, missing=_not_replayed(trainer) | missing)
 
 
 def to_checkpoint(restored: Restored) -> dict[str, Any]:
     """The dictionary from which Lightning restores itself, with counters that lead its loops to the saved hook."""
     checkpoint = dict(restored.rest["checkpoint"])
-    checkpoint["state_dict"] = _state_dict(restored)
+    checkpoint["state_dict"] = unpruned(_state_dict(restored), restored.rest["live"]["pruned"])
     checkpoint["loops"] = copy.deepcopy(checkpoint["loops"])
     # The fetch decides anew whether the batch is the epoch's last; left set, the epoch would end before it.
     checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
@@ -99,7 +104,7 @@ def for_evaluation(restored: Restored) -> dict[str, Any]:
     return {"pytorch-lightning_version": version, **checkpoint, "state_dict": _state_dict(restored)}
 
 
-def put_back(trainer: Any, restored: Restored, loaded: Mapping[str, Any]) -> None:
+def put_back(trainer: Any, live: Live, restored: Restored, loaded: Mapping[str, Any]) -> None:
     """Set everything that Lightning's own restore left out, at the place where it was captured.
 
     The weights are set once more: Lightning did so before it changed the module's precision, and before hooks ran that
@@ -107,11 +112,16 @@ def put_back(trainer: Any, restored: Restored, loaded: Mapping[str, Any]) -> Non
 
     Args:
         trainer: at the place where the snapshot was captured.
+        live: of the fit.
         restored: the snapshot.
         loaded: the dictionary that Lightning restored from, as the user's `on_load_checkpoint` hooks left it.
     """
     rest = restored.rest
     trainer.strategy.load_model_state_dict(loaded, strict=trainer.lightning_module.strict_loading)
+    live.put_back(rest["live"])
+    private.put_back_swa(trainer, rest["swa"])
+    private.put_back_lottery(trainer, rest["lottery"])
+    private.put_back_optimizers(trainer, loaded)
     private.put_back_loops(trainer, rest["checkpoint"]["loops"]["fit_loop"])
     private.put_back_metrics(trainer, rest["metrics"])
     private.put_back_metric_states(trainer, rest["metric_states"])
@@ -138,7 +148,8 @@ def _holders_of_generators(trainer: Any) -> list[Any]:
         {name: value for name, value in vars(module).items() if not name.startswith("_") and name != "training"}
         for module in trainer.lightning_module.modules()
     ]
-    return [private.loaders_of(trainer), attributes]
+    callbacks = [callback for callback in trainer.callbacks if private.attributes_of(callback) == ()]
+    return [private.loaders_of(trainer), attributes, [vars(callback) for callback in callbacks]]
 
 
 def _not_replayed(trainer: Any) -> dict[str, str]:
@@ -149,8 +160,6 @@ def _not_replayed(trainer: Any) -> dict[str, str]:
         missing["data (persistent_workers)"] = "workers that live on keep random numbers of their own over epochs"
     if len(loaders) > 1 and len({_length(loader) for loader in loaders}) > 1:
         missing["data (loaders of different length)"] = "shorter ones begin again within an epoch, unseen"
-    if any(type(callback).__name__ == "StochasticWeightAveraging" for callback in trainer.callbacks):
-        missing["StochasticWeightAveraging"] = "it replaces the scheduler on its way, and a resume is a step off"
     return missing
 
 
@@ -180,7 +189,8 @@ def _gradients(trainer: Any, where: Where) -> dict[str, Any]:
     grads = {name: p.grad for name, p in trainer.lightning_module.named_parameters() if p.grad is not None}
     done = trainer.fit_loop.epoch_loop.batch_progress.current.completed
     window_open = where != "between epochs" and done % trainer.accumulate_grad_batches != 0
-    if window_open or not trainer.lightning_module.automatic_optimization:
+    module = trainer.lightning_module
+    if window_open or not module.automatic_optimization or private.is_overridden(module, "optimizer_zero_grad"):
         return {"values": grads, "present": []}
     return {"values": {}, "present": list(grads)}
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import json
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytorch_lightning as pl
@@ -15,10 +17,12 @@ import torchmetrics
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from ckpt_callbacks import every_steps, on_end
+from ckpt_callbacks import every_batches, on_end
 from ckpt_callbacks._lightning.loader import Tape
 from ckpt_callbacks.pytorch_lightning import Checkpointer
 from ckpt_callbacks.state import random_state
+from ckpt_callbacks.state.attributes import Attributes
+from ckpt_callbacks.store import LocalStore
 from tests.processes import die
 
 EPOCHS, BATCHES, BATCH_SIZE = 3, 7, 4
@@ -135,6 +139,204 @@ class Averaged(Net):
             self.net[0].weight.mul_(1 - 0.01 * torch.rand(()))
 
 
+class Remembers(Net):
+    """Plain attributes that say how it goes on: numbers, lists, an object, tensors, a buffer that no one saves."""
+
+    outputs: ClassVar[list[float]] = []
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps, self.average, self.history = 0, None, {"losses": []}
+        self.meter = Meter()
+        self.shadow = [parameter.detach().clone() for parameter in self.net.parameters()]
+        self.register_buffer("center", torch.zeros(()), persistent=False)
+
+    def on_train_epoch_start(self) -> None:
+        self.outputs = []  # an attribute that only training makes
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        loss = super().training_step(batch, batch_idx)
+        now = loss.detach()
+        self.steps += 1
+        self.meter.add(float(now))
+        self.history["losses"].append(float(now))
+        self.outputs.append(float(now))
+        self.average = now if self.average is None else 0.9 * self.average + 0.1 * now
+        self.center.lerp_(now, 0.1)
+        return loss * (1 + 0.01 * self.steps) + 0.1 * (self.average + self.center) * self.net[4].bias.sum()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        with torch.no_grad():
+            for slow, fast in zip(self.shadow, self.net.parameters(), strict=True):
+                slow.data.lerp_(fast, 0.1)
+                fast.lerp_(slow, 0.05)
+
+    def on_train_epoch_end(self) -> None:
+        self.log("outputs", float(np.mean(self.outputs)) + len(self.history["losses"]) + self.meter.mean())
+
+
+class Meter:
+    """A user's own helper, without `state_dict`."""
+
+    def __init__(self) -> None:
+        self.total, self.count = 0.0, 0
+
+    def add(self, value: float) -> None:
+        self.total, self.count = self.total + value, self.count + 1
+
+    def mean(self) -> float:
+        return self.total / self.count
+
+
+class Taught(Net):
+    """Follows a slow copy of itself that is no submodule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.teachers = [copy.deepcopy(self.net)]
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        with torch.no_grad():
+            for slow, fast in zip(self.teachers[0].parameters(), self.net.parameters(), strict=True):
+                slow.data.lerp_(fast, 0.1)
+            target = self.teachers[0](batch[0])
+        return super().training_step(batch, batch_idx) + nn.functional.mse_loss(self.net(batch[0]), target)
+
+
+class Frozen(Net):
+    """Optimizes what is not frozen."""
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.AdamW([one for one in self.parameters() if one.requires_grad], lr=0.01)
+
+
+class Thaws(Frozen):
+    """Trains its first layer, with a group and a rate of its own, and less dropout from the second epoch on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net[0].requires_grad_(False)
+
+    def on_train_epoch_start(self) -> None:
+        if self.current_epoch == 1:
+            self.net[0].requires_grad_(True)
+            self.optimizers().add_param_group({"params": list(self.net[0].parameters()), "lr": 0.005})
+            self.net[1].eval()
+            self.net[3].p = 0.1
+
+
+class Finetuning(pl.callbacks.BaseFinetuning):
+    """Unfreezes the first layer in the second epoch."""
+
+    def freeze_before_training(self, pl_module: Any) -> None:
+        self.freeze(pl_module.net[:2], train_bn=False)
+
+    def finetune_function(self, pl_module: Any, epoch: int, optimizer: Any) -> None:
+        if epoch == 1:
+            self.unfreeze_and_add_param_group(pl_module.net[:2], optimizer, lr=0.005)
+
+
+class OwnOptimizer(Net):
+    """An optimizer and a schedule that Lightning doesn't know of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.own = torch.optim.Adam(self.net.parameters(), 0.01)
+        self.decay = torch.optim.lr_scheduler.ExponentialLR(self.own, 0.95)
+
+    def configure_optimizers(self) -> None:
+        return None
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        self.own.zero_grad()
+        self.manual_backward(self._loss(batch))
+        self.own.step()
+        self.decay.step()
+
+
+class KeepsGradients(Net):
+    """Lets gradients pile up in a way that only its own hook knows."""
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
+        if batch_idx % 2 == 0:
+            optimizer.zero_grad()
+
+
+class Measures(Net):
+    """Metrics with lists for states, in collections, and one that is no submodule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors = torchmetrics.MetricCollection(
+            [torchmetrics.MeanSquaredError(), torchmetrics.MeanAbsoluteError(), torchmetrics.SpearmanCorrCoef()]
+        )
+        self.outside = [torchmetrics.MeanMetric()]
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.errors.update(self.net(batch[0]).detach().squeeze(1), batch[1].squeeze(1))
+        self.outside[0].update(loss.detach())
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        self.log_dict({**self.errors.compute(), "outside": self.outside[0].compute()})
+        self.errors.reset()
+        self.outside[0].reset()
+
+
+class Gentle(Net):
+    """Without batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net[1] = nn.Identity()
+
+
+class Lbfgs(Net):
+    """An optimizer that runs the batch several times."""
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.LBFGS(self.parameters(), 0.1, max_iter=3)
+
+
+class Compiled(Net):
+    """Its layers are compiled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = torch.compile(self.net, backend="eager")
+
+
+def swa(**options: Any) -> Any:
+    """Averages from the second epoch on."""
+    return pl.callbacks.StochasticWeightAveraging(0.005, swa_epoch_start=1, **options)
+
+
+class Nudge(pl.Callback):
+    """A user's callback with a count in a plain attribute: it disturbs the weights in every third batch."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        self.calls += 1
+        if self.calls % 3 == 0:
+            with torch.no_grad():
+                pl_module.net[0].weight.add_(0.001 * self.calls)
+
+
+class Curriculum(pl.Callback):
+    """Sets rates and clipping as training goes on, and anew whenever training starts."""
+
+    def on_train_start(self, trainer: Any, *_: Any) -> None:
+        trainer.optimizers[0].param_groups[0]["lr"] = 0.02
+
+    def on_train_epoch_end(self, trainer: Any, *_: Any) -> None:
+        trainer.optimizers[0].param_groups[0]["lr"] *= 0.5
+        trainer.gradient_clip_val = 0.1 * (1 + trainer.current_epoch)
+
+
 class Augmented(Dataset):
     """Draws from torch and numpy for each sample, in the workers where there are any."""
 
@@ -194,21 +396,53 @@ JOBS: dict[str, Job] = {
         callbacks=lambda: [pl.callbacks.EarlyStopping("val_loss", patience=0, min_delta=0.05)],
         trainer={"max_epochs": 9},
     ),
+    "state in plain attributes of the module": Job(Remembers),
+    "a slow copy outside of the module": Job(Taught),
+    "a callback with a count, one that sets rates": Job(callbacks=lambda: [Nudge(), Nudge(), Curriculum()]),
+    "layers thawed in the module's own hook": Job(Thaws),
+    "fine-tuning callback": Job(Frozen, callbacks=lambda: [Finetuning()]),
+    "an optimizer of the module's own": Job(OwnOptimizer),
+    "gradients kept by the module's own hook": Job(KeepsGradients),
+    "metric collections and lists": Job(Measures),
+    "accumulation scheduler": Job(callbacks=lambda: [pl.callbacks.GradientAccumulationScheduler({0: 1, 1: 3})]),
+    "stochastic weight averaging": Job(callbacks=lambda: [swa(annealing_epochs=2)]),
+    "stochastic weight averaging without batch norm": Job(Gentle, callbacks=lambda: [swa(annealing_epochs=2)]),
+    "weight averaging, validation inside the epoch": Job(
+        callbacks=lambda: [pl.callbacks.EMAWeightAveraging(decay=0.8)], trainer={"val_check_interval": 3}
+    ),
+    "pruning, lottery tickets": Job(callbacks=lambda: [pl.callbacks.ModelPruning("l1_unstructured", amount=0.2)]),
+    "pruning that stays a mask": Job(
+        callbacks=lambda: [pl.callbacks.ModelPruning("l1_unstructured", amount=0.2, make_pruning_permanent=False)]
+    ),
+    "LBFGS": Job(Lbfgs),
+    "bf16": Job(trainer={"precision": "bf16-mixed", "gradient_clip_val": 0.1}),
+    "compiled": Job(Compiled),
     "max_steps within an epoch": Job(trainer={"max_steps": 17, "max_epochs": -1}),
 }
 
 
 class KillAt(pl.Callback):
-    """SIGKILL in the ``count``-th call of a hook."""
+    """SIGKILL in the ``count``-th call of a hook in this process.
+
+    The count is no attribute: those are state, and a resumed run would go on counting.
+    """
 
     def __init__(self, hook: str, count: int) -> None:
-        self.left = count
-        setattr(self, hook, self._called)
+        calls = itertools.count(1)
+        setattr(self, hook, lambda *_, **__: die() if next(calls) == count else None)
 
-    def _called(self, *_: Any, **__: Any) -> None:
-        self.left -= 1
-        if self.left == 0:
+
+def die_in_a_save(count: int) -> None:
+    """SIGKILL when the writer's thread has written its ``count``-th file, before the snapshot is complete."""
+    write, calls = LocalStore._write, itertools.count(1)
+
+    def written(self: LocalStore, *args: Any) -> Any:
+        done = write(self, *args)
+        if next(calls) == count:
             die()
+        return done
+
+    LocalStore._write = written  # type: ignore[method-assign]
 
 
 def _no_replay() -> None:
@@ -219,7 +453,11 @@ def _no_random_state() -> None:
     random_state.restore = lambda state: None  # type: ignore[assignment]
 
 
-SWITCHES = {"replay": _no_replay, "random state": _no_random_state}
+def _no_attributes() -> None:
+    Attributes.put_back = lambda self, saved: []  # type: ignore[method-assign]
+
+
+SWITCHES = {"replay": _no_replay, "random state": _no_random_state, "attributes": _no_attributes}
 
 
 def train(
@@ -239,7 +477,7 @@ def train(
         name: a key of `JOBS`.
         directory: the run.
         result: path without suffix.
-        kill: hook and how many calls of it to survive, or None.
+        kill: hook and which call of it dies (for "save", which written file), or None.
         checkpoint: False trains without our callback.
         seed: of the process; a resumed one must not depend on it.
         without: a mechanism to switch off: the negative control.
@@ -260,11 +498,13 @@ def train(
     torch.manual_seed(seed)
     callbacks = [*job.callbacks()]
     monitor = "val_loss" if job.validate else None
-    ours = Checkpointer(directory, monitor=monitor, save=every_steps(2) | on_end(), background=background)
+    ours = Checkpointer(directory, monitor=monitor, save=every_batches(2) | on_end(), background=background)
     theirs = pl.callbacks.ModelCheckpoint(directory, every_n_train_steps=2, save_last=True)
     if checkpoint:
         callbacks.append(theirs if peer else ours)
-    if kill:
+    if kill and kill[0] == "save":
+        die_in_a_save(kill[1])
+    elif kill:
         callbacks.append(KillAt(*kill))
     losses: list[str] = []
     trainer = pl.Trainer(
@@ -285,7 +525,7 @@ def train(
         weights_only=False if peer else None,
     )
     Path(result + ".json").write_text(json.dumps(losses))
-    Path(result + ".resumed").write_text(str(ours.resumed.step if ours.resumed else 0))
+    Path(result + ".resumed").write_text(str(ours.resumed.snapshot.progress.batches if ours.resumed else 0))
     np.savez(result + ".npz", **everything(trainer, module))
 
 
@@ -303,11 +543,11 @@ def everything(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, np.
     """Weights, optimizers, schedulers, counters and random generators as arrays."""
     found = {f"weights/{key}": value.numpy() for key, value in module.state_dict().items()}
     for index, optimizer in enumerate(trainer.optimizers):
-        for number, state in optimizer.state_dict()["state"].items():
+        for number, state in optimizer.state_dict().get("state", {}).items():
             found |= {
                 f"optimizer{index}/{number}/{key}": np.asarray(value)
                 for key, value in state.items()
-                if value is not None
+                if isinstance(value, (torch.Tensor, int, float))
             }
         found[f"optimizer{index}/lr"] = np.asarray([group["lr"] for group in optimizer.param_groups])
     for index, config in enumerate(trainer.lr_scheduler_configs):

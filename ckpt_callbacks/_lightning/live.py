@@ -1,0 +1,197 @@
+"""What training changes outside of any ``state_dict``: attributes, buffers that aren't persistent, what is frozen.
+
+Noted when training begins; what differs from that at a boundary is state.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.nn.utils import prune
+
+from ckpt_callbacks._lightning import private
+from ckpt_callbacks.messages import warn
+from ckpt_callbacks.state.attributes import Attributes
+
+__all__ = ["Live", "put_back_groups", "unpruned"]
+
+
+class Live:
+    """The live objects of a fit, and what they were when training began.
+
+    Args:
+        trainer: of the fit, before its first batch and before a snapshot is put back.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer, self.module = trainer, trainer.lightning_module
+        self._attributes = Attributes(self._objects(), self._counts, self._elsewhere)
+        self._trainable = {name: parameter.requires_grad for name, parameter in self.module.named_parameters()}
+        self._buffers = {name: buffer.detach().clone() for name, buffer in self._not_persistent()}
+
+    def capture(self, weights: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+        """What changed, and what of it can't be stored -> why.
+
+        Args:
+            weights: the module's weights as they are saved: Lightning's, after the user's and other callbacks' hooks.
+        """
+        attributes, missing = self._attributes.capture()
+        trainable = {name: parameter.requires_grad for name, parameter in self.module.named_parameters()}
+        saved = {
+            "attributes": attributes,
+            "trainable": {name: now for name, now in trainable.items() if self._trainable.get(name) is not now},
+            "pruned": _pruned(self.module),
+            "tensors": self._tensors(weights),
+            "groups": _groups(self.trainer),
+        }
+        return saved, missing
+
+    def put_back(self, saved: Mapping[str, Any]) -> None:
+        """Make everything what it was."""
+        for name, tensor in saved["pruned"]:
+            module = self.module.get_submodule(name)
+            if tensor in module._parameters:
+                prune.custom_from_mask(module, tensor, torch.ones_like(getattr(module, tensor)))
+        live = dict(self.module.named_parameters()) | dict(self.module.named_buffers())
+        for name, value in saved["tensors"].items():
+            self._put_back_tensor(name, live.get(name), value)
+        for name, trainable in saved["trainable"].items():
+            if name in live:
+                live[name].requires_grad_(trainable)
+        for path in self._attributes.put_back(saved["attributes"]):
+            warn(f"{path} was in the snapshot, and has no place in the objects of this run: left as it is")
+
+    def _put_back_tensor(self, name: str, live: torch.Tensor | None, value: torch.Tensor) -> None:
+        if live is not None and live.shape == value.shape:
+            live.data.copy_(value)
+            return
+        owner, _, key = name.rpartition(".")
+        module = self.module.get_submodule(owner)
+        if key not in module._parameters:
+            module._buffers[key] = value.to(self.module.device)  # it changed its shape, or was None before
+
+    def _tensors(self, weights: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """Parameters and buffers that ``weights`` lacks, or has in another state (averaged, or pruned for good)."""
+        altered = {
+            name: tensor
+            for name, tensor in self.module.state_dict(keep_vars=True).items()
+            if isinstance(tensor, torch.Tensor)
+            and (_is_mask_or_masked(name) or not _is_same(weights.get(name), tensor))
+            and (name in weights or tensor.requires_grad or _is_mask_or_masked(name))
+        }
+        buffers = {
+            name: buffer
+            for name, buffer in self._not_persistent()
+            if name not in self._buffers or not _is_equal(self._buffers[name], buffer)
+        }
+        return {name: tensor.detach() for name, tensor in (altered | buffers).items()}
+
+    def _not_persistent(self) -> Iterator[tuple[str, torch.Tensor]]:
+        for path, module in self.module.named_modules():
+            if not private.is_metric(module):
+                for name in module._non_persistent_buffers_set:
+                    if (buffer := module._buffers.get(name)) is not None:
+                        yield f"{path}.{name}".removeprefix("."), buffer
+
+    # Whose attributes count ---------------------------------------------------------------------------------------
+
+    def _objects(self) -> dict[str, Any]:
+        modules = {
+            f"module.{name}".removesuffix("."): module
+            for name, module in self.module.named_modules()
+            if not private.is_metric(module)
+        }
+        numbers: Counter[str] = Counter()
+        callbacks = {}
+        for callback in self.trainer.callbacks:
+            name = type(callback).__name__
+            if private.attributes_of(callback) is not None:
+                callbacks[f"callbacks.{name}[{numbers[name]}]"] = callback
+                numbers[name] += 1
+        datamodule = {} if self.trainer.datamodule is None else {"datamodule": self.trainer.datamodule}
+        return {**modules, **callbacks, **datamodule, "trainer": self.trainer}
+
+    def _counts(self, holder: Any, name: str) -> bool:
+        only = private.attributes_of(holder)
+        if only is not None and len(only) > 0:
+            return name in only
+        return name not in private.own_attributes(holder, in_tree=any(holder is one for one in self.module.modules()))
+
+    def _elsewhere(self) -> list[Any]:
+        trainer, module = self.trainer, self.module
+        schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
+        return [
+            *(trainer, trainer.strategy, *trainer.callbacks, *trainer.loggers, *trainer.optimizers, *schedulers),
+            *(*private.loaders_of(trainer), *module.modules(), *module.parameters(), *module.buffers()),
+        ]
+
+
+# Tensors -----------------------------------------------------------------------------------------------------------
+
+
+def _is_same(saved: Any, live: torch.Tensor) -> bool:
+    """Whether what is saved is the live tensor itself."""
+    return isinstance(saved, torch.Tensor) and saved.data_ptr() == live.data_ptr() and saved.shape == live.shape
+
+
+def _is_equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.shape == other.shape and one.dtype == other.dtype and bool(torch.equal(one, other))
+
+
+# Pruning: it replaces a parameter ``p`` by ``p_orig`` and ``p_mask`` while training runs ----------------------------
+
+
+def _pruned(module: torch.nn.Module) -> list[list[str]]:
+    return [
+        [name, hook._tensor_name]
+        for name, one in module.named_modules()
+        for hook in one._forward_pre_hooks.values()
+        if isinstance(hook, prune.BasePruningMethod)
+    ]
+
+
+def _is_mask_or_masked(name: str) -> bool:
+    return name.endswith(("_orig", "_mask"))
+
+
+def unpruned(weights: Mapping[str, Any], pruned: list[list[str]]) -> dict[str, Any]:
+    """Weights under the names of a module that isn't pruned yet, as a new process has it."""
+    names = {f"{module}.{tensor}".removeprefix(".") for module, tensor in pruned}
+    renamed = {
+        name.removesuffix("_orig") if name.endswith("_orig") and name.removesuffix("_orig") in names else name: value
+        for name, value in weights.items()
+    }
+    return {name: value for name, value in renamed.items() if name.removesuffix("_mask") not in names or name in names}
+
+
+# Optimizers' groups: some are added while training runs -------------------------------------------------------------
+
+
+def _groups(trainer: Any) -> list[list[list[str]]]:
+    """The names of the parameters in each group of each optimizer."""
+    names = {id(parameter): name for name, parameter in trainer.lightning_module.named_parameters()}
+    return [
+        [
+            [names.get(id(parameter), "").removesuffix("_orig") for parameter in group["params"]]
+            for group in one.param_groups
+        ]
+        for one in trainer.optimizers
+    ]
+
+
+def put_back_groups(trainer: Any, groups: list[list[list[str]]]) -> None:
+    """Give the optimizers the groups that they had, if these differ: Lightning loads into groups that are alike."""
+    parameters = dict(trainer.lightning_module.named_parameters())
+    for optimizer, saved, now in zip(trainer.optimizers, groups, _groups(trainer), strict=False):
+        if saved != now and all(name in parameters for group in saved for name in group):
+            first = optimizer.param_groups[0]
+            optimizer.param_groups[:] = [
+                {
+                    **(optimizer.param_groups[index] if index < len(now) else first),
+                    "params": [parameters[one] for one in group],
+                }
+                for index, group in enumerate(saved)
+            ]
