@@ -23,9 +23,6 @@ from ckpt_callbacks.resume import Restored
 
 __all__ = ["Fit"]
 
-# The tape of a snapshot from between two epochs: the next one begins at its first fetch, as it comes.
-_NO_EPOCH = {"before_iter": None, "skip": 0}
-
 
 class Fit:
     """Leads one fit to the snapshot's place, and shows every boundary to each callback.
@@ -61,7 +58,7 @@ class Fit:
         _, restored = self._restored
         if path is not None and named is None:
             say(f"{path} was loaded when this run began; it carries on with its own snapshots now")
-        self.tape.pend(restored.rest["tape"] or _NO_EPOCH)
+        self.tape.pend(restored.rest["tape"])
         # A run that stopped early has nothing left to do, unless the user points at a snapshot to go on from.
         self.trainer.should_stop = restored.rest["trainer"]["should_stop"] and not restored.named
         return restored.snapshot.path
@@ -80,7 +77,7 @@ class Fit:
         (owner, restored), self._restored = self._restored, None
         loaded, self._loaded = self._loaded, {}
         self._quiet.close()
-        state.put_back(self.trainer, restored, loaded)
+        state.put_back(self.trainer, self.tape, restored, loaded)
         self._metrics = dict(self.trainer.callback_metrics)
         owner.resumed_at(restored, complete=complete, replayed=self.tape.replayed, seconds=self.tape.seconds)
         return True
@@ -134,8 +131,6 @@ class Fit:
             self._observe("between batches")
 
     def _observe(self, where: state.Where) -> None:
-        if where == "between epochs":
-            self.tape.epoch_over()
         events, self._events = self._events, Event.NONE
         metrics = self._fresh_metrics() if events else {}
         progress = state.progress_of(self.trainer, where)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import copy
 import importlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
 __all__ = [
     "dump_checkpoint",
     "epoch_metrics",
+    "go_on_from",
     "hands_out_iterator",
     "hold_back",
     "intercept_loader",
@@ -95,14 +96,28 @@ def release(trainer: Any) -> None:
     vars(trainer.fit_loop._data_source).pop("dataloader", None)
 
 
-def hold_back(loader: Any) -> None:
+def hold_back(loader: Any, sources: Sequence[Any]) -> None:
     """Give a `CombinedLoader` its iterator unstarted (``_iterator``, ``_mode``, ``_limits``, ``_SUPPORTED_MODES``).
 
-    It answers ``len()``, which Lightning asks for when fit is set up; starting it there would start workers and draw
-    random numbers that a resumed epoch must not see.
+    It is what `CombinedLoader.__iter__` makes, but over ``sources`` in the loaders' place. It answers ``len()``, which
+    Lightning asks for when fit is set up; starting it there would start workers and draw random numbers that a resumed
+    epoch must not see.
     """
     modes = importlib.import_module(type(loader).__mro__[1].__module__)._SUPPORTED_MODES
-    loader._iterator = modes[loader._mode]["iterator"](loader.flattened, loader._limits)
+    loader._iterator = modes[loader._mode]["iterator"](list(sources), loader._limits)
+
+
+def go_on_from(loader: Any, batches: int) -> None:
+    """Let the iterator that ``hold_back`` made go on after some batches, with its sources in their places.
+
+    ``iterators`` and ``_idx`` are of every mode, ``_consumed`` is of "max_size_cycle": which loaders came to their end,
+    and thus began again. (Lightning's fit refuses the mode "sequential".)
+    """
+    iterator = loader._iterator
+    iterator.iterators = list(iterator.iterables)
+    iterator._idx = batches
+    if hasattr(iterator, "_consumed"):
+        iterator._consumed = [source.ends > 0 for source in iterator.iterables]
 
 
 def mode_of(loader: Any) -> str:

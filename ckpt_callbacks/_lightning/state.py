@@ -56,7 +56,8 @@ def capture(trainer: Any, tape: Tape, where: Where) -> Captured:
         "checkpoint": checkpoint,
         "random": now,
         "generators": random_state.capture_generators(_holders_of_generators(trainer)),
-        "tape": tape.as_dict(_batches_used(trainer, tape)) if where == "between batches" else None,
+        "tape": tape.as_dict(_batches_used(trainer, tape) if where == "between batches" else None),
+        "data_values": tape.values(),
         "grads": _gradients(trainer, where),
         "metrics": {
             "callback": dict(trainer.callback_metrics),
@@ -71,7 +72,7 @@ def capture(trainer: Any, tape: Tape, where: Where) -> Captured:
         },
     }
     random_state.restore(now)
-    return Captured(weights, rest, _OPTIONAL, missing=_not_replayed(trainer))
+    return Captured(weights, rest, _OPTIONAL, missing=tape.missing() | _not_exact(trainer))
 
 
 def to_checkpoint(restored: Restored) -> dict[str, Any]:
@@ -92,7 +93,7 @@ def for_evaluation(restored: Restored) -> dict[str, Any]:
     return {"pytorch-lightning_version": version, **checkpoint, "state_dict": _state_dict(restored)}
 
 
-def put_back(trainer: Any, restored: Restored, loaded: Mapping[str, Any]) -> None:
+def put_back(trainer: Any, tape: Tape, restored: Restored, loaded: Mapping[str, Any]) -> None:
     """Set everything that Lightning's own restore left out, at the place where it was captured.
 
     The weights are set once more: Lightning did so before it changed the module's precision, and before hooks ran that
@@ -100,6 +101,7 @@ def put_back(trainer: Any, restored: Restored, loaded: Mapping[str, Any]) -> Non
 
     Args:
         trainer: at the place where the snapshot was captured.
+        tape: of the fit.
         restored: the snapshot.
         loaded: the dictionary that Lightning restored from, as the user's `on_load_checkpoint` hooks left it.
     """
@@ -111,6 +113,7 @@ def put_back(trainer: Any, restored: Restored, loaded: Mapping[str, Any]) -> Non
     private.put_back_epoch_metrics(trainer, rest["epoch_metrics"], restored.snapshot.progress.batch)
     trainer.accumulate_grad_batches = rest["trainer"]["accumulate_grad_batches"]
     _put_back_gradients(trainer, rest["grads"])
+    tape.put_back_values(rest["data_values"])
     random_state.restore_generators(_holders_of_generators(trainer), rest["generators"])
     random_state.restore(rest["random"])
 
@@ -134,25 +137,11 @@ def _holders_of_generators(trainer: Any) -> list[Any]:
     return [private.loaders_of(trainer), attributes]
 
 
-def _not_replayed(trainer: Any) -> dict[str, str]:
-    """What drawing an epoch's batches again can't bring back, as far as it can be seen -> why."""
-    loaders = private.loaders_of(trainer)
-    missing = {}
-    if any(getattr(loader, "persistent_workers", False) for loader in loaders):
-        missing["data (persistent_workers)"] = "workers that live on keep random numbers of their own over epochs"
-    if len(loaders) > 1 and len({_length(loader) for loader in loaders}) > 1:
-        missing["data (loaders of different length)"] = "shorter ones begin again within an epoch, unseen"
+def _not_exact(trainer: Any) -> dict[str, str]:
+    """What a resume can't bring back, as far as it can be seen -> why."""
     if any(type(callback).__name__ == "StochasticWeightAveraging" for callback in trainer.callbacks):
-        missing["StochasticWeightAveraging"] = "it replaces the scheduler on its way, and a resume is a step off"
-    return missing
-
-
-def _length(loader: Any) -> int | None:
-    """How many batches a loader has, or None if it doesn't say."""
-    try:
-        return len(loader)
-    except (TypeError, NotImplementedError):
-        return None
+        return {"StochasticWeightAveraging": "it replaces the scheduler on its way, and a resume is a step off"}
+    return {}
 
 
 def _state_dict(restored: Restored) -> OrderedDict[str, torch.Tensor]:

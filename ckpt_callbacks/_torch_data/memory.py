@@ -1,0 +1,116 @@
+"""What objects remember from batch to batch and from epoch to epoch, as far as their attributes show it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from ckpt_callbacks.state import random_state
+
+__all__ = ["Memory", "changed", "put_back", "values"]
+
+PLAIN = (bool, int, float, str, type(None))
+
+FRAMEWORKS = ("pytorch_lightning", "lightning", "lightning_fabric", "keras", "tensorflow")
+
+Values = dict[str, Any]
+
+
+# Plain attributes ----------------------------------------------------------------------------------------------------
+
+
+def values(root: object) -> Values:
+    """The plain attributes of ``root`` and what it holds, by their paths: an epoch's number, a flag, a count."""
+    return {path: vars(holder)[name] for path, holder, name in _attributes(root)}
+
+
+def changed(root: object, before: Mapping[str, Any]) -> Values:
+    """The plain attributes that are not what they were: state, where the others are configuration."""
+    return {
+        path: value
+        for path, value in values(root).items()
+        if path not in before or type(value) is not type(before[path]) or value != before[path]
+    }
+
+
+def put_back(root: object, saved: Mapping[str, Any]) -> None:
+    """Set the attributes that ``changed`` found; one whose holder is gone is left out."""
+    for path, holder, name in list(_attributes(root)):
+        if path in saved:
+            vars(holder)[name] = saved[path]
+
+
+def _attributes(root: object) -> Iterator[tuple[str, Any, str]]:
+    for path, holder in random_state.walk(root, _stop):
+        own = getattr(holder, "__dict__", None)
+        if type(own) is dict:
+            for name in [name for name, value in own.items() if type(value) in PLAIN]:
+                yield f"{path}.{name}".removeprefix("."), holder, name
+
+
+def _stop(value: object) -> bool:
+    """Modules, trainers and the like have their own ways into a snapshot; data may well refer to them."""
+    return isinstance(value, torch.nn.Module) or _of_framework(value.__class__)
+
+
+@functools.cache
+def _of_framework(kind: Any) -> bool:
+    return any(base.__module__.partition(".")[0] in FRAMEWORKS for base in kind.__mro__)
+
+
+# Whether a data set remembers ----------------------------------------------------------------------------------------
+
+
+class Memory:
+    """Looks whether something changes while it is used: a data set that does must see every batch again.
+
+    It looks after 1, 2, 4, 8... uses, and whenever it is asked. A change inside an array is not seen.
+
+    Args:
+        root: the data set.
+        plain: whether a changed plain attribute counts; not where ``values`` are put back anyway.
+
+    Attributes:
+        remembers: whether a change was seen.
+    """
+
+    def __init__(self, root: object, plain: bool) -> None:
+        self.remembers = False
+        self._root, self._plain, self._uses = root, plain, 0
+        self._before = self._outline()
+
+    def used(self) -> None:
+        """Note a use."""
+        self._uses += 1
+        if self._uses & (self._uses - 1) == 0:
+            self.look()
+
+    def look(self) -> bool:
+        """Whether it changed by now."""
+        self.remembers = self.remembers or self._outline() != self._before
+        return self.remembers
+
+    def _outline(self) -> dict[str, Any]:
+        """What lies where; generators count by their presence, for their states are kept elsewhere."""
+        tokens = {path: _token(value) for path, value in random_state.walk(self._root, _stop)}
+        return {"tokens": tokens, "plain": values(self._root) if self._plain else None}
+
+
+def _token(value: Any) -> Any:
+    size = len(value) if type(value) in (list, tuple, dict, set) else None
+    own = getattr(value, "__dict__", None)
+    marks = {name: _mark(item) for name, item in own.items()} if type(own) is dict else None
+    return type(value), size, marks
+
+
+def _mark(value: Any) -> Any:
+    """What shows that an attribute was bound to something else, or a tensor written to."""
+    if isinstance(value, torch.Tensor):
+        return id(value), value._version
+    if isinstance(value, np.ndarray):
+        return id(value)
+    return None if type(value) in PLAIN else type(value)
