@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -143,8 +143,9 @@ class Fit:
         before, self._metrics = self._metrics, dict(self.trainer.callback_metrics)
         return {name: value for name, value in self._metrics.items() if before.get(name) is not value}
 
-    def _record(self, loaders: Any) -> Any:
-        """Wrap what the user's `train_dataloader` gave into the loader that remembers."""
+    def _record(self, ask: Callable[[], Any]) -> Any:
+        """Wrap what the user's `train_dataloader` gives into the loader that knows its place."""
+        loaders = self.tape.ask(ask)
         combined = importlib.import_module(f"{self._package}.utilities").CombinedLoader
         if isinstance(loaders, combined):
             return recording(combined)(loaders.iterables, private.mode_of(loaders), self.tape)

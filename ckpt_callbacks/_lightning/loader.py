@@ -43,6 +43,8 @@ class Tape:
         self._ahead: dict[str, Any] | None = None  # as it was before the last fetch, while one is fetched ahead
         self._pending: dict[str, Any] | None = None
         self._expected: Any = None  # the random state that the next fetch must find
+        self._asked: Any = None  # the random state when the user was asked for the loaders
+        self._ask_again: Any = None  # the same, of the pending place
 
     # The part that goes into a snapshot ------------------------------------------------------------------------------
 
@@ -54,6 +56,7 @@ class Tape:
             return {
                 "batches": None,
                 "sources": [source.place() if source.lives_on else None for source in self.sources],
+                "asked": self._asked,
                 "random": None,
             }
         if used < self.fetched:
@@ -84,6 +87,7 @@ class Tape:
         return {
             "batches": self.fetched,
             "sources": [source.place() for source in self.sources],
+            "asked": self._asked,
             "random": random_state.capture() if random else None,
         }
 
@@ -91,7 +95,28 @@ class Tape:
 
     def pend(self, saved: Mapping[str, Any]) -> None:
         """Let the next fetch go to a saved place first."""
-        self._pending = dict(saved)
+        self._pending, self._ask_again = dict(saved), saved["asked"]
+
+    def ask(self, loaders: Callable[[], Any]) -> Any:
+        """Ask the user for the loaders, with the random numbers that made those of the pending place."""
+        again, self._ask_again = self._ask_again, None
+        self._asked = now = random_state.capture()
+        if again is None:
+            return loaders()
+        self._asked = again
+        random_state.restore(again)
+        try:
+            return loaders()
+        finally:
+            random_state.restore(now)
+
+    def follow(self, loaders: Sequence[Any]) -> Sequence[Source]:
+        """Know these loaders from now on."""
+        if [id(source.loader) for source in self.sources] != [id(loader) for loader in loaders]:
+            if self.sources and self._pending is not None:
+                self._pending["sources"] = []  # those were of the loaders before
+            self.sources = [Source(loader) for loader in loaders]
+        return self.sources
 
     @property
     def pending(self) -> bool:
@@ -152,9 +177,7 @@ def recording(combined_loader: type) -> type:
             self.tape = tape
 
         def __iter__(self) -> Any:
-            if [id(source.loader) for source in self.tape.sources] != [id(loader) for loader in self.flattened]:
-                self.tape.sources = [Source(loader) for loader in self.flattened]
-            private.hold_back(self, self.tape.sources)
+            private.hold_back(self, self.tape.follow(self.flattened))
             if not self.tape.pending:
                 self._begin()
             return self

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 __all__ = [
+    "asked_in_epoch",
     "dump_checkpoint",
     "epoch_metrics",
     "go_on_from",
@@ -28,6 +29,7 @@ __all__ = [
     "mode_of",
     "package_of",
     "prefetches",
+    "put_back_asked_in_epoch",
     "put_back_epoch_metrics",
     "put_back_loops",
     "put_back_metric_states",
@@ -71,15 +73,15 @@ def intercept_resume(trainer: Any, choose: Callable[[Any], Any]) -> None:
     connector.resume_start = resume_start
 
 
-def intercept_loader(trainer: Any, wrap: Callable[[Any], Any]) -> None:
+def intercept_loader(trainer: Any, wrap: Callable[[Callable[[], Any]], Any]) -> None:
     """``fit_loop._data_source.dataloader``: the one call that asks the user for the train loader(s).
 
-    `FitLoop.setup_data` starts iterating right after it, with no hook between: there is no later place to record the
-    random state that the first epoch's order comes from.
+    ``wrap`` gets that call. `FitLoop.setup_data` starts iterating right after it, with no hook between: there is no
+    later place to record the random state that the first epoch's order comes from.
     """
     source = trainer.fit_loop._data_source
     original = type(source).dataloader
-    source.dataloader = lambda: wrap(original(source))
+    source.dataloader = lambda: wrap(lambda: original(source))
 
 
 @contextmanager
@@ -118,6 +120,16 @@ def go_on_from(loader: Any, batches: int) -> None:
     iterator._idx = batches
     if hasattr(iterator, "_consumed"):
         iterator._consumed = [source.ends > 0 for source in iterator.iterables]
+
+
+def asked_in_epoch(trainer: Any) -> int:
+    """The epoch in which the loaders came (``fit_loop._last_train_dl_reload_epoch``): reloads count from it."""
+    return int(trainer.fit_loop._last_train_dl_reload_epoch)
+
+
+def put_back_asked_in_epoch(trainer: Any, epoch: int) -> None:
+    """Set what ``asked_in_epoch`` gave."""
+    trainer.fit_loop._last_train_dl_reload_epoch = epoch
 
 
 def mode_of(loader: Any) -> str:

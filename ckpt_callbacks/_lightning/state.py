@@ -69,6 +69,7 @@ def capture(trainer: Any, tape: Tape, where: Where) -> Captured:
         "trainer": {
             "should_stop": trainer.should_stop,
             "accumulate_grad_batches": trainer.accumulate_grad_batches,
+            "loaders_of_epoch": private.asked_in_epoch(trainer),
         },
     }
     random_state.restore(now)
@@ -112,6 +113,7 @@ def put_back(trainer: Any, tape: Tape, restored: Restored, loaded: Mapping[str, 
     private.put_back_metric_states(trainer, rest["metric_states"])
     private.put_back_epoch_metrics(trainer, rest["epoch_metrics"], restored.snapshot.progress.batch)
     trainer.accumulate_grad_batches = rest["trainer"]["accumulate_grad_batches"]
+    private.put_back_asked_in_epoch(trainer, rest["trainer"]["loaders_of_epoch"])
     _put_back_gradients(trainer, rest["grads"])
     tape.put_back_values(rest["data_values"])
     random_state.restore_generators(_holders_of_generators(trainer), rest["generators"])

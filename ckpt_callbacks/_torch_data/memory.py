@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ __all__ = ["Memory", "changed", "put_back", "values"]
 
 PLAIN = (bool, int, float, str, type(None))
 
+MAX_ITEMS = 4096
+"""How many plain items an attribute may hold to count as plain."""
+
 FRAMEWORKS = ("pytorch_lightning", "lightning", "lightning_fabric", "keras", "tensorflow")
 
 Values = dict[str, Any]
@@ -24,8 +28,8 @@ Values = dict[str, Any]
 
 
 def values(root: object) -> Values:
-    """The plain attributes of ``root`` and what it holds, by their paths: an epoch's number, a flag, a count."""
-    return {path: vars(holder)[name] for path, holder, name in _attributes(root)}
+    """The plain attributes of ``root`` and what it holds, by their paths: an epoch's number, a count, a list of such."""
+    return {path: copy.copy(vars(holder)[name]) for path, holder, name in _attributes(root)}
 
 
 def changed(root: object, before: Mapping[str, Any]) -> Values:
@@ -39,27 +43,40 @@ def changed(root: object, before: Mapping[str, Any]) -> Values:
 
 def put_back(root: object, saved: Mapping[str, Any]) -> None:
     """Set the attributes that ``changed`` found; one whose holder is gone is left out."""
-    for path, holder, name in list(_attributes(root)):
-        if path in saved:
-            vars(holder)[name] = saved[path]
+    for path, holder in list(_holders(root)):
+        for name in [name for name in saved if name.rpartition(".")[0] == path]:
+            vars(holder)[name.rpartition(".")[2]] = copy.copy(saved[name])
 
 
 def _attributes(root: object) -> Iterator[tuple[str, Any, str]]:
-    for path, holder in random_state.walk(root, _stop):
-        own = getattr(holder, "__dict__", None)
-        if type(own) is dict:
-            for name in [name for name, value in own.items() if type(value) in PLAIN]:
-                yield f"{path}.{name}".removeprefix("."), holder, name
+    for path, holder in _holders(root):
+        for name in [name for name, value in vars(holder).items() if _is_plain(value)]:
+            yield f"{path}.{name}".removeprefix("."), holder, name
 
 
-def _stop(value: object) -> bool:
+def _is_plain(value: Any) -> bool:
+    """A number, a text, or a list, set or dict of such."""
+    if type(value) in (list, set):
+        return len(value) <= MAX_ITEMS and all(type(item) in PLAIN for item in value)
+    if type(value) is dict:
+        return len(value) <= MAX_ITEMS and all(type(item) in PLAIN for pair in value.items() for item in pair)
+    return type(value) in PLAIN
+
+
+def _holders(root: object) -> Iterator[tuple[str, Any]]:
+    for path, value in random_state.walk(root, _stop):
+        if type(getattr(value, "__dict__", None)) is dict:
+            yield path, value
+
+
+def _stop(value: Any) -> bool:
     """Modules, trainers and the like have their own ways into a snapshot; data may well refer to them."""
-    return isinstance(value, torch.nn.Module) or _of_framework(value.__class__)
+    return isinstance(value, torch.nn.Module) or _of_framework(type(value))
 
 
 @functools.cache
-def _of_framework(kind: Any) -> bool:
-    return any(base.__module__.partition(".")[0] in FRAMEWORKS for base in kind.__mro__)
+def _of_framework(kind: Hashable) -> bool:
+    return any(base.__module__.partition(".")[0] in FRAMEWORKS for base in kind.__mro__)  # type: ignore[attr-defined]
 
 
 # Whether a data set remembers ----------------------------------------------------------------------------------------
@@ -96,8 +113,10 @@ class Memory:
 
     def _outline(self) -> dict[str, Any]:
         """What lies where; generators count by their presence, for their states are kept elsewhere."""
-        tokens = {path: _token(value) for path, value in random_state.walk(self._root, _stop)}
-        return {"tokens": tokens, "plain": values(self._root) if self._plain else None}
+        plain = values(self._root)
+        walked = random_state.walk(self._root, _stop)
+        tokens = {path: _token(value) for path, value in walked if path not in plain}
+        return {"tokens": tokens, "plain": plain if self._plain else None}
 
 
 def _token(value: Any) -> Any:
@@ -113,4 +132,4 @@ def _mark(value: Any) -> Any:
         return id(value), value._version
     if isinstance(value, np.ndarray):
         return id(value)
-    return None if type(value) in PLAIN else type(value)
+    return None if _is_plain(value) else type(value)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from torch.utils.data import DataLoader, IterableDataset, dataloader
 from torch.utils.data._utils import pin_memory as torch_pin_memory
@@ -125,7 +125,7 @@ def _fresh(loader: Any, follower: Any) -> Any:
         kind = (
             dataloader._MultiProcessingDataLoaderIter if loader.num_workers else dataloader._SingleProcessDataLoaderIter
         )
-        iterator = object.__new__(_followed(kind))
+        iterator = object.__new__(cast(Any, _followed(kind)))
         iterator.follower = follower
         if loader.num_workers:
             loader.check_worker_number_rationality()

@@ -127,6 +127,8 @@ class Source:
             lost["data (order)"] = f"{why}: give it a generator of its own"
         if self._lives_on and self._follower.remembers:
             lost["data (persistent_workers)"] = f"{self._follower.remembers}: use persistent_workers=False"
+        if self._memory is not None and self._memory.look():
+            lost["data (data set)"] = "it changes while it is read, and what it remembers of earlier epochs is not kept"
         if self._has_workers and not getattr(self.loader, "in_order", True):
             lost["data (in_order)"] = "batches come as workers finish them: use in_order=True"
         return lost

@@ -102,6 +102,8 @@ class Splices:
 
 def same(a: Any, b: Any) -> bool:
     """Whether two states are equal, bit for bit."""
+    if type(a) is not type(b):
+        return False
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
     if isinstance(a, torch.Tensor):
