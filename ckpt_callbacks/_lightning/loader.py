@@ -153,6 +153,11 @@ class Tape:
         for source in self.sources:
             source.ends = 0
 
+    def first_of_two(self) -> bool:
+        """Whether a second fetch comes before the epoch's first batch: a resumed fit makes the first one too early to
+        be a boundary."""
+        return self.fetched == 0 and self.prefetches()
+
     def fetch(self, load: Callable[[], Any]) -> Any:
         """Fetch a batch."""
         expected, self._expected = self._expected, None
@@ -185,7 +190,8 @@ def recording(combined_loader: type) -> type:
         def __next__(self) -> Any:
             if self.tape.pending:
                 self._go_back()
-            self.tape.before_fetch()
+            if not self.tape.first_of_two():
+                self.tape.before_fetch()
             return self.tape.fetch(super().__next__)
 
         def _begin(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ Values = dict[str, Any]
 
 
 def values(root: object) -> Values:
-    """The plain attributes of ``root`` and what it holds, by their paths: an epoch's number, a count, a list of such."""
+    """The plain attributes of ``root`` and what it holds, by their paths: a flag, a count, a list of such."""
     return {path: copy.copy(vars(holder)[name]) for path, holder, name in _attributes(root)}
 
 
@@ -71,12 +71,13 @@ def _holders(root: object) -> Iterator[tuple[str, Any]]:
 
 def _stop(value: Any) -> bool:
     """Modules, trainers and the like have their own ways into a snapshot; data may well refer to them."""
-    return isinstance(value, torch.nn.Module) or _of_framework(type(value))
+    kind: Any = type(value)
+    return isinstance(value, torch.nn.Module) or _of_framework(kind)
 
 
 @functools.cache
-def _of_framework(kind: Hashable) -> bool:
-    return any(base.__module__.partition(".")[0] in FRAMEWORKS for base in kind.__mro__)  # type: ignore[attr-defined]
+def _of_framework(kind: Any) -> bool:
+    return any(base.__module__.partition(".")[0] in FRAMEWORKS for base in kind.__mro__)
 
 
 # Whether a data set remembers ----------------------------------------------------------------------------------------
