@@ -101,11 +101,13 @@ class Memory:
         self._root, self._plain, self._uses = root, plain, 0
         self._before = self._outline()
 
-    def used(self) -> None:
-        """Note a use."""
+    def used(self) -> bool:
+        """Note a use; tell whether it was one to look after."""
         self._uses += 1
-        if self._uses & (self._uses - 1) == 0:
-            self.look()
+        if self._uses & (self._uses - 1):
+            return False
+        self.look()
+        return True
 
     def look(self) -> bool:
         """Whether it changed by now."""
@@ -116,14 +118,16 @@ class Memory:
         """What lies where; generators count by their presence, for their states are kept elsewhere."""
         plain = values(self._root)
         walked = random_state.walk(self._root, _stop)
-        tokens = {path: _token(value) for path, value in walked if path not in plain}
+        tokens = {
+            path: _token(value) for path, value in walked if path not in plain and not random_state.is_generator(value)
+        }
         return {"tokens": tokens, "plain": plain if self._plain else None}
 
 
 def _token(value: Any) -> Any:
     size = len(value) if type(value) in (list, tuple, dict, set) else None
     own = getattr(value, "__dict__", None)
-    marks = {name: _mark(item) for name, item in own.items()} if type(own) is dict else None
+    marks = {name: mark for name, item in own.items() if (mark := _mark(item))} if type(own) is dict else None
     return type(value), size, marks
 
 
@@ -133,4 +137,4 @@ def _mark(value: Any) -> Any:
         return id(value), value._version
     if isinstance(value, np.ndarray):
         return id(value)
-    return None if _is_plain(value) else type(value)
+    return None if _is_plain(value) or random_state.is_generator(value) else type(value)

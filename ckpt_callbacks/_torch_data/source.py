@@ -15,7 +15,7 @@ from ckpt_callbacks._torch_data import memory, private
 from ckpt_callbacks._torch_data.splices import Splices
 from ckpt_callbacks._torch_data.workers import Stamp, Stamped, Start
 from ckpt_callbacks.errors import ResumeError
-from ckpt_callbacks.messages import steps
+from ckpt_callbacks.messages import steps, warn
 from ckpt_callbacks.state import random_state
 
 __all__ = ["Place", "Source"]
@@ -66,6 +66,10 @@ class Source:
             self._wake(self._asleep)
             self._put_back(here)
             memory.put_back(self._parts, attributes)
+        if self._iterator is self.loader and self._iterator is not None:
+            iter(self.loader)  # an iterator itself: it goes on where it stands
+            self.ended = False
+            return self
         self._begin = _note(self.loader, self.values())
         self._start()
         return self
@@ -100,13 +104,14 @@ class Source:
             "ended": self.ended,
             "ends": self.ends,
             "skip": self._can_skip(),
+            "num_workers": getattr(self.loader, "num_workers", 0),
             "workers": {"begun": dict(self._follower.begun), "used": dict(self._follower.used)},
         }
 
     @property
     def lives_on(self) -> bool:
-        """Whether something of an iteration lives on in the next one: workers that are kept."""
-        return self._lives_on
+        """Whether something of an iteration lives on in the next one: workers that are kept, or an iterator."""
+        return self._lives_on or self._iterator is self.loader
 
     def values(self) -> memory.Values:
         """The plain attributes of sampler and data set that changed since the loader came."""
@@ -123,6 +128,8 @@ class Source:
     def missing(self) -> dict[str, str]:
         """What a return would not bring back exactly -> why, and what to do."""
         lost = {}
+        if not private.is_plain(self.loader) and getattr(self.loader, "persistent_workers", False):
+            lost["data (persistent_workers)"] = "of a loader with an __iter__ of its own: use False"
         if self._follower.splices and (why := self._follower.splices.lost):
             lost["data (order)"] = f"{why}: give it a generator of its own"
         if self._lives_on and self._follower.remembers:
@@ -138,9 +145,12 @@ class Source:
     def return_to(self, place: Place) -> None:
         """Begin the iteration of a place again, and go there."""
         workers = place["workers"]
+        now = getattr(self.loader, "num_workers", 0)
+        if now != place["num_workers"]:
+            warn(f"data came by {place['num_workers']} workers and come by {now} now: random numbers will differ")
         self.ends = place["ends"]
         self._begin, self._birth = place["begin"], place["birth"] or place["begin"]
-        if place["ended"]:
+        if place["ended"] and self._follows():
             self.taken, self.ended = place["taken"], True
             self._asleep = {**workers["begun"], **workers["used"]} if self._lives_on else None
             return

@@ -7,7 +7,7 @@ it. New workers that get the stamps of the last batches that training used go on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -82,6 +82,7 @@ class _Clerk:
         self._sent: Any = None
         self._began: Any = None
         self._memory = Memory(dataset, plain=True)
+        self._generators = random_state.generators(dataset)
         private.follow_fetchers(dataset, self.begin, self.fetch)
 
     def begin(self) -> None:
@@ -89,25 +90,27 @@ class _Clerk:
         self._iterations += 1
         if self._iterations == self._iteration and self._state is not None:
             _restore(self.dataset, self._state)
-        now = _capture(self.dataset)
+            self._generators = random_state.generators(self.dataset)
+        now = _capture(self._generators)
         self._began = None if same(now, self._sent) else now
 
     def fetch(self, load: Callable[[Any], Any], index: Any) -> Stamped:
         """Load a batch, and stamp it."""
         batch = load(index)
-        now = _capture(self.dataset)
         began, self._began = self._began, None
-        self._memory.used()
+        if self._memory.used():
+            self._generators = random_state.generators(self.dataset)  # some are made at the first draw
+        now = _capture(self._generators)
         state, self._sent = (None if same(now, self._sent) else now), now
         why = "its data set changes while it is read" if self._memory.remembers else ""
         return Stamped(batch, Stamp(self.worker, state, began, why))
 
 
-def _capture(dataset: Any) -> dict[str, Any]:
+def _capture(generators: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """The states of a worker's generators; arrays travel in the message, where tensors would take shared memory."""
     state = random_state.capture(("python", "numpy", "torch"))
     state["torch"] = state["torch"]["cpu"].numpy()
-    return {**state, "own": _arrays(random_state.capture_generators(dataset))}
+    return {**state, "own": _arrays({path: random_state.read_generator(own) for path, own in generators})}
 
 
 def _restore(dataset: Any, state: Mapping[str, Any]) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "capture",
     "capture_generators",
     "generators",
+    "is_generator",
     "not_captured",
     "read_generator",
     "restore",
@@ -41,6 +42,8 @@ MAX_OBJECTS = 10_000
 
 MAX_ITEMS = 256
 """How many items of a container ``generators`` looks at."""
+
+BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
 
 Tree = dict[str, Any]
 
@@ -112,9 +115,7 @@ def _read_numpy() -> Tree:
 def _set_numpy(state: Tree) -> list[str]:
     kind = state["bit_generator"]
     if kind != _read_numpy()["bit_generator"]:  # someone called np.random.set_bit_generator
-        if kind not in ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64"):
-            raise ValueError(f"numpy has no bit generator called {kind!r}")
-        np.random.set_bit_generator(getattr(np.random, kind)())  # type: ignore[attr-defined]  # numpy's stubs lack it
+        np.random.set_bit_generator(_bits(kind))  # type: ignore[attr-defined]  # numpy's stubs lack it
     np.random.set_state(state)
     return []
 
@@ -214,7 +215,7 @@ def generators(root: object) -> list[tuple[str, Any]]:
     arrays, modules, classes, functions or text. It looks at ``MAX_OBJECTS`` objects at most, at the first ``MAX_ITEMS``
     of each container, and runs no code of theirs. The order follows from that of attributes and items alone.
     """
-    return [(path, value) for path, value in walk(root) if _kind(value) is not None]
+    return [(path, value) for path, value in walk(root) if is_generator(value)]
 
 
 def walk(root: object, stop: Callable[[object], bool] = lambda value: False) -> Iterator[tuple[str, Any]]:
@@ -242,6 +243,11 @@ def capture_generators(root: object) -> Tree:
     return {path: read_generator(value) for path, value in generators(root)}
 
 
+def is_generator(value: object) -> bool:
+    """Whether ``generators`` would give it."""
+    return _kind(value) is not None
+
+
 def read_generator(generator: object) -> Tree:
     """The state of one generator of those that ``generators`` finds."""
     kind = _kind(generator)
@@ -260,11 +266,14 @@ def write_generator(generator: object, saved: Mapping[str, Any]) -> bool:
 def restore_generators(root: object, tree: Mapping[str, Any]) -> list[str]:
     """Put the generators that ``root`` holds where ``capture_generators`` found them.
 
+    An attribute that is None yet gets its generator: many make theirs when they first draw.
+
     Returns the paths for which ``root`` has no generator of that kind (any more); those were left alone.
 
     CorruptSnapshotError: a generator doesn't accept its state.
     """
     live = dict(generators(root))
+    live |= _unmade(root, {path: saved for path, saved in tree.items() if path not in live})
     left = []
     for path, saved in tree.items():
         try:
@@ -273,6 +282,37 @@ def restore_generators(root: object, tree: Mapping[str, Any]) -> list[str]:
         except (LookupError, TypeError, ValueError, RuntimeError) as error:
             raise CorruptSnapshotError(f"the random state of {path} can't be set: {error}") from error
     return left
+
+
+def _unmade(root: object, tree: Mapping[str, Any]) -> Tree:
+    """Generators made for attributes that will hold one and are None, by their paths."""
+    made: Tree = {}
+    for path, value in walk(root) if tree else ():
+        attributes = getattr(value, "__dict__", None)
+        if type(attributes) is dict:
+            places = {f"{path}.{name}".removeprefix("."): name for name, item in attributes.items() if item is None}
+            for place in places.keys() & tree.keys():
+                attributes[places[place]] = made[place] = _make(tree[place])
+    return made
+
+
+def _make(saved: Mapping[str, Any]) -> Any:
+    """A generator of the kind that was saved; its state is set later."""
+    if saved["kind"] == "random.Random":
+        return random.Random()
+    if saved["kind"] == "numpy.RandomState":
+        return np.random.RandomState(_bits(saved["state"]["bit_generator"]))
+    if saved["kind"] == "torch.Generator":
+        return sys.modules["torch"].Generator()
+    bits = _bits(saved["state"]["bit_generator"])
+    return bits if saved["kind"] == "numpy.BitGenerator" else np.random.Generator(bits)
+
+
+def _bits(kind: str) -> Any:
+    """One of numpy's bit generators, by name."""
+    if kind not in BIT_GENERATORS:
+        raise ValueError(f"numpy has no bit generator called {kind!r}")
+    return getattr(np.random, kind)()
 
 
 def _children(value: Any) -> Iterator[tuple[str, Any]]:

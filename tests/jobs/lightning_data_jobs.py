@@ -123,6 +123,40 @@ class SizedShards(Shards):
         return len(self.x)
 
 
+class Endless:
+    """No data set and no loader: an iterator that goes on from epoch to epoch."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.batches = self._read(x, y)
+
+    def _read(self, x: torch.Tensor, y: torch.Tensor) -> Any:
+        while True:
+            index = torch.randperm(len(x))[:BATCH_SIZE]
+            yield x[index] + 0.1 * random.random(), y[index]
+
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self.batches)
+
+
+class Batches:
+    """An iterable of batches that is no DataLoader, with a length."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return 6
+
+    def __iter__(self) -> Any:
+        order = np.random.permutation(len(self.x))
+        for begin in range(0, 24, BATCH_SIZE):
+            index = order[begin : begin + BATCH_SIZE]
+            yield self.x[index] + 0.1 * torch.randn(6), self.y[index]
+
+
 # Samplers ------------------------------------------------------------------------------------------------------------
 
 
@@ -283,11 +317,14 @@ JOBS: dict[str, Job] = {
     "batch sampler with set_epoch": _one(batch_sampler=lambda d: SetEpoch(len(d), "")),
     "collate function that draws": _one(shuffle=True, collate_fn=collate, pin_memory=True),
     "data set with a generator": _one(OwnGenerator, shuffle=True),
+    "data set that makes a generator": _one(lambda x, y: OwnGenerator(x, y, lazy=True), shuffle=True),
     "data set that remembers": _one(Mixes, shuffle=True),
     "data set that counts": _one(Counts, shuffle=True),
     "loader with an __iter__ of its own": _one(kind=Reshapes, shuffle=True),
     "stream": _one(Shards),
     "stream with a length": _one(SizedShards),
+    "iterator without end": Job(loaders=Endless, trainer={"limit_train_batches": 5}),
+    "iterable that is no DataLoader": Job(loaders=Batches),
     "early iterator": _one(module=lambda: Net("onecycle"), shuffle=True),
     "limit_train_batches=4": _one(shuffle=True, trainer={"limit_train_batches": 4}),
     "limit_train_batches=0.6": _one(shuffle=True, trainer={"limit_train_batches": 0.6}),
@@ -324,6 +361,9 @@ JOBS: dict[str, Job] = {
     ),
     "persistent workers, data set with a generator": _one(
         OwnGenerator, shuffle=True, num_workers=2, persistent_workers=True
+    ),
+    "persistent workers, data set that makes a generator": _one(
+        lambda x, y: OwnGenerator(x, y, lazy=True), shuffle=True, num_workers=2, persistent_workers=True
     ),
     "persistent workers and an early iterator": _one(
         module=lambda: Net("onecycle"), shuffle=True, num_workers=2, persistent_workers=True
