@@ -116,11 +116,9 @@ class Memory:
 
     def _outline(self) -> dict[str, Any]:
         """What lies where; generators count by their presence, for their states are kept elsewhere."""
-        plain = values(self._root)
-        walked = random_state.walk(self._root, _stop)
-        tokens = {
-            path: _token(value) for path, value in walked if path not in plain and not random_state.is_generator(value)
-        }
+        plain = {path: value for path, value in values(self._root).items() if value is not None}
+        walked = ((path, value) for path, value in random_state.walk(self._root, _stop) if path not in plain)
+        tokens = {path: _token(value) for path, value in walked if not random_state.is_generator(value)}
         return {"tokens": tokens, "plain": plain if self._plain else None}
 
 

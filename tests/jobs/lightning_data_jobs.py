@@ -411,9 +411,10 @@ def _no_attributes() -> None:
 
 
 SWITCHES = {"splices": _no_splices, "stamps": _no_stamps, "attributes": _no_attributes}
-lightning_jobs.SWITCHES |= SWITCHES
 
 
-def train(name: str, *args: Any, **options: Any) -> None:
+def train(name: str, *args: Any, without: str | None = None, **options: Any) -> None:
     """Run a job of this table, as `lightning_jobs.train` does."""
+    if without is not None:
+        SWITCHES[without]()
     lightning_jobs.train(JOBS[name], *args, **options)
