@@ -86,7 +86,8 @@ def _of_framework(kind: Any) -> bool:
 class Memory:
     """Looks whether something changes while it is used: a data set that does must see every batch again.
 
-    It looks after 1, 2, 4, 8... uses, and whenever it is asked. A change inside an array is not seen.
+    It looks after 1, 2, 4, 8... uses, and whenever it is asked. What the first use changes doesn't count: many open
+    their files then. A change inside an array is not seen.
 
     Args:
         root: the data set.
@@ -99,19 +100,21 @@ class Memory:
     def __init__(self, root: object, plain: bool) -> None:
         self.remembers = False
         self._root, self._plain, self._uses = root, plain, 0
-        self._before = self._outline()
+        self._before: Any = None
 
     def used(self) -> bool:
         """Note a use; tell whether it was one to look after."""
         self._uses += 1
         if self._uses & (self._uses - 1):
             return False
+        if self._uses == 1:
+            self._before = self._outline()
         self.look()
         return True
 
     def look(self) -> bool:
         """Whether it changed by now."""
-        self.remembers = self.remembers or self._outline() != self._before
+        self.remembers = self.remembers or (self._uses > 1 and self._outline() != self._before)
         return self.remembers
 
     def _outline(self) -> dict[str, Any]:

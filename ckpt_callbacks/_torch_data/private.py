@@ -19,6 +19,7 @@ __all__ = [
     "can_start_late",
     "follow_fetchers",
     "forget_iterator",
+    "is_followed",
     "is_plain",
     "knows_its_draws",
     "pass_over",
@@ -61,9 +62,20 @@ def alive(loader: Any) -> Any:
     return loader._iterator if keeps else None
 
 
+def is_followed(iterator: Any) -> bool:
+    """Whether ``begin`` made this iterator, and thus its workers stamp their batches."""
+    return hasattr(type(iterator), "follower")
+
+
 def forget_iterator(loader: Any) -> None:
-    """Let a `StatefulDataLoader` make its iterator anew: asking for its state has made one too early."""
-    if hasattr(loader, "load_state_dict") and is_plain(loader):
+    """Let a loader make its iterator anew (``_iterator``, ``_shutdown_workers``).
+
+    Workers may live since somebody looked at a batch; a `StatefulDataLoader` makes an iterator if asked for its state.
+    """
+    if alive(loader) is not None:
+        loader._iterator._shutdown_workers()
+        loader._iterator = None
+    if is_plain(loader) and hasattr(loader, "load_state_dict"):
         loader.load_state_dict({})
 
 
@@ -140,7 +152,7 @@ def _fresh(loader: Any, follower: Any) -> Any:
 
 def follow(iterator: Any, follower: Any) -> None:
     """Have an iterator of torch's tell what it does from now on."""
-    if not hasattr(type(iterator), "follower"):
+    if not is_followed(iterator):
         kind: Any = type(iterator)
         iterator.__class__ = _followed(kind)
     iterator.follower = follower

@@ -93,7 +93,10 @@ class Source:
     # Its place -----------------------------------------------------------------------------------------------------
 
     def place(self) -> Place | None:
-        """Where the iteration stands; None before the first."""
+        """Where the iteration stands; None before the first.
+
+        The first few batches are loaded again in any case: only then is it known whether the data set remembers.
+        """
         if self._begin is None:
             return None
         return {
@@ -103,7 +106,7 @@ class Source:
             "taken": self.taken,
             "ended": self.ended,
             "ends": self.ends,
-            "skip": self._can_skip(),
+            "skip": self._can_skip() and self.taken > 2 * max(1, getattr(self.loader, "num_workers", 0)),
             "num_workers": getattr(self.loader, "num_workers", 0),
             "workers": {"begun": dict(self._follower.begun), "used": dict(self._follower.used)},
         }
@@ -132,7 +135,9 @@ class Source:
             lost["data (persistent_workers)"] = "of a loader with an __iter__ of its own: use False"
         if self._follower.splices and (why := self._follower.splices.lost):
             lost["data (order)"] = f"{why}: give it a generator of its own"
-        if self._lives_on and self._follower.remembers:
+        if self._lives_on and not self._stamped:
+            lost["data (persistent_workers)"] = "they live since the loader was used before fit: make a new loader"
+        elif self._lives_on and self._follower.remembers:
             lost["data (persistent_workers)"] = f"{self._follower.remembers}: use persistent_workers=False"
         if self._memory is not None and self._memory.look():
             lost["data (data set)"] = "it changes while it is read, and what it remembers of earlier epochs is not kept"
@@ -145,6 +150,7 @@ class Source:
     def return_to(self, place: Place) -> None:
         """Begin the iteration of a place again, and go there."""
         workers = place["workers"]
+        private.forget_iterator(self.loader)
         now = getattr(self.loader, "num_workers", 0)
         if now != place["num_workers"]:
             warn(f"data came by {place['num_workers']} workers and come by {now} now: random numbers will differ")
@@ -154,7 +160,6 @@ class Source:
             self.taken, self.ended = place["taken"], True
             self._asleep = {**workers["begun"], **workers["used"]} if self._lives_on else None
             return
-        private.forget_iterator(self.loader)
         skip = bool(place["skip"]) and self._can_skip()
         used = workers["used"] if skip else {}
         if self._lives_on and place["birth"] is not None:
@@ -217,9 +222,11 @@ class Source:
             hold_back: send nothing to workers yet.
         """
         self.taken, self.ended = 0, False
-        living = private.alive(self.loader) is not None if self._lives_on else False
+        living = private.alive(self.loader) is not None
         if not living:
             self._birth = self._begin
+        elif not private.is_followed(private.alive(self.loader)):
+            self._stamped = False
         newest = {**self._follower.newest, **(used or {})} if living else dict(used or {})
         self._follower = _Follower(self._splices(splices or {}), newest, used or {}, hold_back)
         if not self._follows():

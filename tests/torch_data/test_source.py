@@ -129,6 +129,17 @@ def test_data_that_got_shorter_are_refused():
         Source(DataLoader(torch.arange(6), 2)).return_to(source.place())
 
 
+def test_workers_from_before_are_named():
+    """Workers that live since someone looked at a batch can't tell where they stand; new ones can."""
+    loader = DataLoader(Everything(X, Y), 4, shuffle=True, num_workers=1, persistent_workers=True)
+    next(iter(loader))
+    source = Source(loader)
+    iter(source)
+    read(source, 3)
+    assert list(source.missing()) == ["data (persistent_workers)"]
+    assert source.how() == "replayed with loading"
+
+
 def test_other_numbers_of_workers_are_said(capsys, caplog):
     """Going on with workers where there were none works, and the user reads that random numbers will differ."""
     source = Source(DataLoader(torch.arange(40), 2))
@@ -182,8 +193,20 @@ def test_a_data_set_that_remembers_is_noticed(change, seen):
 
     data = Data()
     watch = Memory(data, plain=False)
+    watch.used()
     change(data)
+    watch.used()
     assert watch.look() is seen
+
+
+def test_what_the_first_use_makes_is_no_memory():
+    """A file that is opened at the first read, say."""
+    data = Mixes(X, Y)
+    watch = Memory(data, plain=True)
+    data.file = object()
+    watch.used()
+    watch.used()
+    assert not watch.look()
 
 
 def test_attributes_that_changed_are_put_back():
