@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,6 @@ from ckpt_callbacks.resume import Restored
 from ckpt_callbacks.store import Step
 
 __all__ = ["Fit"]
-
-# The tape of a snapshot from between two epochs: the next one begins at its first fetch, as it comes.
-_NO_EPOCH = {"before_iter": None, "skip": 0}
 
 
 class Fit:
@@ -66,7 +63,7 @@ class Fit:
         _, restored = self._restored
         if path is not None and named is None:
             say(f"{path} was loaded when this run began; it carries on with its own snapshots now")
-        self.tape.pend(restored.rest["tape"] or _NO_EPOCH)
+        self.tape.pend(restored.rest["tape"])
         # A run that stopped early has nothing left to do, unless the user points at a snapshot to go on from.
         self.trainer.should_stop = restored.rest["trainer"]["should_stop"] and not restored.named
         return restored.snapshot.path
@@ -85,9 +82,15 @@ class Fit:
         (owner, restored), self._restored = self._restored, None
         loaded, self._loaded = self._loaded, {}
         self._quiet.close()
-        state.put_back(self.trainer, self.live, restored, loaded)
+        state.put_back(self.trainer, self.tape, self.live, restored, loaded)
         self._metrics = dict(self.trainer.callback_metrics)
-        owner.resumed_at(restored, complete=complete, replayed=self.tape.replayed, seconds=self.tape.seconds)
+        owner.resumed_at(
+            restored,
+            complete=complete,
+            skipped=self.tape.skipped,
+            replayed=self.tape.replayed,
+            seconds=self.tape.seconds,
+        )
         return True
 
     @property
@@ -162,8 +165,6 @@ class Fit:
             self._observe("between batches")
 
     def _observe(self, where: state.Where) -> None:
-        if where == "between epochs":
-            self.tape.epoch_over()
         events, self._events = self._events, Event.NONE
         metrics = self._fresh_metrics() if events else {}
         progress = state.progress_of(self.trainer, where)
@@ -178,8 +179,9 @@ class Fit:
         before, self._metrics = self._metrics, dict(self.trainer.callback_metrics)
         return {name: value for name, value in self._metrics.items() if before.get(name) is not value}
 
-    def _record(self, loaders: Any) -> Any:
-        """Wrap what the user's `train_dataloader` gave into the loader that remembers."""
+    def _record(self, ask: Callable[[], Any]) -> Any:
+        """Wrap what the user's `train_dataloader` gives into the loader that knows its place."""
+        loaders = self.tape.ask(ask)
         combined = importlib.import_module(f"{self._package}.utilities").CombinedLoader
         if isinstance(loaders, combined):
             return recording(combined)(loaders.iterables, private.mode_of(loaders), self.tape)

@@ -1,10 +1,7 @@
-"""The train loader that remembers how its epoch began, and can begin it again.
+"""The train loader that remembers its place in the data, and returns there.
 
-What an epoch draws is fixed by the random state at a few instants: just before its iterator is made (the workers' base
-seed, and their first indices), just before its first fetch (the sampler's seed, without workers), and just before the
-fetches that training has not used yet (a dataset that draws in this process). `Tape` holds these. To resume, the same
-instants are re-lived from the recorded states: the batches that were trained on are drawn again and dropped, and the
-next one comes out as it would have.
+`CombinedLoader` joins one or several loaders. Each is replaced by a `Source`, which knows its own place; `Tape` holds
+them together, with what is Lightning's: the fetch ahead, and the instant at which a resumed epoch begins again.
 
 The iterator of a resumed epoch is made at the first fetch, not when Lightning sets fit up: by then samplers know the
 epoch, and nothing that runs in between can disturb the order.
@@ -14,10 +11,11 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ckpt_callbacks._lightning import private
+from ckpt_callbacks._torch_data.source import Source
 from ckpt_callbacks.errors import ResumeError
 from ckpt_callbacks.state import random_state
 
@@ -25,85 +23,151 @@ __all__ = ["Tape", "recording"]
 
 
 class Tape:
-    """How the current epoch of the train loader began, and how far it got.
+    """How far the current epoch of the train loader got.
 
     Args:
         prefetches: whether Lightning fetches one batch ahead now (it does if the loader has no length).
         before_fetch: called before each fetch of a running fit: the clean boundary.
 
     Attributes:
-        fetched: batches fetched in this epoch.
-        replayed, seconds: what the last replay did.
+        sources: the loaders that the epoch comes from.
+        fetched: batches fetched in this epoch; None between epochs.
+        skipped, replayed, seconds: what the last return did: batches passed over by index, or loaded again and dropped.
     """
 
     def __init__(self, prefetches: Callable[[], bool], before_fetch: Callable[[], None]) -> None:
         self.prefetches, self.before_fetch = prefetches, before_fetch
-        self.fetched = self.replayed = 0
+        self.sources: Sequence[Source] = ()
+        self.fetched = self.replayed = self.skipped = 0
         self.seconds = 0.0
-        self._before_iter: Any = None
-        self._generators: Any = None
-        self._before: dict[int, Any] = {}  # number of a fetch -> random state just before it
+        self._ahead: dict[str, Any] | None = None  # as it was before the last fetch, while one is fetched ahead
         self._pending: dict[str, Any] | None = None
-        self._expected: dict[int, Any] = {}
+        self._expected: Any = None  # the random state that the next fetch must find
+        self._asked: Any = None  # the random state when the user was asked for the loaders
+        self._ask_again: Any = None  # the same, of the pending place
 
-    def as_dict(self, used: int) -> dict[str, Any]:
-        """The part that goes into a snapshot, when training has used ``used`` batches of those fetched."""
+    # The part that goes into a snapshot ------------------------------------------------------------------------------
+
+    def as_dict(self, used: int | None) -> dict[str, Any]:
+        """The place in the data, when training has used ``used`` batches of this epoch; None between epochs."""
+        if self._pending is not None:
+            return self._pending
+        if used is None:
+            return {
+                "batches": None,
+                "sources": [source.place() if source.lives_on else None for source in self.sources],
+                "asked": self._asked,
+                "random": None,
+            }
+        if used < self.fetched:
+            assert self._ahead is not None, "Lightning fetches ahead, as it told"
+            return self._ahead
+        return self._here(random=False)
+
+    def values(self) -> list[Any]:
+        """The plain attributes of samplers and data sets that changed since they came."""
+        return [source.values() for source in self.sources]
+
+    def put_back_values(self, values: Sequence[Any]) -> None:
+        """Set what ``values`` gave."""
+        for source, saved in zip(self.sources, values, strict=False):
+            source.put_back_values(saved)
+
+    def missing(self) -> dict[str, str]:
+        """What the way back would not make exact -> why."""
+        return {what: why for source in self.sources for what, why in source.missing().items()}
+
+    @property
+    def how(self) -> str:
+        """How a resume will reach the place, in a few words."""
+        ways = sorted({source.how() for source in self.sources})
+        return " or ".join(ways) or "no data yet"
+
+    def _here(self, random: bool) -> dict[str, Any]:
         return {
-            "before_iter": self._before_iter,
-            "generators": self._generators,
-            "before": {**self._before, self.fetched: random_state.capture()},
-            "skip": used,
+            "batches": self.fetched,
+            "sources": [source.place() for source in self.sources],
+            "asked": self._asked,
+            "random": random_state.capture() if random else None,
         }
 
-    def epoch_over(self) -> None:
-        """Forget the epoch: the next one has not begun."""
-        self._before_iter = self._generators = None
-        self._before, self.fetched = {}, 0
+    # The way back ----------------------------------------------------------------------------------------------------
 
     def pend(self, saved: Mapping[str, Any]) -> None:
-        """Let the next fetch re-live a saved tape first."""
-        self._pending = dict(saved)
+        """Let the next fetch go to a saved place first."""
+        self._pending, self._ask_again = dict(saved), saved["asked"]
+
+    def ask(self, loaders: Callable[[], Any]) -> Any:
+        """Ask the user for the loaders, with the random numbers that made those of the pending place."""
+        again, self._ask_again = self._ask_again, None
+        self._asked = now = random_state.capture()
+        if again is None:
+            return loaders()
+        self._asked = again
+        random_state.restore(again)
+        try:
+            return loaders()
+        finally:
+            random_state.restore(now)
+
+    def follow(self, loaders: Sequence[Any]) -> Sequence[Source]:
+        """Know these loaders from now on."""
+        if [id(source.loader) for source in self.sources] != [id(loader) for loader in loaders]:
+            if self.sources and self._pending is not None:
+                self._pending["sources"] = []  # those were of the loaders before
+            self.sources = [Source(loader) for loader in loaders]
+        return self.sources
 
     @property
     def pending(self) -> bool:
-        """Whether an epoch waits to be re-lived."""
+        """Whether a place waits to be gone to."""
         return self._pending is not None
 
-    def begin(self, loaders: Any) -> None:
-        """Note the state in which an epoch's iterator is about to be made."""
-        self.epoch_over()
-        self._before_iter = random_state.capture()
-        self._generators = random_state.capture_generators(loaders)
-
-    def about_to_fetch(self) -> None:
-        """Put back the state that this fetch saw, if it is one of a re-lived epoch; note it if it will be needed."""
-        expected = self._expected.pop(self.fetched, None)
-        if expected is not None:
-            random_state.restore(expected)
-        if self.fetched == 0 or self.prefetches():
-            first = {} if self.fetched == 0 else {0: self._before[0]}
-            self._before = {**first, self.fetched: random_state.capture()}
-
-    def relive(self, loaders: Any, start: Callable[[], None], fetch: Callable[[], Any]) -> None:
-        """Begin the recorded epoch again and draw the batches that were trained on."""
+    def go_back(self) -> int | None:
+        """Bring the sources to the pending place; give the batches that were used there, None between epochs."""
         saved, self._pending = self._pending, None
         assert saved is not None
         began = time.perf_counter()
-        if saved["before_iter"] is not None:
-            random_state.restore(saved["before_iter"])
-            random_state.restore_generators(loaders, saved["generators"])
-            self._expected = dict(saved["before"])
-        start()
-        for done in range(saved["skip"]):
-            try:
-                fetch()
-            except StopIteration:
-                raise ResumeError(
-                    f"the train loader ended after {done} batches, but the snapshot was taken {saved['skip']} batches "
-                    "into its epoch. The data got shorter or the batches larger since then: restore the data, or "
-                    "start afresh in another directory."
-                ) from None
-        self.replayed, self.seconds = saved["skip"], time.perf_counter() - began
+        places = saved["sources"]
+        if places and len(places) != len(self.sources):
+            raise ResumeError(
+                f"the snapshot was taken with {len(places)} train loaders, and there are {len(self.sources)} now: "
+                "restore them, or start afresh in another directory."
+            )
+        for source, place in zip(self.sources, places, strict=False):
+            if place is not None:
+                source.return_to(place)
+        self.skipped = max((source.skipped for source in self.sources), default=0)
+        self.replayed = max((source.replayed for source in self.sources), default=0)
+        self.seconds = time.perf_counter() - began
+        self._expected, self._ahead = saved["random"], None
+        self.fetched = saved["batches"] or 0
+        batches: int | None = saved["batches"]
+        return batches
+
+    # An epoch --------------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """An epoch begins."""
+        self.fetched, self._ahead, self._expected = 0, None, None
+        for source in self.sources:
+            source.ends = 0
+
+    def first_of_two(self) -> bool:
+        """Whether a second fetch comes before the epoch's first batch: a resumed fit makes the first one too early to
+        be a boundary."""
+        return self.fetched == 0 and self.prefetches()
+
+    def fetch(self, load: Callable[[], Any]) -> Any:
+        """Fetch a batch."""
+        expected, self._expected = self._expected, None
+        if expected is not None:
+            random_state.restore(expected)
+        if self.prefetches():
+            self._ahead = self._here(random=True)
+        batch = load()
+        self.fetched += 1
+        return batch
 
 
 @functools.cache
@@ -111,33 +175,43 @@ def recording(combined_loader: type) -> type:
     """Make the recording subclass of the `CombinedLoader` of one of Lightning's two packages."""
 
     class RecordingLoader(combined_loader):  # type: ignore[misc]
-        """A `CombinedLoader` that writes to a `Tape` and re-lives a pending one."""
+        """A `CombinedLoader` whose loaders are sources, and which goes to a pending place at its first fetch."""
 
         def __init__(self, iterables: Any, mode: str, tape: Tape) -> None:
             super().__init__(iterables, mode)
             self.tape = tape
 
         def __iter__(self) -> Any:
-            if self.tape.pending:
-                private.hold_back(self)
-            else:
-                self._start()
+            private.hold_back(self, self.tape.follow(self.flattened))
+            if not self.tape.pending:
+                self._begin()
             return self
 
         def __next__(self) -> Any:
             if self.tape.pending:
-                self.tape.relive(self.flattened, self._start, self._fetch)
-            self.tape.before_fetch()
-            return self._fetch()
+                self._go_back()
+            if not self.tape.first_of_two():
+                self.tape.before_fetch()
+            return self.tape.fetch(super().__next__)
 
-        def _start(self) -> None:
-            self.tape.begin(self.flattened)
-            super().__iter__()
+        def _begin(self) -> None:
+            self.tape.begin()
+            iter(self._iterator)
 
-        def _fetch(self) -> Any:
-            self.tape.about_to_fetch()
-            batch = super().__next__()
-            self.tape.fetched += 1
-            return batch
+        def _go_back(self) -> None:
+            batches = self.tape.go_back()
+            if batches is None:
+                self._begin()
+            else:
+                private.go_on_from(self, batches)
+
+        def reset(self) -> None:
+            super().reset()
+            for source in self.tape.sources:
+                source.stop()
+
+        def _state_dicts(self) -> list[dict[str, Any]]:
+            # Asked too early, a stateful loader would make its iterator for it, and draw random numbers.
+            return [] if self.tape.pending else super()._state_dicts()
 
     return RecordingLoader

@@ -16,10 +16,12 @@ from typing import Any, Literal
 import torch
 
 __all__ = [
+    "asked_in_epoch",
     "attributes_of",
     "batches_begun",
     "dump_checkpoint",
     "epoch_metrics",
+    "go_on_from",
     "hands_out_iterator",
     "hold_back",
     "intercept_loader",
@@ -36,6 +38,7 @@ __all__ = [
     "own_attributes",
     "package_of",
     "prefetches",
+    "put_back_asked_in_epoch",
     "put_back_epoch_metrics",
     "put_back_loops",
     "put_back_lottery",
@@ -83,15 +86,15 @@ def intercept_resume(trainer: Any, choose: Callable[[Any], Any]) -> None:
     connector.resume_start = resume_start
 
 
-def intercept_loader(trainer: Any, wrap: Callable[[Any], Any]) -> None:
+def intercept_loader(trainer: Any, wrap: Callable[[Callable[[], Any]], Any]) -> None:
     """``fit_loop._data_source.dataloader``: the one call that asks the user for the train loader(s).
 
-    `FitLoop.setup_data` starts iterating right after it, with no hook between: there is no later place to record the
-    random state that the first epoch's order comes from.
+    ``wrap`` gets that call. `FitLoop.setup_data` starts iterating right after it, with no hook between: there is no
+    later place to record the random state that the first epoch's order comes from.
     """
     source = trainer.fit_loop._data_source
     original = type(source).dataloader
-    source.dataloader = lambda: wrap(original(source))
+    source.dataloader = lambda: wrap(lambda: original(source))
 
 
 @contextmanager
@@ -108,14 +111,38 @@ def release(trainer: Any) -> None:
     vars(trainer.fit_loop._data_source).pop("dataloader", None)
 
 
-def hold_back(loader: Any) -> None:
+def hold_back(loader: Any, sources: Sequence[Any]) -> None:
     """Give a `CombinedLoader` its iterator unstarted (``_iterator``, ``_mode``, ``_limits``, ``_SUPPORTED_MODES``).
 
-    It answers ``len()``, which Lightning asks for when fit is set up; starting it there would start workers and draw
-    random numbers that a resumed epoch must not see.
+    It is what `CombinedLoader.__iter__` makes, but over ``sources`` in the loaders' place. It answers ``len()``, which
+    Lightning asks for when fit is set up; starting it there would start workers and draw random numbers that a resumed
+    epoch must not see.
     """
     modes = importlib.import_module(type(loader).__mro__[1].__module__)._SUPPORTED_MODES
-    loader._iterator = modes[loader._mode]["iterator"](loader.flattened, loader._limits)
+    loader._iterator = modes[loader._mode]["iterator"](list(sources), loader._limits)
+
+
+def go_on_from(loader: Any, batches: int) -> None:
+    """Let the iterator that ``hold_back`` made go on after some batches, with its sources in their places.
+
+    ``iterators`` and ``_idx`` are of every mode, ``_consumed`` is of "max_size_cycle": which loaders came to their end,
+    and thus began again. (Lightning's fit refuses the mode "sequential".)
+    """
+    iterator = loader._iterator
+    iterator.iterators = list(iterator.iterables)
+    iterator._idx = batches
+    if hasattr(iterator, "_consumed"):
+        iterator._consumed = [source.ends > 0 for source in iterator.iterables]
+
+
+def asked_in_epoch(trainer: Any) -> int:
+    """The epoch in which the loaders came (``fit_loop._last_train_dl_reload_epoch``): reloads count from it."""
+    return int(trainer.fit_loop._last_train_dl_reload_epoch)
+
+
+def put_back_asked_in_epoch(trainer: Any, epoch: int) -> None:
+    """Set what ``asked_in_epoch`` gave."""
+    trainer.fit_loop._last_train_dl_reload_epoch = epoch
 
 
 def mode_of(loader: Any) -> str:

@@ -65,7 +65,8 @@ def capture(trainer: Any, tape: Tape, live: Live, where: Where) -> Captured:
         "checkpoint": checkpoint,
         "random": now,
         "generators": random_state.capture_generators(_holders_of_generators(trainer)),
-        "tape": tape.as_dict(_batches_used(trainer, tape)) if where == "between batches" else None,
+        "tape": tape.as_dict(_batches_used(trainer, tape) if where == "between batches" else None),
+        "data_values": tape.values(),
         "live": changed,
         "swa": private.swa_state(trainer),
         "lottery": private.lottery_state(trainer),
@@ -80,10 +81,11 @@ def capture(trainer: Any, tape: Tape, live: Live, where: Where) -> Captured:
         "trainer": {
             "should_stop": trainer.should_stop,
             "accumulate_grad_batches": trainer.accumulate_grad_batches,
+            "loaders_of_epoch": private.asked_in_epoch(trainer),
         },
     }
     random_state.restore(now)
-    return Captured(weights, rest, _OPTIONAL, missing=_not_replayed(trainer) | missing)
+    return Captured(weights, rest, _OPTIONAL, missing=tape.missing() | missing, data=tape.how)
 
 
 def to_checkpoint(restored: Restored) -> dict[str, Any]:
@@ -104,7 +106,7 @@ def for_evaluation(restored: Restored) -> dict[str, Any]:
     return {"pytorch-lightning_version": version, **checkpoint, "state_dict": _state_dict(restored)}
 
 
-def put_back(trainer: Any, live: Live, restored: Restored, loaded: Mapping[str, Any]) -> None:
+def put_back(trainer: Any, tape: Tape, live: Live, restored: Restored, loaded: Mapping[str, Any]) -> None:
     """Set everything that Lightning's own restore left out, at the place where it was captured.
 
     The weights are set once more: Lightning did so before it changed the module's precision, and before hooks ran that
@@ -112,6 +114,7 @@ def put_back(trainer: Any, live: Live, restored: Restored, loaded: Mapping[str, 
 
     Args:
         trainer: at the place where the snapshot was captured.
+        tape: of the fit.
         live: of the fit.
         restored: the snapshot.
         loaded: the dictionary that Lightning restored from, as the user's `on_load_checkpoint` hooks left it.
@@ -127,7 +130,9 @@ def put_back(trainer: Any, live: Live, restored: Restored, loaded: Mapping[str, 
     private.put_back_metric_states(trainer, rest["metric_states"])
     private.put_back_epoch_metrics(trainer, rest["epoch_metrics"], restored.snapshot.progress.batch)
     trainer.accumulate_grad_batches = rest["trainer"]["accumulate_grad_batches"]
+    private.put_back_asked_in_epoch(trainer, rest["trainer"]["loaders_of_epoch"])
     _put_back_gradients(trainer, rest["grads"])
+    tape.put_back_values(rest["data_values"])
     random_state.restore_generators(_holders_of_generators(trainer), rest["generators"])
     random_state.restore(rest["random"])
 
@@ -150,25 +155,6 @@ def _holders_of_generators(trainer: Any) -> list[Any]:
     ]
     callbacks = [callback for callback in trainer.callbacks if private.attributes_of(callback) == ()]
     return [private.loaders_of(trainer), attributes, [vars(callback) for callback in callbacks]]
-
-
-def _not_replayed(trainer: Any) -> dict[str, str]:
-    """What drawing an epoch's batches again can't bring back, as far as it can be seen -> why."""
-    loaders = private.loaders_of(trainer)
-    missing = {}
-    if any(getattr(loader, "persistent_workers", False) for loader in loaders):
-        missing["data (persistent_workers)"] = "workers that live on keep random numbers of their own over epochs"
-    if len(loaders) > 1 and len({_length(loader) for loader in loaders}) > 1:
-        missing["data (loaders of different length)"] = "shorter ones begin again within an epoch, unseen"
-    return missing
-
-
-def _length(loader: Any) -> int | None:
-    """How many batches a loader has, or None if it doesn't say."""
-    try:
-        return len(loader)
-    except (TypeError, NotImplementedError):
-        return None
 
 
 def _state_dict(restored: Restored) -> OrderedDict[str, torch.Tensor]:

@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from ckpt_callbacks import every_batches, on_end
-from ckpt_callbacks._lightning.loader import Tape
+from ckpt_callbacks._torch_data.source import Source
 from ckpt_callbacks.pytorch_lightning import Checkpointer
 from ckpt_callbacks.state import random_state
 from ckpt_callbacks.state.attributes import Attributes
@@ -368,6 +368,7 @@ class Job:
     module: Any = Net
     data: Any = TensorDataset
     loader: dict[str, Any] = field(default_factory=lambda: {"shuffle": True})
+    loaders: Any = None  # x, y -> what fit gets, in place of one loader of `data`; or a datamodule
     trainer: dict[str, Any] = field(default_factory=dict)
     callbacks: Any = list
     validate: bool = True
@@ -446,7 +447,7 @@ def die_in_a_save(count: int) -> None:
 
 
 def _no_replay() -> None:
-    Tape.relive = lambda self, loaders, start, fetch: (setattr(self, "_pending", None), start())  # type: ignore[method-assign]
+    Source.return_to = lambda self, place: iter(self)  # type: ignore[method-assign, assignment]
 
 
 def _no_random_state() -> None:
@@ -461,7 +462,7 @@ SWITCHES = {"replay": _no_replay, "random state": _no_random_state, "attributes"
 
 
 def train(
-    name: str,
+    name: str | Job,
     directory: str,
     result: str,
     kill: tuple[str, int] | None = None,
@@ -474,7 +475,7 @@ def train(
     """Run one job to its end (or death) and write everything that must be equal to ``result`` (.npz and .json).
 
     Args:
-        name: a key of `JOBS`.
+        name: a key of `JOBS`, or a job.
         directory: the run.
         result: path without suffix.
         kill: hook and which call of it dies (for "save", which written file), or None.
@@ -488,7 +489,7 @@ def train(
         SWITCHES[without]()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    job = JOBS[name]
+    job = name if isinstance(name, Job) else JOBS[name]
     pl.seed_everything(seed, verbose=False)
     data = torch.Generator().manual_seed(0)
     x = torch.randn(BATCHES * BATCH_SIZE - 1, 6, generator=data)
@@ -517,15 +518,17 @@ def train(
         enable_model_summary=False,
         num_sanity_val_steps=1,
     )
-    trainer.fit(
-        module,
-        DataLoader(job.data(x, y), batch_size=BATCH_SIZE, **job.loader),
-        DataLoader(TensorDataset(x, y), 9),
-        ckpt_path="last" if peer else None,
-        weights_only=False if peer else None,
-    )
+    loaders = job.loaders(x, y) if job.loaders else DataLoader(job.data(x, y), batch_size=BATCH_SIZE, **job.loader)
+    if isinstance(loaders, pl.LightningDataModule):
+        loading = {"datamodule": loaders}
+    else:
+        loading = {"train_dataloaders": loaders, "val_dataloaders": DataLoader(TensorDataset(x, y), 9)}
+    if peer:
+        loading |= {"ckpt_path": "last", "weights_only": False}
+    trainer.fit(module, **loading)
     Path(result + ".json").write_text(json.dumps(losses))
     Path(result + ".resumed").write_text(str(ours.resumed.snapshot.progress.batches if ours.resumed else 0))
+    Path(result + ".missing").write_text(json.dumps(ours._missing))
     np.savez(result + ".npz", **everything(trainer, module))
 
 

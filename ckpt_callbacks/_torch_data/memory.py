@@ -1,0 +1,141 @@
+"""What objects remember from batch to batch and from epoch to epoch, as far as their attributes show it."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from ckpt_callbacks.state import random_state
+
+__all__ = ["Memory", "changed", "put_back", "values"]
+
+PLAIN = (bool, int, float, str, type(None))
+
+MAX_ITEMS = 4096
+"""How many plain items an attribute may hold to count as plain."""
+
+FRAMEWORKS = ("pytorch_lightning", "lightning", "lightning_fabric", "keras", "tensorflow")
+
+Values = dict[str, Any]
+
+
+# Plain attributes ----------------------------------------------------------------------------------------------------
+
+
+def values(root: object) -> Values:
+    """The plain attributes of ``root`` and what it holds, by their paths: a flag, a count, a list of such."""
+    return {path: copy.copy(vars(holder)[name]) for path, holder, name in _attributes(root)}
+
+
+def changed(root: object, before: Mapping[str, Any]) -> Values:
+    """The plain attributes that are not what they were: state, where the others are configuration."""
+    return {
+        path: value
+        for path, value in values(root).items()
+        if path not in before or type(value) is not type(before[path]) or value != before[path]
+    }
+
+
+def put_back(root: object, saved: Mapping[str, Any]) -> None:
+    """Set the attributes that ``changed`` found; one whose holder is gone is left out."""
+    for path, holder in list(_holders(root)):
+        for name in [name for name in saved if name.rpartition(".")[0] == path]:
+            vars(holder)[name.rpartition(".")[2]] = copy.copy(saved[name])
+
+
+def _attributes(root: object) -> Iterator[tuple[str, Any, str]]:
+    for path, holder in _holders(root):
+        for name in [name for name, value in vars(holder).items() if _is_plain(value)]:
+            yield f"{path}.{name}".removeprefix("."), holder, name
+
+
+def _is_plain(value: Any) -> bool:
+    """A number, a text, or a list, set or dict of such."""
+    if type(value) in (list, set):
+        return len(value) <= MAX_ITEMS and all(type(item) in PLAIN for item in value)
+    if type(value) is dict:
+        return len(value) <= MAX_ITEMS and all(type(item) in PLAIN for pair in value.items() for item in pair)
+    return type(value) in PLAIN
+
+
+def _holders(root: object) -> Iterator[tuple[str, Any]]:
+    for path, value in random_state.walk(root, _stop):
+        if type(getattr(value, "__dict__", None)) is dict:
+            yield path, value
+
+
+def _stop(value: Any) -> bool:
+    """Modules, trainers and the like have their own ways into a snapshot; data may well refer to them."""
+    kind: Any = type(value)
+    return isinstance(value, torch.nn.Module) or _of_framework(kind)
+
+
+@functools.cache
+def _of_framework(kind: Any) -> bool:
+    return any(base.__module__.partition(".")[0] in FRAMEWORKS for base in kind.__mro__)
+
+
+# Whether a data set remembers ----------------------------------------------------------------------------------------
+
+
+class Memory:
+    """Looks whether something changes while it is used: a data set that does must see every batch again.
+
+    It looks after 1, 2, 4, 8... uses, and whenever it is asked. What the first use changes doesn't count: many open
+    their files then. A change inside an array is not seen.
+
+    Args:
+        root: the data set.
+        plain: whether a changed plain attribute counts; not where ``values`` are put back anyway.
+
+    Attributes:
+        remembers: whether a change was seen.
+    """
+
+    def __init__(self, root: object, plain: bool) -> None:
+        self.remembers = False
+        self._root, self._plain, self._uses = root, plain, 0
+        self._before: Any = None
+
+    def used(self) -> bool:
+        """Note a use; tell whether it was one to look after."""
+        self._uses += 1
+        if self._uses & (self._uses - 1):
+            return False
+        if self._uses == 1:
+            self._before = self._outline()
+        self.look()
+        return True
+
+    def look(self) -> bool:
+        """Whether it changed by now."""
+        self.remembers = self.remembers or (self._uses > 1 and self._outline() != self._before)
+        return self.remembers
+
+    def _outline(self) -> dict[str, Any]:
+        """What lies where; generators count by their presence, for their states are kept elsewhere."""
+        plain = {path: value for path, value in values(self._root).items() if value is not None}
+        walked = ((path, value) for path, value in random_state.walk(self._root, _stop) if path not in plain)
+        tokens = {path: _token(value) for path, value in walked if not random_state.is_generator(value)}
+        return {"tokens": tokens, "plain": plain if self._plain else None}
+
+
+def _token(value: Any) -> Any:
+    size = len(value) if type(value) in (list, tuple, dict, set) else None
+    own = getattr(value, "__dict__", None)
+    marks = {name: mark for name, item in own.items() if (mark := _mark(item))} if type(own) is dict else None
+    return type(value), size, marks
+
+
+def _mark(value: Any) -> Any:
+    """What shows that an attribute was bound to something else, or a tensor written to."""
+    if isinstance(value, torch.Tensor):
+        return id(value), value._version
+    if isinstance(value, np.ndarray):
+        return id(value)
+    return None if _is_plain(value) or random_state.is_generator(value) else type(value)

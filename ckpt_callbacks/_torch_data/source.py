@@ -1,0 +1,331 @@
+"""One loader of training's: hands out its batches, knows its place, and returns there.
+
+What an iteration draws is fixed by a few things: the random states (global ones and those that the loader holds) and
+the plain attributes of sampler and data set just before it began, the states that later draws must find where something
+else drew in between (`Splices`), and the states inside workers. All of them are noted on the way. To return, they are
+put back, and the batches before the place are passed over: by index where that tells all, else by loading them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from ckpt_callbacks._torch_data import memory, private
+from ckpt_callbacks._torch_data.splices import Splices
+from ckpt_callbacks._torch_data.workers import Stamp, Stamped, Start
+from ckpt_callbacks.errors import ResumeError
+from ckpt_callbacks.messages import steps, warn
+from ckpt_callbacks.state import random_state
+
+__all__ = ["Place", "Source"]
+
+T = TypeVar("T")
+
+Place = dict[str, Any]
+
+
+class Source:
+    """Stands where a framework would iterate a loader; its own iterator.
+
+    Args:
+        loader: a torch `DataLoader`, or any iterable.
+
+    Attributes:
+        taken: batches handed out in this iteration.
+        ended: whether this iteration has come to its end.
+        ends: how many iterations came to their end; whoever iterates several loaders at once counts from 0.
+        skipped, replayed: batches that the last return passed over by index, and by loading them again.
+    """
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+        self.taken = self.ends = self.skipped = self.replayed = 0
+        self.ended = False
+        self._by_index = private.by_index(loader)
+        self._has_workers = private.is_plain(loader) and loader.num_workers > 0
+        self._lives_on = self._has_workers and loader.persistent_workers
+        self._stamped = self._has_workers and (self._lives_on or (self._by_index and private.can_start_late(loader)))
+        self._parts = _parts(loader)
+        self._configured = memory.values(self._parts)
+        self._iterator: Any = None
+        self._follower = _Follower(None, {}, {})
+        self._memory: memory.Memory | None = None
+        self._begin: dict[str, Any] | None = None  # just before this iteration began
+        self._birth: dict[str, Any] | None = None  # just before the iteration that the living workers were born in
+        self._asleep: dict[int, Any] | None = None  # states of workers of an earlier process, to be woken first
+
+    # The iterable --------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Source:
+        if self._asleep is not None:
+            here, attributes = _note(self.loader, {}), memory.values(self._parts)
+            self._wake(self._asleep)
+            self._put_back(here)
+            memory.put_back(self._parts, attributes)
+        if self._iterator is self.loader and self._iterator is not None:
+            iter(self.loader)  # an iterator itself: it goes on where it stands
+            self.ended = False
+            return self
+        self._begin = _note(self.loader, self.values())
+        self._start()
+        return self
+
+    def __next__(self) -> Any:
+        if self.ended:
+            raise StopIteration
+        try:
+            batch = self._load()
+        except StopIteration:
+            self.ended = True
+            self.ends += 1
+            raise
+        self.taken += 1
+        return batch
+
+    def stop(self) -> None:
+        """Let go of the iterator, and of its workers with it."""
+        self._iterator = None
+
+    # Its place -----------------------------------------------------------------------------------------------------
+
+    def place(self) -> Place | None:
+        """Where the iteration stands; None before the first.
+
+        The first few batches are loaded again in any case: only then is it known whether the data set remembers.
+        """
+        if self._begin is None:
+            return None
+        return {
+            "begin": self._begin,
+            "birth": None if self._birth is self._begin else self._birth,
+            "splices": self._follower.splices.kept if self._follower.splices else {},
+            "taken": self.taken,
+            "ended": self.ended,
+            "ends": self.ends,
+            "skip": self._can_skip() and self.taken > 2 * max(1, getattr(self.loader, "num_workers", 0)),
+            "num_workers": getattr(self.loader, "num_workers", 0),
+            "workers": {"begun": dict(self._follower.begun), "used": dict(self._follower.used)},
+        }
+
+    @property
+    def lives_on(self) -> bool:
+        """Whether something of an iteration lives on in the next one: workers that are kept, or an iterator."""
+        return self._lives_on or self._iterator is self.loader
+
+    def values(self) -> memory.Values:
+        """The plain attributes of sampler and data set that changed since the loader came."""
+        return memory.changed(self._parts, self._configured)
+
+    def put_back_values(self, values: Mapping[str, Any]) -> None:
+        """Set the attributes that ``values`` gave."""
+        memory.put_back(self._parts, values)
+
+    def how(self) -> str:
+        """How a return passes over batches, in a few words."""
+        return "skipped by index" if self._can_skip() else "replayed with loading"
+
+    def missing(self) -> dict[str, str]:
+        """What a return would not bring back exactly -> why, and what to do."""
+        lost = {}
+        if not private.is_plain(self.loader) and getattr(self.loader, "persistent_workers", False):
+            lost["data (persistent_workers)"] = "of a loader with an __iter__ of its own: use False"
+        if self._follower.splices and (why := self._follower.splices.lost):
+            lost["data (order)"] = f"{why}: give it a generator of its own"
+        if self._lives_on and not self._stamped:
+            lost["data (persistent_workers)"] = "they live since the loader was used before fit: make a new loader"
+        elif self._lives_on and self._follower.remembers:
+            lost["data (persistent_workers)"] = f"{self._follower.remembers}: use persistent_workers=False"
+        if self._memory is not None and self._memory.look():
+            lost["data (data set)"] = "it changes while it is read, and what it remembers of earlier epochs is not kept"
+        if self._has_workers and not getattr(self.loader, "in_order", True):
+            lost["data (in_order)"] = "batches come as workers finish them: use in_order=True"
+        return lost
+
+    # Back there ----------------------------------------------------------------------------------------------------
+
+    def return_to(self, place: Place) -> None:
+        """Begin the iteration of a place again, and go there."""
+        workers = place["workers"]
+        private.forget_iterator(self.loader)
+        now = getattr(self.loader, "num_workers", 0)
+        if now != place["num_workers"]:
+            warn(f"data came by {place['num_workers']} workers and come by {now} now: random numbers will differ")
+        self.ends = place["ends"]
+        self._begin, self._birth = place["begin"], place["birth"] or place["begin"]
+        if place["ended"] and self._follows():
+            self.taken, self.ended = place["taken"], True
+            self._asleep = {**workers["begun"], **workers["used"]} if self._lives_on else None
+            return
+        skip = bool(place["skip"]) and self._can_skip()
+        used = workers["used"] if skip else {}
+        if self._lives_on and place["birth"] is not None:
+            self._wake({**workers["begun"], **used})
+            used_by_new: dict[int, Any] = {}
+        else:
+            used_by_new = used
+        self._put_back(place["begin"])
+        self._start(place["splices"], used_by_new, used, hold_back=skip)
+        self._pass_over(place["taken"], skip)
+
+    def _pass_over(self, batches: int, skip: bool) -> None:
+        for done in steps(batches, "going back to the place in the data"):
+            try:
+                if skip:
+                    private.pass_over(self._iterator)
+                else:
+                    next(self)
+            except StopIteration:
+                raise ResumeError(
+                    f"the train loader ended after {done} batches, but the snapshot was taken {batches} batches "
+                    "into its epoch. The data got shorter or the batches larger since then: restore the data, or "
+                    "start afresh in another directory."
+                ) from None
+        self.taken = batches
+        self.skipped, self.replayed = (batches, 0) if skip else (0, batches)
+        if skip:
+            self._follower.holds_back = False
+            private.start_after(self._iterator, batches)
+
+    def _wake(self, states: Mapping[int, Any]) -> None:
+        """Start workers as they were born, to go on from ``states`` in the iteration that begins next."""
+        assert self._birth is not None
+        self._asleep = None
+        self._put_back(self._birth)
+        self._follower = _Follower(self._splices({}), states, {}, holds_back=True)
+        start = Start(self.loader.worker_init_fn, states, iteration=2)
+        self._iterator = private.begin(self.loader, self._follower, start)
+
+    def _put_back(self, begin: Mapping[str, Any]) -> None:
+        memory.put_back(self._parts, begin["values"])
+        random_state.restore(begin["random"])
+        random_state.restore_generators(self.loader, begin["generators"])
+
+    # An iteration --------------------------------------------------------------------------------------------------
+
+    def _start(
+        self,
+        splices: Mapping[int, Any] | None = None,
+        states: Mapping[int, Any] | None = None,
+        used: Mapping[int, Any] | None = None,
+        hold_back: bool = False,
+    ) -> None:
+        """Begin an iteration.
+
+        Args:
+            splices: of the iteration that begins again.
+            states: those that new workers take.
+            used: the states after the batches that were used already.
+            hold_back: send nothing to workers yet.
+        """
+        self.taken, self.ended = 0, False
+        living = private.alive(self.loader) is not None
+        if not living:
+            self._birth = self._begin
+        elif not private.is_followed(private.alive(self.loader)):
+            self._stamped = False
+        newest = {**self._follower.newest, **(used or {})} if living else dict(used or {})
+        self._follower = _Follower(self._splices(splices or {}), newest, used or {}, hold_back)
+        if not self._follows():
+            self._iterator = iter(self.loader)
+            return
+        start = Start(self.loader.worker_init_fn, states or {}, iteration=1) if self._stamped else None
+        self._iterator = private.begin(self.loader, self._follower, start)
+        self._follower.has_begun()
+        if self._by_index and not self._has_workers:
+            self._memory = memory.Memory(self.loader.dataset, plain=False)
+
+    def _follows(self) -> bool:
+        """Whether the iterator itself tells what it draws; else all that happens in a fetch counts as a draw."""
+        return self._by_index or self._has_workers
+
+    def _splices(self, kept: Mapping[int, Any]) -> Splices:
+        if not self._follows():
+            return Splices(self.loader, True, kept)
+        holders = [self.loader.generator, self.loader.sampler, self.loader.batch_sampler] if self._by_index else []
+        return Splices(holders, not private.knows_its_draws(self.loader), kept)
+
+    def _load(self) -> Any:
+        if not self._follows():
+            return self._follower.draw(self._iterator.__next__)
+        batch = next(self._iterator)
+        if self._memory is not None:
+            self._memory.used()
+        if type(batch) is Stamped:
+            self._follower.use(batch.stamp)
+            return batch.batch
+        return batch
+
+    def _can_skip(self) -> bool:
+        if not self._by_index:
+            return False
+        if not self._has_workers:
+            return self._memory is None or not self._memory.look()
+        in_order = getattr(self.loader, "in_order", True)
+        return self._stamped and private.can_start_late(self.loader) and in_order and not self._follower.remembers
+
+
+class _Follower:
+    """What is known of one iteration: the draws, and where the workers' generators stand.
+
+    Attributes:
+        splices: the draws.
+        newest: worker -> state after the batch that arrived last; ``used``: that training used last; ``begun``: before
+            this iteration, for workers that live on.
+        holds_back: whether nothing is sent to workers yet.
+        remembers: why the workers' states don't tell all, or "".
+    """
+
+    def __init__(
+        self, splices: Splices | None, newest: Mapping[int, Any], used: Mapping[int, Any], holds_back: bool = False
+    ) -> None:
+        self.splices, self.holds_back, self.remembers = splices, holds_back, ""
+        self.newest, self.used, self.begun = dict(newest), dict(used), dict[int, Any]()
+
+    def draw(self, function: Callable[[], T]) -> T:
+        """The source draws."""
+        assert self.splices is not None
+        return self.splices.draw(function)
+
+    def has_drawn(self, draws: int) -> None:
+        """The source drew so often, unseen."""
+        assert self.splices is not None
+        self.splices.done = draws
+
+    def arrived(self, data: Any) -> None:
+        """A worker sent something."""
+        if type(data) is not Stamped:
+            return
+        stamp = data.stamp
+        if stamp.began is not None:
+            self.begun[stamp.worker] = stamp.began
+        if stamp.state is None:
+            stamp.state = self.newest[stamp.worker]
+        self.newest[stamp.worker] = stamp.state
+
+    def has_begun(self) -> None:
+        """The iteration has begun: what had been asked of living workers before has arrived by now."""
+        self.begun = dict(self.newest)
+
+    def use(self, stamp: Stamp) -> None:
+        """Training gets a batch."""
+        self.used[stamp.worker] = stamp.state
+        self.remembers = self.remembers or stamp.remembers
+
+
+def _note(loader: Any, values: memory.Values) -> dict[str, Any]:
+    return {
+        "random": random_state.capture(),
+        "generators": random_state.capture_generators(loader),
+        "values": values,
+    }
+
+
+def _parts(loader: Any) -> Any:
+    """Where the attributes lie that an order or a batch may depend on."""
+    if not private.is_plain(loader):
+        return loader
+    return {"dataset": loader.dataset, "sampler": loader.sampler, "batch_sampler": loader.batch_sampler}

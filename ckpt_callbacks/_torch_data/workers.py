@@ -1,0 +1,135 @@
+"""Random states inside worker processes: sent back with each batch, put back in new workers.
+
+A worker draws random numbers while it loads. `Start`, run in each worker as it starts (it stands in for the loader's
+``worker_init_fn``), lets every batch come back as `Stamped` with the states that the worker's generators have after
+it. New workers that get the stamps of the last batches that training used go on as the old ones would have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.utils.data import get_worker_info
+
+from ckpt_callbacks._torch_data import private
+from ckpt_callbacks._torch_data.memory import Memory
+from ckpt_callbacks._torch_data.splices import same
+from ckpt_callbacks.state import random_state
+
+__all__ = ["Stamp", "Stamped", "Start"]
+
+
+@dataclass
+class Stamp:
+    """Where a worker's generators stood.
+
+    Attributes:
+        worker: its number.
+        state: after the batch; None on its way, if it is the same as in the stamp before.
+        began: when this iteration began in the worker, if that is not the state of the stamp before; else None.
+        remembers: why a new worker could not go on from the state alone, or "".
+    """
+
+    worker: int
+    state: dict[str, Any] | None
+    began: dict[str, Any] | None
+    remembers: str
+
+
+@dataclass
+class Stamped:
+    """A batch on its way from a worker."""
+
+    batch: Any
+    stamp: Stamp
+
+    def pin_memory(self) -> Stamped:
+        """As torch's pinning thread asks for it."""
+        return replace(self, batch=private.pin_memory(self.batch))
+
+
+class Start:
+    """What a worker runs as it starts.
+
+    Args:
+        own: the loader's ``worker_init_fn``.
+        states: worker -> the state that it takes instead of what its seed gives.
+        iteration: the state is taken when the worker begins its first iteration, or its second.
+    """
+
+    def __init__(self, own: Callable[[int], Any] | None, states: Mapping[int, Any], iteration: int) -> None:
+        self.own, self.states, self.iteration = own, dict(states), iteration
+
+    def __call__(self, worker: int) -> None:
+        """Let the user's function run, and have this worker's batches stamped."""
+        if self.own is not None:
+            self.own(worker)
+        info = get_worker_info()
+        assert info is not None, "torch calls this in a worker"
+        _Clerk(worker, info.dataset, self.states.get(worker), self.iteration)
+
+
+class _Clerk:
+    """Stamps the batches of the worker process that it lives in."""
+
+    def __init__(self, worker: int, dataset: Any, state: dict[str, Any] | None, iteration: int) -> None:
+        self.worker, self.dataset = worker, dataset
+        self._state, self._iteration = state, iteration
+        self._iterations = 0
+        self._sent: Any = None
+        self._began: Any = None
+        self._memory = Memory(dataset, plain=True)
+        self._generators = random_state.generators(dataset)
+        private.follow_fetchers(dataset, self.begin, self.fetch)
+
+    def begin(self) -> None:
+        """An iteration begins; an iterable data set is about to be asked for its iterator."""
+        self._iterations += 1
+        if self._iterations == self._iteration and self._state is not None:
+            _restore(self.dataset, self._state)
+            self._generators = random_state.generators(self.dataset)
+        now = _capture(self._generators)
+        self._began = None if same(now, self._sent) else now
+
+    def fetch(self, load: Callable[[Any], Any], index: Any) -> Stamped:
+        """Load a batch, and stamp it."""
+        batch = load(index)
+        began, self._began = self._began, None
+        if self._memory.used():
+            self._generators = random_state.generators(self.dataset)  # some are made at the first draw
+        now = _capture(self._generators)
+        state, self._sent = (None if same(now, self._sent) else now), now
+        why = "its data set changes while it is read" if self._memory.remembers else ""
+        return Stamped(batch, Stamp(self.worker, state, began, why))
+
+
+def _capture(generators: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """The states of a worker's generators; arrays travel in the message, where tensors would take shared memory."""
+    state = random_state.capture(("python", "numpy", "torch"))
+    state["torch"] = state["torch"]["cpu"].numpy()
+    return {**state, "own": _arrays({path: random_state.read_generator(own) for path, own in generators})}
+
+
+def _restore(dataset: Any, state: Mapping[str, Any]) -> None:
+    tensor = torch.from_numpy(state["torch"].copy())
+    random_state.restore({"python": state["python"], "numpy": state["numpy"], "torch": {"cpu": tensor}})
+    random_state.restore_generators(dataset, _tensors(state["own"]))
+
+
+def _arrays(own: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        path: {**saved, "state": saved["state"].numpy()} if saved["kind"] == "torch.Generator" else saved
+        for path, saved in own.items()
+    }
+
+
+def _tensors(own: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        path: {**saved, "state": torch.from_numpy(saved["state"].copy())}
+        if saved["kind"] == "torch.Generator"
+        else saved
+        for path, saved in own.items()
+    }

@@ -1,0 +1,420 @@
+"""Small training jobs for Lightning, one for each way that data come. The model and the run are `lightning_jobs`'s."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities import CombinedLoader
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+    get_worker_info,
+)
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+from ckpt_callbacks._torch_data import source, workers
+from tests.jobs import lightning_jobs
+from tests.jobs.lightning_jobs import BATCH_SIZE, Augmented, Job, Net
+
+
+class Sums(Net):
+    """Sums up whatever batches it gets: a dict or list of loaders gives several, some of them None."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        batches = list(batch.values()) if isinstance(batch, dict) else batch
+        losses = [self._loss(one) for one in batches if one is not None]
+        loss = torch.stack(losses).sum()
+        self.log("train_loss", loss, on_step=True, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", self._loss(batch))
+
+
+# Data sets -----------------------------------------------------------------------------------------------------------
+
+
+class Everything(Augmented):
+    """Draws from Python's, NumPy's and torch's generators for each sample."""
+
+    def __getitem__(self, index: int) -> Any:
+        x, y = super().__getitem__(index)
+        return x + 0.1 * random.random(), y
+
+
+class OwnGenerator(Augmented):
+    """Draws from a generator of its own, made at the first sample as many do."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor, lazy: bool = False) -> None:
+        super().__init__(x, y)
+        self.lazy = lazy
+        self.rng = None if lazy else np.random.default_rng(3)
+
+    def __getitem__(self, index: int) -> Any:
+        if self.rng is None:
+            self.rng = np.random.default_rng(torch.initial_seed() % 2**32)
+        return self.x[index] + 0.1 * float(self.rng.normal()), self.y[index]
+
+
+class Mixes(Augmented):
+    """Mixes each sample with one that it gave before: it remembers."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        super().__init__(x, y)
+        self.seen: list[int] = []
+
+    def __getitem__(self, index: int) -> Any:
+        self.seen.append(index)
+        other = random.choice(self.seen)
+        return 0.7 * self.x[index] + 0.3 * self.x[other], self.y[index]
+
+
+class Counts(Augmented):
+    """Gets less noisy as it is used."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        super().__init__(x, y)
+        self.calls = 0
+
+    def __getitem__(self, index: int) -> Any:
+        self.calls += 1
+        return self.x[index] + torch.randn(6) / (1 + self.calls), self.y[index]
+
+
+class Shards(IterableDataset):
+    """Each worker reads its share, shuffled in a buffer with Python's generator."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor, sized: bool = False) -> None:
+        self.x, self.y = x, y
+        if sized:
+            self.__class__ = SizedShards
+
+    def __iter__(self) -> Any:
+        info = get_worker_info()
+        first, stride = (info.id, info.num_workers) if info else (0, 1)
+        buffer: list[int] = []
+        for index in range(first, len(self.x) // 8 * 8, stride):
+            buffer.append(index)
+            if len(buffer) == 5:
+                yield self._sample(buffer.pop(random.randrange(5)))
+        while buffer:
+            yield self._sample(buffer.pop(int(torch.randint(len(buffer), ()))))
+
+    def _sample(self, index: int) -> Any:
+        return self.x[index] + 0.1 * torch.randn(6), self.y[index]
+
+
+class SizedShards(Shards):
+    """The same, with a length."""
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+class Endless:
+    """No data set and no loader: an iterator that goes on from epoch to epoch."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.batches = self._read(x, y)
+
+    def _read(self, x: torch.Tensor, y: torch.Tensor) -> Any:
+        while True:
+            index = torch.randperm(len(x))[:BATCH_SIZE]
+            yield x[index] + 0.1 * random.random(), y[index]
+
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self.batches)
+
+
+class Batches:
+    """An iterable of batches that is no DataLoader, with a length."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return 6
+
+    def __iter__(self) -> Any:
+        order = np.random.permutation(len(self.x))
+        for begin in range(0, 24, BATCH_SIZE):
+            index = order[begin : begin + BATCH_SIZE]
+            yield self.x[index] + 0.1 * torch.randn(6), self.y[index]
+
+
+# Samplers ------------------------------------------------------------------------------------------------------------
+
+
+class Shuffles(Sampler):
+    """A batch sampler that shuffles by one of the global generators when it begins."""
+
+    def __init__(self, size: int, by: str) -> None:
+        self.size, self.by = size, by
+
+    def __len__(self) -> int:
+        return -(-self.size // BATCH_SIZE)
+
+    def __iter__(self) -> Any:
+        order = list(range(self.size))
+        if self.by == "random":
+            random.shuffle(order)
+        elif self.by == "numpy":
+            np.random.shuffle(order)
+        else:
+            order = torch.randperm(self.size).tolist()
+        for begin in range(0, self.size, BATCH_SIZE):
+            yield order[begin : begin + BATCH_SIZE]
+
+
+class AsItGoes(Shuffles):
+    """Draws each batch from the generator that training draws from as well, and doesn't repeat itself."""
+
+    def __iter__(self) -> Any:
+        left = list(range(self.size))
+        while left:
+            yield [left.pop(int(torch.randint(len(left), ()))) for _ in range(min(BATCH_SIZE, len(left)))]
+
+
+class CountsEpochs(Shuffles):
+    """Shuffles by the number of its own iterations."""
+
+    epoch = 0
+
+    def __iter__(self) -> Any:
+        self.epoch += 1
+        self.order = np.random.default_rng(self.epoch).permutation(self.size).tolist()
+        for begin in range(0, self.size, BATCH_SIZE):
+            yield self.order[begin : begin + BATCH_SIZE]
+
+
+class SetEpoch(Shuffles):
+    """Shuffles by the epoch that Lightning sets."""
+
+    epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Any:
+        order = np.random.default_rng(self.epoch).permutation(self.size).tolist()
+        for begin in range(0, self.size, BATCH_SIZE):
+            yield order[begin : begin + BATCH_SIZE]
+
+
+class Reshapes(DataLoader):
+    """Has an `__iter__` of its own, which draws."""
+
+    def __iter__(self) -> Any:
+        for x, y in super().__iter__():
+            yield x + 0.1 * torch.randn(6), y
+
+
+class Reloads(pl.LightningDataModule):
+    """Makes its loader anew, from another half of the data each time."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        super().__init__()
+        self.x, self.y = x, y
+
+    def train_dataloader(self) -> Any:
+        half = torch.randperm(len(self.x))[:14]
+        return DataLoader(TensorDataset(self.x[half], self.y[half]), BATCH_SIZE // 2, shuffle=True)
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(TensorDataset(self.x, self.y), 9)
+
+
+class Curriculum(pl.Callback):
+    """Changes an attribute of the data set in mid-epoch, and in an epoch's beginning."""
+
+    def on_train_epoch_start(self, trainer: Any, *_: Any) -> None:
+        trainer.train_dataloader.dataset.calls = 10 * trainer.current_epoch
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 2:
+            trainer.train_dataloader.dataset.calls += 3
+
+
+def worker_seed(worker: int) -> None:
+    """A user's `worker_init_fn`."""
+    np.random.seed(worker + torch.initial_seed() % 1000)
+
+
+def collate(samples: Any) -> Any:
+    """A user's own, which draws."""
+    x, y = torch.utils.data.default_collate(samples)
+    return x * (1 + 0.1 * torch.rand(())), y
+
+
+# The table -----------------------------------------------------------------------------------------------------------
+
+
+def _one(data: Any = Everything, kind: Any = DataLoader, module: Any = Net, trainer: Any = None, **loader: Any) -> Job:
+    """A job with one loader; an option that is a function gets the data set."""
+
+    def loaders(x: torch.Tensor, y: torch.Tensor) -> Any:
+        dataset: Dataset = data(x, y)
+        batch = {} if "batch_sampler" in loader or "batch_size" in loader else {"batch_size": BATCH_SIZE}
+        made = {
+            key: value(dataset) if getattr(value, "__name__", "") == "<lambda>" else value
+            for key, value in loader.items()
+        }
+        return kind(dataset, **batch, **made)
+
+    return Job(module, loaders=loaders, trainer=trainer or {})
+
+
+def _several(mode: str, join: Any, **loader: Any) -> Job:
+    """A job with three loaders of different length."""
+
+    def loaders(x: torch.Tensor, y: torch.Tensor) -> Any:
+        sizes = (27, 14, 10)
+        made = [DataLoader(Everything(x[:n], y[:n]), BATCH_SIZE, shuffle=True, **loader) for n in sizes]
+        return CombinedLoader(join(made), mode)
+
+    return Job(Sums, loaders=loaders)
+
+
+def _named(loaders: list[Any]) -> dict[str, Any]:
+    return dict(zip("abc", loaders, strict=True))
+
+
+def _generator() -> torch.Generator:
+    return torch.Generator().manual_seed(11)
+
+
+JOBS: dict[str, Job] = {
+    # Without workers
+    "augmentation": _one(shuffle=True),
+    "drop_last and a generator": _one(shuffle=True, drop_last=True, generator=lambda _: _generator()),
+    "batch_size=None": _one(sampler=lambda d: Shuffles(len(d), "torch"), batch_size=None, module=Net),
+    "sampler with a generator and replacement": _one(
+        sampler=lambda d: RandomSampler(d, replacement=True, generator=_generator())
+    ),
+    "weighted sampler": _one(sampler=lambda d: WeightedRandomSampler([1.0 + i % 3 for i in range(len(d))], len(d))),
+    "subset sampler": _one(sampler=lambda d: SubsetRandomSampler(range(3, len(d)))),
+    "distributed sampler on one device": _one(sampler=lambda d: DistributedSampler(d, 1, 0)),
+    "batch sampler over a sampler": _one(batch_sampler=lambda d: BatchSampler(RandomSampler(d), 3, True)),
+    "batch sampler that shuffles by random": _one(batch_sampler=lambda d: Shuffles(len(d), "random")),
+    "batch sampler that shuffles by numpy": _one(batch_sampler=lambda d: Shuffles(len(d), "numpy")),
+    "batch sampler that draws as it goes": _one(batch_sampler=lambda d: AsItGoes(len(d), "torch")),
+    "batch sampler that counts its epochs": _one(batch_sampler=lambda d: CountsEpochs(len(d), "")),
+    "batch sampler with set_epoch": _one(batch_sampler=lambda d: SetEpoch(len(d), "")),
+    "collate function that draws": _one(shuffle=True, collate_fn=collate, pin_memory=True),
+    "data set with a generator": _one(OwnGenerator, shuffle=True),
+    "data set that makes a generator": _one(lambda x, y: OwnGenerator(x, y, lazy=True), shuffle=True),
+    "data set that remembers": _one(Mixes, shuffle=True),
+    "data set that counts": _one(Counts, shuffle=True),
+    "loader with an __iter__ of its own": _one(kind=Reshapes, shuffle=True),
+    "stream": _one(Shards),
+    "stream with a length": _one(SizedShards),
+    "iterator without end": Job(loaders=Endless, trainer={"limit_train_batches": 5}),
+    "iterable that is no DataLoader": Job(loaders=Batches),
+    "early iterator": _one(module=lambda: Net("onecycle"), shuffle=True),
+    "limit_train_batches=4": _one(shuffle=True, trainer={"limit_train_batches": 4}),
+    "limit_train_batches=0.6": _one(shuffle=True, trainer={"limit_train_batches": 0.6}),
+    "overfit_batches": _one(shuffle=True, trainer={"overfit_batches": 5}),
+    "loaders made anew in each epoch": Job(loaders=Reloads, trainer={"reload_dataloaders_every_n_epochs": 1}),
+    "loaders made anew in every other epoch": Job(
+        loaders=Reloads, trainer={"reload_dataloaders_every_n_epochs": 2, "max_epochs": 5}
+    ),
+    "attributes that a callback sets": Job(
+        loaders=lambda x, y: DataLoader(Counts(x, y), BATCH_SIZE, shuffle=True), callbacks=lambda: [Curriculum()]
+    ),
+    # Workers
+    "workers": _one(shuffle=True, num_workers=2),
+    "workers, generator, prefetch_factor, worker_init_fn": _one(
+        shuffle=True, num_workers=2, generator=lambda _: _generator(), prefetch_factor=3, worker_init_fn=worker_seed
+    ),
+    "workers and a batch sampler that draws as it goes": _one(
+        batch_sampler=lambda d: AsItGoes(len(d), "torch"), num_workers=2
+    ),
+    "workers and a data set with a generator": _one(OwnGenerator, shuffle=True, num_workers=2),
+    "workers and a data set that makes a generator": _one(
+        lambda x, y: OwnGenerator(x, y, lazy=True), shuffle=True, num_workers=2
+    ),
+    "workers and a data set that remembers": _one(Mixes, shuffle=True, num_workers=2),
+    "workers and an early iterator": _one(module=lambda: Net("onecycle"), shuffle=True, num_workers=2),
+    "workers and limit_train_batches": _one(shuffle=True, num_workers=2, trainer={"limit_train_batches": 4}),
+    "spawned workers": _one(shuffle=True, num_workers=1, multiprocessing_context="spawn"),
+    "stream with workers": _one(Shards, num_workers=2),
+    "stream with a length and workers": _one(SizedShards, num_workers=2, trainer={"limit_train_batches": 6}),
+    # Workers that live on
+    "persistent workers": _one(shuffle=True, num_workers=2, persistent_workers=True),
+    "persistent workers and limit_train_batches": _one(
+        shuffle=True, num_workers=2, persistent_workers=True, trainer={"limit_train_batches": 4}
+    ),
+    "persistent workers, data set with a generator": _one(
+        OwnGenerator, shuffle=True, num_workers=2, persistent_workers=True
+    ),
+    "persistent workers, data set that makes a generator": _one(
+        lambda x, y: OwnGenerator(x, y, lazy=True), shuffle=True, num_workers=2, persistent_workers=True
+    ),
+    "persistent workers and an early iterator": _one(
+        module=lambda: Net("onecycle"), shuffle=True, num_workers=2, persistent_workers=True
+    ),
+    "persistent workers and a stream": _one(Shards, num_workers=2, persistent_workers=True),
+    # StatefulDataLoader
+    "stateful loader": _one(kind=StatefulDataLoader, shuffle=True),
+    "stateful loader with workers": _one(kind=StatefulDataLoader, shuffle=True, num_workers=2),
+    "stateful loader with persistent workers": _one(
+        kind=StatefulDataLoader, shuffle=True, num_workers=2, persistent_workers=True
+    ),
+    "stateful loader, early iterator": _one(module=lambda: Net("onecycle"), kind=StatefulDataLoader, shuffle=True),
+    "stateful loader with workers, early iterator": _one(
+        module=lambda: Net("onecycle"), kind=StatefulDataLoader, shuffle=True, num_workers=2
+    ),
+    "stateful loader of a stream": _one(Shards, kind=StatefulDataLoader),
+    # Several loaders
+    "loaders, max_size_cycle": _several("max_size_cycle", _named),
+    "loaders, min_size": _several("min_size", list),
+    "loaders, max_size": _several("max_size", _named),
+    "loaders with workers, max_size_cycle": _several("max_size_cycle", list, num_workers=1),
+    "loaders with persistent workers, max_size_cycle": _several(
+        "max_size_cycle", list, num_workers=1, persistent_workers=True
+    ),
+    "loaders, of which one is a stream": Job(
+        Sums,
+        loaders=lambda x, y: [
+            DataLoader(Everything(x, y), BATCH_SIZE, shuffle=True),
+            DataLoader(Shards(x[:10], y[:10]), BATCH_SIZE),
+        ],
+    ),
+}
+
+
+def _no_splices() -> None:
+    source.Splices.draw = lambda self, function: function()  # type: ignore[method-assign, assignment]
+
+
+def _no_stamps() -> None:
+    workers._restore = lambda dataset, state: None
+
+
+def _no_attributes() -> None:
+    source.memory.put_back = lambda root, saved: None
+
+
+SWITCHES = {"splices": _no_splices, "stamps": _no_stamps, "attributes": _no_attributes}
+
+
+def train(name: str, *args: Any, without: str | None = None, **options: Any) -> None:
+    """Run a job of this table, as `lightning_jobs.train` does."""
+    if without is not None:
+        SWITCHES[without]()
+    lightning_jobs.train(JOBS[name], *args, **options)

@@ -1,0 +1,234 @@
+"""A loader returns to its place, by index or by loading again, whatever draws random numbers on the way."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torch.utils.data._utils.pin_memory import pin_memory
+
+from ckpt_callbacks import ResumeError
+from ckpt_callbacks._torch_data import memory, splices
+from ckpt_callbacks._torch_data.memory import Memory
+from ckpt_callbacks._torch_data.source import Source
+from ckpt_callbacks._torch_data.splices import Splices
+from ckpt_callbacks._torch_data.workers import Stamp, Stamped
+from ckpt_callbacks.state import random_state
+from tests.jobs.lightning_data_jobs import AsItGoes, Everything, Mixes, Reshapes, Shards
+
+X, Y = torch.arange(40.0).repeat(6, 1).T.contiguous(), torch.zeros(40, 1)
+
+# Name -> a loader, and whether its batches can be skipped.
+LOADERS = {
+    "by index": (lambda: DataLoader(Everything(X, Y), 4, shuffle=True), True),
+    "one sample at a time": (lambda: DataLoader(Everything(X, Y), None, shuffle=True), True),
+    "with replacement": (
+        lambda: DataLoader(
+            Everything(X, Y), 4, sampler=RandomSampler(X, True, generator=torch.Generator().manual_seed(1))
+        ),
+        True,
+    ),
+    "a sampler that draws as it goes": (lambda: DataLoader(Everything(X, Y), batch_sampler=AsItGoes(40, "")), True),
+    "workers": (lambda: DataLoader(Everything(X, Y), 4, shuffle=True, num_workers=2), True),
+    "a stream": (lambda: DataLoader(Shards(X, Y), 4), False),
+    "a stream with workers": (lambda: DataLoader(Shards(X, Y), 4, num_workers=2), False),
+    "an __iter__ of its own": (lambda: Reshapes(Everything(X, Y), 4, shuffle=True), False),
+    "a data set that remembers more than plain values": (lambda: DataLoader(Keeps(X, Y), 4, shuffle=True), False),
+    "no DataLoader": (lambda: [torch.rand(3) for _ in range(10)], False),
+}
+
+
+class Keeps(Mixes):
+    """Keeps the samples themselves."""
+
+    def __init__(self, x, y):
+        super().__init__(x, y)
+        self.kept = []
+
+    def __getitem__(self, index):
+        self.kept.append(self.x[index])
+        return sum(self.kept[-3:]), self.y[index]
+
+
+def seed(number):
+    random.seed(number)
+    np.random.seed(number)
+    torch.manual_seed(number)
+
+
+def disturb():
+    """What training draws between two batches."""
+    torch.rand(7)
+    random.random()
+    np.random.rand()
+
+
+def read(source, batches):
+    """Some batches as bytes, with training in between."""
+    found = []
+    for _ in range(batches):
+        disturb()
+        batch = next(source)
+        found.append(
+            b"".join(part.numpy().tobytes() for part in (batch if isinstance(batch, list | tuple) else [batch]))
+        )
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("taken", [0, 1, 4, 8])
+@pytest.mark.parametrize("name", LOADERS)
+def test_it_returns_to_its_place(name, taken):
+    """Another source of an equal loader goes on as the first one did, from another seed."""
+    make, skips = LOADERS[name]
+    seed(1)
+    source = Source(make())
+    iter(source)
+    read(source, taken)
+    place, now, own = source.place(), random_state.capture(), random_state.capture_generators(source.loader)
+    values = source.values()
+    expected = read(source, 1)
+
+    seed(1)
+    other = Source(make())
+    seed(2)
+    other.return_to(place)
+    random_state.restore(now)
+    random_state.restore_generators(other.loader, own)
+    other.put_back_values(values)
+    assert read(other, 1) == expected
+    assert other.taken == taken + 1
+    if taken == 8:
+        assert (other.skipped, other.replayed) == ((8, 0) if skips else (0, 8))
+
+
+def test_it_hands_out_what_the_loader_would():
+    """Watching changes nothing: the same batches, the same random numbers."""
+    for name, (make, _) in LOADERS.items():
+        results = []
+        for wrap in (iter, lambda loader: iter(Source(loader))):
+            seed(5)
+            results.append((read(wrap(make()), 9), random_state.capture()["torch"]["cpu"].tolist(), random.getstate()))
+        assert results[0] == results[1], name
+
+
+def test_data_that_got_shorter_are_refused():
+    """A place that is no more in the data is an error, and no endless loop."""
+    source = Source(DataLoader(torch.arange(20), 2))
+    iter(source)
+    for _ in range(8):
+        next(source)
+    with pytest.raises(ResumeError, match="ended after 3 batches"):
+        Source(DataLoader(torch.arange(6), 2)).return_to(source.place())
+
+
+def test_workers_from_before_are_named():
+    """Workers that live since someone looked at a batch can't tell where they stand; new ones can."""
+    loader = DataLoader(Everything(X, Y), 4, shuffle=True, num_workers=1, persistent_workers=True)
+    next(iter(loader))
+    source = Source(loader)
+    iter(source)
+    read(source, 3)
+    assert list(source.missing()) == ["data (persistent_workers)"]
+    assert source.how() == "replayed with loading"
+
+
+def test_other_numbers_of_workers_are_said(capsys, caplog):
+    """Going on with workers where there were none works, and the user reads that random numbers will differ."""
+    source = Source(DataLoader(torch.arange(40), 2))
+    iter(source)
+    next(source)
+    other = Source(DataLoader(torch.arange(40), 2, num_workers=1))
+    other.return_to(source.place())
+    assert next(other).tolist() == [2, 3]
+    assert "0 workers" in capsys.readouterr().err + caplog.text
+
+
+def test_what_cannot_be_exact_is_named(monkeypatch):
+    """A sampler that draws in every batch, for more batches than are kept, is named."""
+    monkeypatch.setattr(splices, "MAX_SPLICES", 3)
+    source = Source(DataLoader(Everything(X, Y), batch_sampler=AsItGoes(40, "")))
+    iter(source)
+    read(source, 2)
+    assert source.missing() == {}
+    read(source, 4)
+    assert list(source.missing()) == ["data (order)"]
+
+
+def test_draws_that_nothing_disturbs_need_no_splice():
+    """Only where something else moved the generator in between is its state kept."""
+    kept = Splices(None, everywhere=True)
+    for number in range(6):
+        if number == 4:
+            torch.rand(1)
+        kept.draw(lambda: torch.rand(1))
+    assert list(kept.kept) == [4]
+    assert list(kept.kept[4]) == ["torch"]
+
+
+@pytest.mark.parametrize(
+    ("change", "seen"),
+    [
+        (lambda data: data.items.append(torch.zeros(1)), True),
+        (lambda data: setattr(data, "cache", torch.zeros(1)), True),
+        (lambda data: data.tensor.add_(1), True),
+        (lambda data: setattr(data, "count", 5), False),
+        (lambda data: setattr(data, "rng", np.random.default_rng(1)), False),
+        (lambda data: None, False),
+    ],
+)
+def test_a_data_set_that_remembers_is_noticed(change, seen):
+    """Containers, tensors and objects that change are; plain attributes and generators are kept anyway."""
+
+    class Data(Dataset):
+        def __init__(self):
+            self.items, self.cache, self.tensor, self.count, self.rng = [torch.ones(1)], None, torch.zeros(2), 0, None
+
+    data = Data()
+    watch = Memory(data, plain=False)
+    watch.used()
+    change(data)
+    watch.used()
+    assert watch.look() is seen
+
+
+def test_what_the_first_use_makes_is_no_memory():
+    """A file that is opened at the first read, say."""
+    data = Mixes(X, Y)
+    watch = Memory(data, plain=True)
+    data.file = object()
+    watch.used()
+    watch.used()
+    assert not watch.look()
+
+
+def test_attributes_that_changed_are_put_back():
+    """What changed is state; what didn't is configuration and stays as the script has it."""
+    data = Mixes(X, Y)
+    before = memory.values(data)
+    data.seen.append(3)
+    state = memory.changed(data, before)
+    assert state == {"seen": [3]}
+    other = Mixes(X, Y)
+    memory.put_back(other, state)
+    assert other.seen == [3]
+    assert other.seen is not state["seen"]
+
+
+def test_a_stamped_batch_can_be_pinned():
+    """torch's pinning thread reaches the batch inside the stamp."""
+
+    class Part:
+        def pin_memory(self):
+            return "pinned"
+
+    stamped = pin_memory(Stamped({"x": Part()}, Stamp(0, None, None, "")))
+    assert type(stamped) is Stamped
+    assert stamped.batch == {"x": "pinned"}
