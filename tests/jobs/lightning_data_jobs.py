@@ -279,7 +279,7 @@ def _one(data: Any = Everything, kind: Any = DataLoader, module: Any = Net, trai
     return Job(module, loaders=loaders, trainer=trainer or {})
 
 
-def _several(mode: str, join: Any, **loader: Any) -> Job:
+def _several(mode: str, join: Any, trainer: Any = None, **loader: Any) -> Job:
     """A job with three loaders of different length."""
 
     def loaders(x: torch.Tensor, y: torch.Tensor) -> Any:
@@ -287,7 +287,7 @@ def _several(mode: str, join: Any, **loader: Any) -> Job:
         made = [DataLoader(Everything(x[:n], y[:n]), BATCH_SIZE, shuffle=True, **loader) for n in sizes]
         return CombinedLoader(join(made), mode)
 
-    return Job(Sums, loaders=loaders)
+    return Job(Sums, loaders=loaders, trainer=trainer or {})
 
 
 def _named(loaders: list[Any]) -> dict[str, Any]:
@@ -382,7 +382,7 @@ JOBS: dict[str, Job] = {
     "stateful loader of a stream": _one(Shards, kind=StatefulDataLoader),
     # Several loaders
     "loaders, max_size_cycle": _several("max_size_cycle", _named),
-    "loaders, min_size": _several("min_size", list),
+    "loaders, min_size": _several("min_size", list, {"max_epochs": 5}),
     "loaders, max_size": _several("max_size", _named),
     "loaders with workers, max_size_cycle": _several("max_size_cycle", list, num_workers=1),
     "loaders with persistent workers, max_size_cycle": _several(

@@ -300,6 +300,29 @@ class Lbfgs(Net):
         return torch.optim.LBFGS(self.parameters(), 0.1, max_iter=3)
 
 
+class Transformer(Net):
+    """A transformers model, with the rate schedule of that library."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from transformers import BertConfig, BertForSequenceClassification
+
+        sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+        self.net = BertForSequenceClassification(BertConfig(vocab_size=30, max_position_embeddings=8, **sizes))
+
+    def _loss(self, batch: Any) -> torch.Tensor:
+        x, y = batch
+        loss: torch.Tensor = self.net((x.abs() * 5).long() % 30, labels=(y[:, 0] > 0).long()).loss
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        from transformers import get_cosine_schedule_with_warmup
+
+        optimizer = torch.optim.AdamW(self.parameters(), lr=0.01)
+        schedule = get_cosine_schedule_with_warmup(optimizer, 3, EPOCHS * BATCHES)
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+
 class Compiled(Net):
     """Its layers are compiled."""
 
@@ -418,6 +441,7 @@ JOBS: dict[str, Job] = {
     "LBFGS": Job(Lbfgs),
     "bf16": Job(trainer={"precision": "bf16-mixed", "gradient_clip_val": 0.1}),
     "compiled": Job(Compiled),
+    "a transformers model": Job(Transformer),
     "max_steps within an epoch": Job(trainer={"max_steps": 17, "max_epochs": -1}),
 }
 

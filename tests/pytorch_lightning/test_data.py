@@ -21,9 +21,6 @@ from tests.pytorch_lightning.test_exact_resume import check, logged, result, res
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 
-# Which batch's end dies, where it is not the 11th: some epochs are shorter.
-KILLS = {"loaders, min_size": 6}
-
 # What is not exact without one of the mechanisms.
 CONTROLS = {
     "splices": "batch sampler that draws as it goes",
@@ -42,8 +39,7 @@ def train(tmp_path: Path, name: str, result: str, kill=None, **options) -> int:
 
 def killed(tmp_path: Path, name: str) -> None:
     """Run a job until it dies."""
-    place = ("on_train_batch_end", KILLS.get(name, 11))
-    assert train(tmp_path, name, "killed", place, background=False) == KILLED
+    assert train(tmp_path, name, "killed", ("on_train_batch_end", 11), background=False) == KILLED
 
 
 @pytest.mark.parametrize("name", JOBS)
