@@ -27,6 +27,8 @@ test: $(VENV)/.ready  ## the whole test suite
 
 matrix: $(VENV)/.ready  ## every way to train, killed at several places: ours beside the framework's own (an hour or so)
 	$(BIN)/python -m benchmarks.matrix --lanes $(JOBS)
+	KERAS_BACKEND=torch $(BIN)/python -m benchmarks.matrix keras --lanes $(JOBS)
+	KERAS_BACKEND=jax $(BIN)/python -m benchmarks.matrix keras --lanes $(JOBS)
 
 lint: $(VENV)/.ready  ## ruff
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
     make matrix
     python -m benchmarks.matrix lightning --only schedule
+    KERAS_BACKEND=torch python -m benchmarks.matrix keras
 
 Each cell is two real processes: one killed by SIGKILL, and one started again by the same command, whose bytes (weights,
 optimizer, schedulers, random generators, logged metrics) are compared, with tolerance 0, with those of a run that was
@@ -43,9 +44,11 @@ class Suite:
     places: dict[str, tuple[str, int]]
 
 
+BACKEND = os.environ.get("KERAS_BACKEND", "tensorflow")
+
 SUITES = {
     "lightning": Suite(
-        "PyTorch Lightning",
+        "PyTorch Lightning: models and ways to train",
         "tests.jobs.lightning_jobs",
         "pytorch_lightning",
         "ModelCheckpoint",
@@ -55,8 +58,15 @@ SUITES = {
             "end of epoch": ("on_train_epoch_end", 2),
         },
     ),
+    "lightning-data": Suite(
+        "PyTorch Lightning: ways that data come",
+        "tests.jobs.lightning_data_jobs",
+        "pytorch_lightning",
+        "ModelCheckpoint",
+        {"mid-epoch": ("on_train_batch_end", 11), "end of epoch": ("on_train_epoch_end", 2)},
+    ),
     "keras": Suite(
-        "Keras on TensorFlow",
+        f"Keras on {BACKEND}",
         "tests.jobs.keras_jobs",
         "keras",
         "BackupAndRestore",
@@ -129,9 +139,12 @@ def _cell(suite: Suite, name: str, path: Path, kill: tuple[str, int], peer: bool
     try:
         if _train(suite, name, path, kill, peer=peer, background=False) != KILLED:
             return "not reached"
+        saved = any(file.is_file() for file in (path / "run").rglob("*"))
         _train(suite, name, path, peer=peer)
     except AssertionError:
         return "error"
+    if not saved or (not peer and (path / "result.resumed").read_text() == "0"):
+        return "from scratch"  # nothing to resume from: the same bytes would prove nothing
     return "exact" if _bytes(path) == _bytes(reference) else "not exact"
 
 
