@@ -37,7 +37,7 @@ MAX_OBJECTS = 20_000
 """How many objects a walk looks at."""
 
 MAX_ITEMS = 10_000
-"""How many items a container may hold to be compared by content; beyond, by identity and length."""
+"""How many items a container may hold, in all its depth, to be compared by content; beyond, by its items' identity."""
 
 MAX_DEPTH = 20
 """How deep plain containers may lie in each other to count as one value."""
@@ -56,6 +56,7 @@ _CODE = (
     *(io.IOBase, logging.Logger, threading.Thread, type(threading.Lock()), weakref.ref),
 )
 _CONTAINERS = (list, tuple, dict, deque)
+_NESTING = (*_CONTAINERS, set, frozenset)
 
 Saved = list[dict[str, Any]]
 
@@ -164,11 +165,11 @@ class _Walk:
         """Whether to go on into a value: an object with attributes, or a container that holds such a thing."""
         if type(value) not in _CONTAINERS:
             return _is_walked(value, home)
-        items = list(value.values()) if type(value) is dict else value
-        if len(items) > MAX_ITEMS or depth > MAX_DEPTH:
+        if depth > MAX_DEPTH or (depth == 0 and _is_bulky(value)):
             return depth > MAX_DEPTH
         return any(
-            self._is_elsewhere(item) or _is_stateful(item) or self._has_parts(item, home, depth + 1) for item in items
+            self._is_elsewhere(item) or _is_stateful(item) or self._has_parts(item, home, depth + 1)
+            for item in _items(value)
         )
 
 
@@ -240,6 +241,21 @@ def _children(holder: Any) -> Iterator[tuple[Any, Any]]:
         yield from list(vars(holder).items())
 
 
+def _items(container: Any) -> Any:
+    return container.values() if type(container) is dict else container
+
+
+def _is_bulky(container: Any) -> bool:
+    """Whether a container holds more than ``MAX_ITEMS`` items, those of containers within it among them."""
+    count, pending = 0, [container]
+    while pending and count <= MAX_ITEMS:
+        one = pending.pop()
+        count += len(one)
+        if count <= MAX_ITEMS:
+            pending += [item for item in _items(one) if type(item) in _NESTING]
+    return count > MAX_ITEMS
+
+
 # Comparing and storing ------------------------------------------------------------------------------------------------
 
 
@@ -256,8 +272,8 @@ def _storable(value: Any) -> tuple[Any, str | None]:
 
 def _token(value: Any) -> Any:
     """What tells whether a value changed: equal tokens, equal values."""
-    if type(value) in (*_CONTAINERS, set, frozenset) and len(value) > MAX_ITEMS:
-        return type(value), id(value), len(value)
+    if type(value) in _NESTING and _is_bulky(value):
+        return type(value), id(value), len(value), hash(tuple(map(id, _items(value))))
     if _is_tensor(value) and _bytes(value) >= LARGE:
         flat = value.reshape(-1)[
             :: max(1, value.size // 1024 if isinstance(value, np.ndarray) else value.numel() // 1024)
