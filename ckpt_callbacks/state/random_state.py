@@ -17,14 +17,25 @@ import random
 import sys
 import types
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from ckpt_callbacks.errors import CheckpointError, CorruptSnapshotError
 
-__all__ = ["capture", "capture_generators", "generators", "not_captured", "restore", "restore_generators"]
+__all__ = [
+    "capture",
+    "capture_generators",
+    "generators",
+    "is_generator",
+    "not_captured",
+    "read_generator",
+    "restore",
+    "restore_generators",
+    "walk",
+    "write_generator",
+]
 
 MAX_OBJECTS = 10_000
 """How many objects ``generators`` looks at."""
@@ -32,15 +43,20 @@ MAX_OBJECTS = 10_000
 MAX_ITEMS = 256
 """How many items of a container ``generators`` looks at."""
 
+BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
+
 Tree = dict[str, Any]
 
 
 # The global generators -----------------------------------------------------------------------------------------------
 
 
-def capture() -> Tree:
-    """The state of every global generator: ``python``, ``numpy``, and ``torch`` and ``tensorflow`` if in use."""
-    parts = {name: read() for name, (read, _) in _PARTS.items()}
+def capture(only: Container[str] | None = None) -> Tree:
+    """The state of every global generator: ``python``, ``numpy``, and ``torch`` and ``tensorflow`` if in use.
+
+    ``only`` names the parts to read; all of them by default.
+    """
+    parts = {name: read() for name, (read, _) in _PARTS.items() if only is None or name in only}
     return {name: state for name, state in parts.items() if state is not None}
 
 
@@ -99,9 +115,7 @@ def _read_numpy() -> Tree:
 def _set_numpy(state: Tree) -> list[str]:
     kind = state["bit_generator"]
     if kind != _read_numpy()["bit_generator"]:  # someone called np.random.set_bit_generator
-        if kind not in ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64"):
-            raise ValueError(f"numpy has no bit generator called {kind!r}")
-        np.random.set_bit_generator(getattr(np.random, kind)())  # type: ignore[attr-defined]  # numpy's stubs lack it
+        np.random.set_bit_generator(_bits(kind))  # type: ignore[attr-defined]  # numpy's stubs lack it
     np.random.set_state(state)
     return []
 
@@ -201,48 +215,104 @@ def generators(root: object) -> list[tuple[str, Any]]:
     arrays, modules, classes, functions or text. It looks at ``MAX_OBJECTS`` objects at most, at the first ``MAX_ITEMS``
     of each container, and runs no code of theirs. The order follows from that of attributes and items alone.
     """
-    found: list[tuple[str, Any]] = []
+    return [(path, value) for path, value in walk(root) if is_generator(value)]
+
+
+def walk(root: object, stop: Callable[[object], bool] = lambda value: False) -> Iterator[tuple[str, Any]]:
+    """What can be reached from ``root``, nearest first, as ``generators`` looks for it, each with the path to it.
+
+    ``stop`` tells objects that are left out, with all that they hold.
+    """
     queue: deque[tuple[str, Any]] = deque([("", root)])
     seen = {id(root)}
     while queue:
         path, value = queue.popleft()
+        yield path, value
         if _kind(value) is not None:
-            found.append((path, value))
             continue
         for key, child in _children(value):
             if len(seen) >= MAX_OBJECTS:
                 break
-            if id(child) not in seen and not _is_opaque(child):
+            if id(child) not in seen and not _is_opaque(child) and not stop(child):
                 seen.add(id(child))
                 queue.append(((path + key).removeprefix("."), child))
-    return found
 
 
 def capture_generators(root: object) -> Tree:
     """The state of every generator that ``root`` holds, by its path."""
-    kinds = ((path, value, _kind(value)) for path, value in generators(root))
-    return {path: {"kind": kind, "state": _KINDS[kind][0](value)} for path, value, kind in kinds if kind is not None}
+    return {path: read_generator(value) for path, value in generators(root)}
+
+
+def is_generator(value: object) -> bool:
+    """Whether ``generators`` would give it."""
+    return _kind(value) is not None
+
+
+def read_generator(generator: object) -> Tree:
+    """The state of one generator of those that ``generators`` finds."""
+    kind = _kind(generator)
+    assert kind is not None, "generators gives nothing else"
+    return {"kind": kind, "state": _KINDS[kind][0](generator)}
+
+
+def write_generator(generator: object, saved: Mapping[str, Any]) -> bool:
+    """Put one generator where ``read_generator`` found it, if it is of the same kind; tell whether it is."""
+    if _kind(generator) != saved["kind"]:
+        return False
+    _KINDS[saved["kind"]][1](generator, saved["state"])
+    return True
 
 
 def restore_generators(root: object, tree: Mapping[str, Any]) -> list[str]:
     """Put the generators that ``root`` holds where ``capture_generators`` found them.
+
+    An attribute that is None yet gets its generator: many make theirs when they first draw.
 
     Returns the paths for which ``root`` has no generator of that kind (any more); those were left alone.
 
     CorruptSnapshotError: a generator doesn't accept its state.
     """
     live = dict(generators(root))
+    live |= _unmade(root, {path: saved for path, saved in tree.items() if path not in live})
     left = []
     for path, saved in tree.items():
-        value = live.get(path)
-        if value is None or _kind(value) != saved["kind"]:
-            left.append(path)
-            continue
         try:
-            _KINDS[saved["kind"]][1](value, saved["state"])
+            if path not in live or not write_generator(live[path], saved):
+                left.append(path)
         except (LookupError, TypeError, ValueError, RuntimeError) as error:
             raise CorruptSnapshotError(f"the random state of {path} can't be set: {error}") from error
     return left
+
+
+def _unmade(root: object, tree: Mapping[str, Any]) -> Tree:
+    """Generators made for attributes that will hold one and are None, by their paths."""
+    made: Tree = {}
+    for path, value in walk(root) if tree else ():
+        attributes = getattr(value, "__dict__", None)
+        if type(attributes) is dict:
+            places = {f"{path}.{name}".removeprefix("."): name for name, item in attributes.items() if item is None}
+            for place in places.keys() & tree.keys():
+                attributes[places[place]] = made[place] = _make(tree[place])
+    return made
+
+
+def _make(saved: Mapping[str, Any]) -> Any:
+    """A generator of the kind that was saved; its state is set later."""
+    if saved["kind"] == "random.Random":
+        return random.Random()
+    if saved["kind"] == "numpy.RandomState":
+        return np.random.RandomState(_bits(saved["state"]["bit_generator"]))
+    if saved["kind"] == "torch.Generator":
+        return sys.modules["torch"].Generator()
+    bits = _bits(saved["state"]["bit_generator"])
+    return bits if saved["kind"] == "numpy.BitGenerator" else np.random.Generator(bits)
+
+
+def _bits(kind: str) -> Any:
+    """One of numpy's bit generators, by name."""
+    if kind not in BIT_GENERATORS:
+        raise ValueError(f"numpy has no bit generator called {kind!r}")
+    return getattr(np.random, kind)()
 
 
 def _children(value: Any) -> Iterator[tuple[str, Any]]:
