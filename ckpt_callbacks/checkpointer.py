@@ -73,6 +73,8 @@ class BaseCheckpointer:
         keep: retention rules, see `ckpt_callbacks.engine.retention`. Default: the latest 2 and the best 1.
         content: ``"full"`` can be resumed from; ``"weights"`` keeps the model only.
         resume: ``"auto"``, ``"must"``, ``"never"`` or a reference such as ``"runs/a@best"``.
+        deterministic_data: you vouch that data which can only be drawn again from their beginning (a Python
+            generator) give the same batches then.
         exact: what to do about state that can't be captured: ``"warn"`` or ``"require"``.
         background: write on a thread of its own; ``False`` returns only when durable.
         durability: ``"full"`` (fsync) or ``"none"``.
@@ -101,6 +103,7 @@ class BaseCheckpointer:
         keep: Any = None,
         content: Content = "full",
         resume: str | Path = "auto",
+        deterministic_data: bool = False,
         exact: Literal["warn", "require"] = "warn",
         background: bool = True,
         durability: Literal["full", "none"] = "full",
@@ -113,6 +116,7 @@ class BaseCheckpointer:
         self.trigger = engine.resolve_triggers(save, self.monitors)
         self.rules = engine.resolve_rules(keep, self.monitors)
         self.content = _one_of("content", content, ("full", "weights"))
+        self.deterministic_data = _one_of("deterministic_data", deterministic_data, (True, False))
         self.exact = _one_of("exact", exact, ("warn", "require"))
         self.on_error = _one_of("on_error", on_error, ("raise", "warn"))
         self._resume = _resume_policy(resume)
@@ -507,7 +511,7 @@ def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
     return numbers
 
 
-def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> Any:
+def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
     if value not in allowed:
         expected = " or ".join(repr(one) for one in allowed)
         raise ConfigurationError(f"{name}={value!r} is not known: expected {expected}.")

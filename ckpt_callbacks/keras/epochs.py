@@ -15,6 +15,8 @@ from typing import Any
 
 from ckpt_callbacks.errors import ResumeError
 from ckpt_callbacks.keras import private
+from ckpt_callbacks.keras.sources import Source, same
+from ckpt_callbacks.messages import steps
 from ckpt_callbacks.state import random_state
 
 __all__ = ["Tape"]
@@ -26,16 +28,23 @@ class Tape:
     Args:
         epoch_iterator: of the running fit; it is made to tell this tape what it does.
         before_fetch: called before each fetch with the number of batches done in the epoch: the clean boundary.
+        deterministic: whether the user says that the data are the same whenever they are made again.
 
     Attributes:
-        replayed, seconds: what the last replay did.
+        source: what is known of the data.
+        skipped, replayed, seconds: what the last way back did: batches passed over, or loaded again and dropped.
+        left: the parts of the random state that the data's own thread moves on, and nobody else may set.
     """
 
-    def __init__(self, epoch_iterator: Any, before_fetch: Callable[[int], None]) -> None:
-        self.replayed = 0
+    def __init__(self, epoch_iterator: Any, before_fetch: Callable[[int], None], deterministic: bool = False) -> None:
+        self.source = Source(epoch_iterator, deterministic)
+        self.skipped = self.replayed = 0
         self.seconds = 0.0
+        self.left: tuple[str, ...] = ()
         self._before_fetch = before_fetch
-        self._began: dict[str, Any] = {"before_iter": None, "before_first": None}
+        self._before_epoch: Any = None
+        self._began: dict[str, Any] = {}
+        self._note(begun=0)
         self._fetched = 0
         self._pending: dict[str, Any] | None = None
         # Weakly: the iterator ends with its fit, however that ends, and by its end we know.
@@ -43,31 +52,62 @@ class Tape:
         private.replace_iterators(epoch_iterator, self._make)
         private.replace_epochs(epoch_iterator, self._epoch)
 
-    def not_replayed(self) -> dict[str, str]:
-        """What drawing the data again can't be sure to bring back -> why."""
-        epoch_iterator = self._epoch_iterator()
-        kind = private.kind_of_data(epoch_iterator) if epoch_iterator is not None else "ArrayDataAdapter"
-        if kind == "ArrayDataAdapter":
-            return {}
-        source = kind.removesuffix("Adapter").removesuffix("Data")
-        return {f"data ({source})": "its place is reached by drawing again, which is not known to be exact for it"}
+    @property
+    def how(self) -> str:
+        """How a resume will reach the place in the data, in a few words."""
+        return self.source.how
+
+    def missing(self) -> dict[str, str]:
+        """What the way back can't be sure to bring back -> why."""
+        return self.source.missing()
 
     def as_dict(self) -> dict[str, Any]:
         """The part that goes into a snapshot."""
-        return {**self._began, "fetched": self._fetched}
+        epoch_iterator = self._epoch_iterator()
+        return {
+            **self._began,
+            "fetched": self._fetched,
+            "iterations": self.source.iterations.begun,
+            "length": private.length(epoch_iterator) if epoch_iterator is not None else None,
+            "attributes": self.source.attributes(),
+            "load": self.source.must_load(self._began["began_with"]),
+        }
 
     def pend(self, saved: Mapping[str, Any], batch: int) -> None:
         """Let the next epoch go on after ``batch`` batches, with the iterator of a saved tape."""
-        self._pending = {**saved, "batch": batch}
+        self._pending = {**saved, "batch": batch, "within": True}
+
+    def pend_epoch(self, saved: Mapping[str, Any]) -> None:
+        """Let the next epoch begin as it would have after the epoch at whose end ``saved`` was taken."""
+        self._pending = {**saved, "batch": 0, "within": False}
+
+    def _note(self, begun: int) -> None:
+        """An iterator is about to be made."""
+        self._began = {
+            "before_epoch": self._before_epoch,
+            "before_iter": random_state.capture(),
+            "before_first": None,
+            "iterations_before": begun,
+            "began_with": self.source.attributes(),
+        }
 
     def _make(self, original: Callable[[], Any]) -> Any:
         """Note, or put back, the state in which an iterator is made."""
-        if self._pending is not None and self._pending["before_iter"] is not None:
-            random_state.restore(self._pending["before_iter"])
-        self._began, self._fetched = {"before_iter": random_state.capture(), "before_first": None}, 0
+        pending = self._pending
+        if pending is not None and pending["within"]:
+            self.source.iterations.make_up(pending["iterations_before"])
+            self.source.put_back_attributes(pending["began_with"])
+            self._restore(pending["before_iter"])
+        self._note(self.source.iterations.begun)
+        self._fetched = 0
+        if private.iterates_at_once(self._epoch_iterator()):
+            self.source.iterations.begun += 1
         return original()
 
     def _epoch(self, original: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+        if self._pending is not None:
+            self._begin_epoch(self._pending)
+        self._before_epoch = random_state.capture()
         for first, last, iterator in original():
             count = last - first + 1
             if self._pending is not None and not self._catch_up(iterator, first, count):
@@ -77,9 +117,29 @@ class Tape:
             yield first, last, iterator
             self._fetched += count
 
+    def _begin_epoch(self, pending: dict[str, Any]) -> None:
+        """Put back what the epoch's own beginning looks at."""
+        if pending["length"] is not None:
+            private.put_back_length(self._epoch_iterator(), pending["length"])
+        if pending["within"]:
+            if self.source.has_workers:  # they begin to load when the epoch does
+                self.source.put_back_attributes(pending["began_with"])
+                random_state.restore(pending["before_epoch"])
+        else:
+            self.source.iterations.make_up(pending["iterations"])
+            self.source.put_back_attributes(pending["attributes"])
+            self._pending = None
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        """Put the random state of an instant back, unless threads that load are drawing by now."""
+        if not self.source.has_workers:
+            random_state.restore(state)
+
     def _about_to_fetch(self) -> None:
         if self._fetched == 0:
             self._began["before_first"] = random_state.capture()
+            if not private.iterates_at_once(self._epoch_iterator()):
+                self.source.iterations.begun += 1
 
     def _catch_up(self, iterator: Iterator[Any], first: int, count: int) -> bool:
         """Drop what was trained on; True as soon as the batches from ``first`` on were not."""
@@ -87,22 +147,41 @@ class Tape:
         assert pending is not None
         began = time.perf_counter()
         if first == 0:
-            if pending["before_first"] is not None:
-                random_state.restore(pending["before_first"])
+            self._go_back(pending)
             earlier = pending["fetched"] - pending["batch"]  # what earlier epochs took from the same iterator
             self._drop(iterator, earlier)
             private.count_steps(self._epoch_iterator(), earlier)
         done = bool(first >= pending["batch"])
         if done:
-            self._pending = None
+            self._arrive(pending)
         else:
             self._drop(iterator, count)
         self.seconds += time.perf_counter() - began
         return done
 
+    def _go_back(self, pending: Mapping[str, Any]) -> None:
+        if pending["before_first"] is not None:
+            self._restore(pending["before_first"])
+        if not pending["load"]:
+            self.source.pass_over(pending["fetched"])
+        self._progress = steps(pending["fetched"], f"{'passing over' if not pending['load'] else 'replaying'} batches")
+
+    def _arrive(self, pending: Mapping[str, Any]) -> None:
+        """The place is reached. What the data's own thread has drawn by now is not ours to set."""
+        next(self._progress, None)
+        if pending["load"]:
+            self.replayed = self._fetched
+            before, now = pending["before_first"] or {}, random_state.capture()
+            if self.source.runs_ahead and self._fetched:
+                self.left = tuple(name for name in ("python", "numpy", "torch") if not _same(before, now, name))
+        else:
+            self.skipped = self._fetched
+        self._pending = None
+
     def _drop(self, iterator: Iterator[Any], batches: int) -> None:
         assert self._pending is not None
         for _ in range(batches):
+            next(self._progress, None)
             self._about_to_fetch()
             try:
                 next(iterator)
@@ -113,4 +192,7 @@ class Tape:
                     "larger since then: restore the data, or start afresh in another directory."
                 ) from None
             self._fetched += 1
-            self.replayed += 1
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any], name: str) -> bool:
+    return same(one.get(name), other.get(name))

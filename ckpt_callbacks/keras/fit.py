@@ -21,6 +21,7 @@ from ckpt_callbacks.errors import CheckpointError
 from ckpt_callbacks.keras import private, state
 from ckpt_callbacks.keras.companions import Companions
 from ckpt_callbacks.keras.epochs import Tape
+from ckpt_callbacks.keras.sources import Iterations
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.resume import Restored
 from ckpt_callbacks.signals import LeaveRequest
@@ -51,7 +52,9 @@ class Fit:
         self._model, self.callbacks = model, callbacks
         self._params = params
         self._companions = Companions([callback for callback in running.callbacks if callback not in callbacks])
-        self._tape = Tape(running.epoch_iterator, self._between_batches)
+        deterministic = all(callback.deterministic_data for callback in callbacks)
+        self._tape = Tape(running.epoch_iterator, self._between_batches, deterministic)
+        self._validation: Iterations | None = None
         self._progress, self._batches_before = Progress(), 0
         self._batches_a_step = getattr(model().optimizer, "gradient_accumulation_steps", None) or 1
         self._events = Event.NONE
@@ -61,6 +64,7 @@ class Fit:
         # Keras tells callbacks nothing of an exception; but the iterator ends with the fit.
         self._abandoned = weakref.finalize(running.epoch_iterator, _abandon, self._leave, callbacks)
         self._restored: tuple[BaseCheckpointer, Restored] | None = None
+        self._validated = 0  # how often the validation data were iterated in earlier processes
 
     # Resume --------------------------------------------------------------------------------------------------------
 
@@ -83,6 +87,7 @@ class Fit:
             self._tape.pend(restored.rest["tape"], progress.batch)
         else:
             stopped = restored.rest["stop_training"] and not restored.named
+            self._tape.pend_epoch(restored.rest["tape"])
             private.begin_at_epoch(self._model(), self._params["epochs"] if stopped else progress.epoch)
 
     def _put_back(self, *places: str, metrics: bool, complete: bool = False) -> bool:
@@ -90,8 +95,15 @@ class Fit:
         if self._restored is None or self._restored[1].rest["where"] not in places:
             return False
         (owner, restored), self._restored = self._restored, None
-        state.put_back(self._model(), self._companions, restored, metrics=metrics)
-        owner.resumed_at(restored, complete=complete, replayed=self._tape.replayed, seconds=self._tape.seconds)
+        state.put_back(self._model(), self._companions, restored, metrics=metrics, left=self._tape.left)
+        self._validated = restored.rest["validated"]
+        owner.resumed_at(
+            restored,
+            complete=complete,
+            skipped=self._tape.skipped,
+            replayed=self._tape.replayed,
+            seconds=self._tape.seconds,
+        )
         return True
 
     # Boundaries ----------------------------------------------------------------------------------------------------
@@ -114,6 +126,16 @@ class Fit:
             step = Step(done.batches, done.step, logs.get("loss", math.nan), fingerprint(*values))
             for callback in self.callbacks:
                 callback.stepped(step)
+
+    def validation_begins(self) -> None:
+        """The validation data are about to be iterated; what earlier processes did with them is made up for."""
+        iterator = private.evaluated(self._model())
+        if iterator is None or self._validation is not None:
+            return
+        self._validation = Iterations(iterator)
+        if self._validation.shuffles:
+            self._validation.count()
+            self._validation.make_up(self._validated)
 
     def epoch_ends(self, epoch: int, logs: Mapping[str, Any]) -> None:
         """Metrics were measured; the boundary comes with the next epoch's first fetch."""
@@ -161,8 +183,9 @@ class Fit:
         return Progress(batches // self._batches_a_step, epoch, batch, batches)
 
     def _capture(self, where: str) -> Captured:
-        captured = state.capture(self._model(), self._companions, where, self._tape.as_dict())
-        return replace(captured, missing={**captured.missing, **self._tape.not_replayed()})
+        validated = self._validation.begun if self._validation is not None else self._validated
+        captured = state.capture(self._model(), self._companions, where, self._tape.as_dict(), validated)
+        return replace(captured, missing={**captured.missing, **self._tape.missing()}, data=self._tape.how)
 
 
 def _abandon(leave: LeaveRequest, callbacks: Sequence[BaseCheckpointer]) -> None:

@@ -49,6 +49,11 @@ class Checkpointer(BaseCheckpointer, keras.callbacks.Callback):
         if fit := self._led:
             fit.after_step(batch, logs or {})
 
+    def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """A validation begins."""
+        if fit := self._led:
+            fit.validation_begins()
+
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """An epoch is over, and its validation."""
         if fit := self._led:

@@ -18,18 +18,31 @@ from ckpt_callbacks.errors import ResumeError
 __all__ = [
     "Running",
     "begin_at_epoch",
+    "begin_iteration",
     "build",
     "count_steps",
     "devices",
+    "evaluated",
+    "further_optimizers",
     "global_seed",
+    "has_workers",
     "hear_first",
     "is_plain_progress_bar",
+    "iterates_at_once",
     "kind_of_data",
+    "length",
+    "loads_ahead",
+    "loose_variables",
     "make_global_seed",
     "prepare_monitor",
+    "put_back_length",
+    "py_dataset",
     "replace_epochs",
     "replace_iterators",
+    "replace_py_dataset",
     "running_fit",
+    "trained_by",
+    "workers_are_orderly",
 ]
 
 
@@ -100,6 +113,94 @@ def count_steps(epoch_iterator: Any, steps: int) -> None:
 def kind_of_data(epoch_iterator: Any) -> str:
     """``EpochIterator.data_adapter``: what the data is, by the class that Keras chose for it (`ArrayDataAdapter`)."""
     return type(epoch_iterator.data_adapter).__name__
+
+
+def begin_iteration(epoch_iterator: Any) -> None:
+    """``TFEpochIterator._distributed_dataset``, ``TFDatasetAdapter._dataset``: iterate the data once, and draw nothing.
+
+    A shuffled `tf.data.Dataset` takes another seed each time it is iterated; there is no way to set its count.
+    """
+    dataset = getattr(epoch_iterator, "_distributed_dataset", None)
+    if dataset is None:
+        dataset = epoch_iterator.data_adapter._dataset
+    iter(dataset)
+
+
+def iterates_at_once(epoch_iterator: Any) -> bool:
+    """Whether making an iterator iterates the `tf.data.Dataset` (TensorFlow); else its first fetch does."""
+    return hasattr(epoch_iterator, "_distributed_dataset")
+
+
+def loads_ahead(epoch_iterator: Any) -> bool:
+    """Whether a thread of TensorFlow's loads batches before they are asked for (``get_tf_dataset`` of the adapters)."""
+    ahead = ("PyDatasetAdapter", "GeneratorDataAdapter")
+    return hasattr(epoch_iterator, "_distributed_dataset") and kind_of_data(epoch_iterator) in ahead
+
+
+def py_dataset(epoch_iterator: Any) -> Any:
+    """``PyDatasetAdapter.py_dataset``: the user's data set, whose attributes are state; None for other data."""
+    return getattr(epoch_iterator.data_adapter, "py_dataset", None)
+
+
+def replace_py_dataset(epoch_iterator: Any, stand_in: Any) -> None:
+    """``PyDatasetAdapter.py_dataset``: let batches be loaded, or passed over, by a stand-in; not where workers load."""
+    if epoch_iterator.data_adapter.enqueuer is None:
+        epoch_iterator.data_adapter.py_dataset = stand_in
+
+
+def has_workers(epoch_iterator: Any) -> bool:
+    """``PyDatasetAdapter.enqueuer``: whether worker threads or processes load the batches."""
+    return getattr(epoch_iterator.data_adapter, "enqueuer", None) is not None
+
+
+def workers_are_orderly() -> bool:
+    """Whether no pass over a `PyDataset` with workers is broken off before fit begins.
+
+    With torch and JAX ``_symbolic_build`` takes one batch and leaves what workers loaded beyond it in
+    ``enqueuer.ready_queue``, from where the first epoch is served.
+    """
+    return bool(keras.backend.backend() == "tensorflow")
+
+
+def length(epoch_iterator: Any) -> int | None:
+    """``EpochIterator._num_batches``: found out at the end of the first epoch, if the data doesn't tell it."""
+    found: int | None = epoch_iterator._num_batches
+    return found
+
+
+def put_back_length(epoch_iterator: Any, batches: int | None) -> None:
+    """Set what ``length`` gave; without it a resumed epoch ends, and iterates, in another way."""
+    epoch_iterator._num_batches = batches
+
+
+def evaluated(model: Any) -> Any:
+    """``model._eval_epoch_iterator``: of the validation data, kept over a fit; None before the first validation."""
+    return getattr(model, "_eval_epoch_iterator", None)
+
+
+def loose_variables(model: Any) -> list[Any]:
+    """Variables that layers hold in attributes, but no list of the model's has: ``RNN.states`` of a stateful layer."""
+    known = {id(variable) for variable in model.variables}
+    found = []
+    for layer in model._flatten_layers():
+        for value in vars(layer).values():
+            for leaf in keras.tree.flatten(value) if isinstance(value, (list, tuple, keras.Variable)) else ():
+                if isinstance(leaf, keras.Variable) and id(leaf) not in known:
+                    known.add(id(leaf))
+                    found.append(leaf)
+    return found
+
+
+def further_optimizers(model: Any) -> list[Any]:
+    """Optimizers in attributes of the model, as a custom ``train_step`` has them; Keras itself knows one only."""
+    values = keras.tree.flatten(list(vars(model).values()))
+    found = [value for value in values if isinstance(value, keras.optimizers.Optimizer)]
+    return [one for number, one in enumerate(found) if one is not model.optimizer and one not in found[:number]]
+
+
+def trained_by(optimizer: Any) -> list[Any]:
+    """``Optimizer._trainable_variables``: what it was built for; empty if it has not been yet."""
+    return list(optimizer._trainable_variables)
 
 
 def begin_at_epoch(model: Any, epoch: int | None) -> None:

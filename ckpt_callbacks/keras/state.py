@@ -34,8 +34,16 @@ def names_of(variables: Sequence[Any]) -> list[str]:
     return names
 
 
-def capture(model: Any, companions: Companions, where: str, tape: Mapping[str, Any]) -> Captured:
-    """Take the whole state of a fit; draws nothing and changes nothing."""
+def capture(model: Any, companions: Companions, where: str, tape: Mapping[str, Any], validated: int) -> Captured:
+    """Take the whole state of a fit; draws nothing and changes nothing.
+
+    Args:
+        model: with its optimizer.
+        companions: fit's other callbacks.
+        where: training stands.
+        tape: how the data got there.
+        validated: how often the validation data were iterated.
+    """
     callbacks, missing = companions.capture()
     missing |= {f"random state of {library}": why for library, why in random_state.not_captured().items()}
     rest = {
@@ -44,7 +52,10 @@ def capture(model: Any, companions: Companions, where: str, tape: Mapping[str, A
         "keras_seed": _maybe(private.global_seed()),
         "tape": tape,
         "optimizer": _values(model.optimizer.variables) if model.optimizer is not None else [],
+        "further_optimizers": [_optimizer(model, one) for one in private.further_optimizers(model)],
+        "loose": _values(private.loose_variables(model)),
         "metrics": _values(model.metrics_variables),
+        "validated": validated,
         "callbacks": callbacks,
         "stop_training": bool(model.stop_training),
     }
@@ -52,7 +63,9 @@ def capture(model: Any, companions: Companions, where: str, tape: Mapping[str, A
     return Captured(weights, rest, missing=missing)
 
 
-def put_back(model: Any, companions: Companions, restored: Restored, *, metrics: bool) -> None:
+def put_back(
+    model: Any, companions: Companions, restored: Restored, *, metrics: bool, left: Sequence[str] = ()
+) -> None:
     """Set everything to what it was.
 
     Args:
@@ -60,6 +73,7 @@ def put_back(model: Any, companions: Companions, restored: Restored, *, metrics:
         companions: fit's other callbacks.
         restored: the snapshot.
         metrics: whether the epoch's running metrics are put back too (not when a new epoch begins).
+        left: parts of the random state that stay as they are.
 
     Raises:
         ResumeError: naming each variable that doesn't fit; nothing was assigned then.
@@ -68,6 +82,11 @@ def put_back(model: Any, companions: Companions, restored: Restored, *, metrics:
     pairs = [("model", model.variables, list(restored.weights.values()))]
     if model.optimizer is not None:
         pairs.append(("optimizer", model.optimizer.variables, rest["optimizer"]))
+    further = private.further_optimizers(model)
+    for optimizer, saved in zip(further, rest["further_optimizers"], strict=False):
+        _build(model, optimizer, saved["trained"])
+        pairs.append((f"optimizer {optimizer.name}", optimizer.variables, saved["values"]))
+    pairs.append(("layers' states", private.loose_variables(model), rest["loose"]))
     if metrics:
         pairs.append(("metrics", model.metrics_variables, rest["metrics"]))
     _require_fit(restored, pairs)
@@ -78,7 +97,20 @@ def put_back(model: Any, companions: Companions, restored: Restored, *, metrics:
     model.stop_training = rest["stop_training"] and not restored.named
     if rest["keras_seed"] is not None:
         private.make_global_seed().assign(rest["keras_seed"])
-    random_state.restore(rest["random"])
+    random_state.restore({name: part for name, part in rest["random"].items() if name not in left})
+
+
+def _optimizer(model: Any, optimizer: Any) -> dict[str, Any]:
+    """A further optimizer: its values, and by their positions the variables of the model that it trains."""
+    positions = {id(variable): number for number, variable in enumerate(model.variables)}
+    trained = [positions.get(id(variable), -1) for variable in private.trained_by(optimizer)]
+    return {"trained": trained, "values": _values(optimizer.variables)}
+
+
+def _build(model: Any, optimizer: Any, trained: Sequence[int]) -> None:
+    """Make the variables of a further optimizer, as its first step would: too late to assign to them."""
+    if trained and not optimizer.built and -1 not in trained:
+        optimizer.build([model.variables[number] for number in trained])
 
 
 def _values(variables: Sequence[Any]) -> list[np.ndarray]:

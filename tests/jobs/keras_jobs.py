@@ -65,11 +65,126 @@ class Noisy(keras.Model):
         return super().compute_loss(*args, **options) * (1 + 0.1 * keras.random.uniform(()))
 
 
+class Gan(keras.Model):
+    """A custom train_step with two optimizers, one of which Keras knows nothing of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = layers.Dense(8, activation="relu"), layers.Dense(1)
+        self.other_optimizer = keras.optimizers.Adam(0.02)
+
+    def call(self, inputs: Any) -> Any:
+        return self.second(self.first(inputs))
+
+    def train_step(self, data: Any) -> Any:
+        import tensorflow as tf
+
+        x, y = data
+        with tf.GradientTape(persistent=True) as tape:
+            loss = self.compute_loss(x, y, self(x, training=True))
+        for optimizer, layer in ((self.optimizer, self.first), (self.other_optimizer, self.second)):
+            variables = layer.trainable_variables
+            optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        return {"loss": loss}
+
+
+def images() -> keras.Model:
+    """Augmentation layers, which draw by seed generators of their own."""
+    return keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Reshape((2, 3, 1)),
+            layers.RandomFlip(),
+            layers.RandomContrast(0.3),
+            layers.Flatten(),
+            layers.Dense(1),
+        ]
+    )
+
+
+def recurrent() -> keras.Model:
+    """States that are carried from batch to batch."""
+    inputs = keras.Input(batch_shape=(4, 6))
+    steps = layers.Reshape((6, 1))(inputs)
+    return keras.Model(inputs, layers.Dense(1)(layers.LSTM(4, stateful=True, dropout=0.2)(steps)))
+
+
+def branched() -> keras.Model:
+    """Two inputs, two outputs."""
+    left, right = keras.Input((6,), name="left"), keras.Input((6,), name="right")
+    both = layers.Dropout(0.2)(layers.Concatenate()([left, right]))
+    return keras.Model({"left": left, "right": right}, [layers.Dense(1, name="one")(both), layers.Dense(1)(both)])
+
+
+class Sampled(keras.utils.PyDataset):
+    """Shuffles itself between epochs, and draws a random number for each batch."""
+
+    def __init__(self, x: Any, y: Any, draws: bool = True, **options: Any) -> None:
+        super().__init__(**options)
+        self.x, self.y, self.draws = x, y, draws
+        self.order = np.arange(len(x))
+
+    def __len__(self) -> int:
+        return 7
+
+    def __getitem__(self, index: int) -> Any:
+        chosen = self.order[4 * index : 4 * index + 4]
+        noise = 0.1 * np.random.rand() if self.draws else 0.0
+        return self.x[chosen] + np.float32(noise), self.y[chosen]
+
+    def on_epoch_end(self) -> None:
+        np.random.shuffle(self.order)
+
+
+def generated(x: Any, y: Any) -> Any:
+    """A plain generator without end, with a random generator of its own."""
+    rng = np.random.default_rng(7)
+    while True:
+        chosen = rng.integers(0, len(x), 4)
+        yield x[chosen], y[chosen]
+
+
+def tf_data(x: Any, y: Any) -> Any:
+    """The rows of the arrays as a `tf.data.Dataset`."""
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_tensor_slices((x, y))
+
+
+def noisy(x: Any, y: Any) -> Any:
+    """Draws with an op of TensorFlow, inside the pipeline."""
+    import tensorflow as tf
+
+    return x + 0.1 * tf.random.uniform(tf.shape(x)), y
+
+
+def loader(x: Any, y: Any, **options: Any) -> Any:
+    """A `torch.utils.data.DataLoader`."""
+    import torch
+    from torch.utils.data import DataLoader, TensorDataset
+
+    torch.manual_seed(4)
+    return DataLoader(TensorDataset(torch.from_numpy(x), torch.from_numpy(y)), 4, shuffle=True, **options)
+
+
+class Warming(keras.callbacks.Callback):
+    """A callback of the user's with a counter, by which it changes the learning rate after every batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches = 0
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.batches += 1
+        self.model.optimizer.learning_rate.assign(0.01 / (1 + 0.1 * self.batches))
+
+
 @dataclass(frozen=True)
 class Job:
-    """A model and how it is trained."""
+    """A model and how it is trained; ``data`` turns the arrays into what is passed to fit instead of them."""
 
     model: Any = dense
+    data: Any = None
     compile: dict[str, Any] = field(default_factory=dict)
     callbacks: Any = list
     fit: dict[str, Any] = field(default_factory=dict)
@@ -96,12 +211,62 @@ JOBS: dict[str, Job] = {
     "moving average of weights": Job(compile={"optimizer": lambda: keras.optimizers.Adam(0.01, use_ema=True)}),
     "several steps an execution": Job(compile={"steps_per_execution": 2}),
     "steps_per_epoch over one iterator": Job(fit={"steps_per_epoch": 3, "epochs": 5}),
-    "mixed bfloat16": Job(lambda: _mixed(), compile={}),
+    "mixed bfloat16": Job(lambda: _mixed("mixed_bfloat16")),
+    "mixed float16, loss scaling": Job(lambda: _mixed("mixed_float16")),
+    "a schedule object": Job(
+        compile={"optimizer": lambda: keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.05, 20), 0.9)}
+    ),
+    "swapped moving average of weights": Job(
+        compile={"optimizer": lambda: keras.optimizers.Adam(0.01, use_ema=True)},
+        callbacks=lambda: [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)],
+    ),
+    "custom train_step, two optimizers": Job(Gan, compile={"metrics": None}),
+    "augmentation layers": Job(images),
+    "stateful recurrent layer": Job(
+        recurrent, fit={"validation_data": None}, data=lambda x, y: {"x": x[:24], "y": y[:24]}
+    ),
+    "two inputs, two outputs, sample weights": Job(
+        branched,
+        compile={"metrics": None},
+        data=lambda x, y: {
+            "batch_size": 4,
+            "x": {"left": x, "right": -x},
+            "y": [y, 2 * y],
+            "sample_weight": [x[:, 0] ** 2, x[:, 1] ** 2],
+        },
+        fit={"validation_data": None},
+    ),
+    "initial_epoch and validation_freq": Job(fit={"initial_epoch": 1, "epochs": 5, "validation_freq": 2}),
+    "a callback with a counter": Job(callbacks=lambda: [Warming()]),
+    "eagerly": Job(compile={"run_eagerly": True}),
+    "several steps an execution, not dividing the epoch": Job(compile={"steps_per_execution": 3}),
+    "tf.data, shuffled with a seed": Job(data=lambda x, y: {"x": tf_data(x, y).shuffle(27, seed=5).batch(4)}),
+    "tf.data, shuffled without a seed": Job(data=lambda x, y: {"x": tf_data(x, y).shuffle(9).batch(4).prefetch(2)}),
+    "tf.data that draws in a map": Job(data=lambda x, y: {"x": tf_data(x, y).shuffle(9).map(noisy).batch(4)}),
+    "tf.data, repeated": Job(
+        data=lambda x, y: {"x": tf_data(x, y).shuffle(9).repeat().batch(4)}, fit={"steps_per_epoch": 5, "epochs": 5}
+    ),
+    "tf.data, interleaved": Job(
+        data=lambda x, y: {
+            "x": tf_data(x, y).batch(9).interleave(lambda *rows: tf_data(*rows).shuffle(9), cycle_length=2).batch(4)
+        }
+    ),
+    "tf.data without length": Job(data=lambda x, y: {"x": tf_data(x, y).shuffle(9).filter(lambda x, y: True).batch(4)}),
+    "tf.data for validation, shuffled": Job(fit={"validation_data": "shuffled"}),
+    "PyDataset that shuffles itself and draws": Job(data=lambda x, y: {"x": Sampled(x, y)}),
+    "PyDataset that draws nothing": Job(data=lambda x, y: {"x": Sampled(x, y, draws=False)}),
+    "PyDataset, shuffled by Keras": Job(data=lambda x, y: {"x": Sampled(x, y), "shuffle": True}),
+    "PyDataset, two worker threads": Job(
+        data=lambda x, y: {"x": Sampled(x, y, draws=False, workers=2), "shuffle": True}
+    ),
+    "a generator": Job(data=lambda x, y: {"x": generated(x, y)}, fit={"steps_per_epoch": 7}),
+    "torch loader": Job(data=lambda x, y: {"x": loader(x, y)}),
+    "torch loader, two workers": Job(data=lambda x, y: {"x": loader(x, y, num_workers=2)}),
 }
 
 
-def _mixed() -> keras.Model:
-    keras.config.set_dtype_policy("mixed_bfloat16")
+def _mixed(policy: str) -> keras.Model:
+    keras.config.set_dtype_policy(policy)
     return dense()
 
 
@@ -177,8 +342,13 @@ def train(
         callbacks.insert(0 if ours_first else len(callbacks), theirs if peer else ours)
     if kill:
         callbacks.append(KillAt(*kill))
-    options = {"epochs": EPOCHS, "batch_size": 4, "validation_data": (x[:9], y[:9]), "verbose": 0, **job.fit}
-    history = model.fit(x, y, callbacks=callbacks, **options)
+    data = {"x": x, "y": y, "batch_size": 4} if job.data is None else job.data(x, y)
+    if set(data) == {"x", "y"}:
+        data["batch_size"] = 4
+    options = {"epochs": EPOCHS, "validation_data": (x[:9], y[:9]), "verbose": 0, **data, **job.fit}
+    if options["validation_data"] == "shuffled":
+        options["validation_data"] = tf_data(x, y).shuffle(9).batch(4)
+    history = model.fit(callbacks=callbacks, **options)
     Path(result + ".json").write_text(json.dumps({"epoch": history.epoch, "history": history.history}))
     Path(result + ".resumed").write_text(str(ours.resumed.step if ours.resumed else 0))
     np.savez(result + ".npz", **everything(model))

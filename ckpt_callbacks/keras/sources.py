@@ -1,0 +1,162 @@
+"""What lies behind a fit's data, where more is known of it than of any iterator: a `PyDataset`, a `tf.data.Dataset`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ckpt_callbacks.keras import private
+from ckpt_callbacks.state import encode, random_state
+from ckpt_callbacks.state.attributes import Attributes, Saved
+
+__all__ = ["Iterations", "Passed", "Source", "same"]
+
+_LOCAL = ("python", "numpy", "torch")
+
+
+class Iterations:
+    """Counts how often the data was iterated, and makes up for iterations that an earlier process made.
+
+    A `tf.data.Dataset` that shuffles takes its next seed each time it is iterated.
+
+    Args:
+        epoch_iterator: Keras' own, of training or of validation.
+    """
+
+    def __init__(self, epoch_iterator: Any) -> None:
+        self.begun = 0
+        self._epoch_iterator = epoch_iterator
+
+    @property
+    def shuffles(self) -> bool:
+        """Whether it may matter how often: only a `tf.data.Dataset` remembers it."""
+        return private.kind_of_data(self._epoch_iterator) == "TFDatasetAdapter"
+
+    def count(self) -> None:
+        """Count by itself from now on."""
+        private.replace_iterators(self._epoch_iterator, self._make)
+
+    def _make(self, original: Callable[[], Any]) -> Any:
+        self.begun += 1
+        return original()
+
+    def make_up(self, begun: int) -> None:
+        """Iterate until the data was iterated ``begun`` times; no element is drawn."""
+        for _ in range(self.begun, begun if self.shuffles else 0):
+            private.begin_iteration(self._epoch_iterator)
+        self.begun = max(self.begun, begun)
+
+
+class Passed:
+    """Stands in a `PyDataset`'s place: notes what loading a batch draws, and gives batches that are to be passed over
+    without loading them.
+
+    Args:
+        dataset: the user's.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+        self._uses = self._left = 0
+        self._sample: Any = None
+        self.draws = False
+
+    def pass_over(self, batches: int) -> None:
+        """Don't load the next ``batches`` batches: the first one of them stands for all."""
+        self._left, self._sample = batches, None
+
+    def __getitem__(self, index: int) -> Any:
+        if self._left:
+            self._left -= 1
+            if self._sample is None:
+                self._sample = self._dataset[index]
+            return self._sample
+        self._uses += 1
+        if self.draws or self._uses & (self._uses - 1):  # looked at in the 1st, 2nd, 4th, 8th ... use
+            return self._dataset[index]
+        before = random_state.capture(_LOCAL)
+        batch = self._dataset[index]
+        self.draws = not same(before, random_state.capture(_LOCAL))
+        return batch
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._dataset, name)
+
+
+class Source:
+    """The data of a fit.
+
+    Args:
+        epoch_iterator: Keras' own.
+        deterministic: whether the user says that a source gives the same batches whenever it is made again.
+    """
+
+    def __init__(self, epoch_iterator: Any, deterministic: bool) -> None:
+        self.kind = private.kind_of_data(epoch_iterator)
+        self.iterations = Iterations(epoch_iterator)
+        #: Whether batches are loaded by a thread that runs ahead of training.
+        self.runs_ahead = private.loads_ahead(epoch_iterator)
+        self._deterministic = deterministic
+        #: Whether worker threads or processes load batches as soon as an epoch begins.
+        self.has_workers = private.has_workers(epoch_iterator)
+        dataset = private.py_dataset(epoch_iterator)
+        self._passed: Passed | None = None
+        self._attributes: Attributes | None = None
+        if dataset is not None:
+            self._attributes = Attributes({"dataset": dataset}, lambda holder, name: True, list)
+            self._passed = Passed(dataset)
+            private.replace_py_dataset(epoch_iterator, self._passed)
+
+    @property
+    def how(self) -> str:
+        """How a resume will reach the place in the data, in a few words."""
+        if self._passed is not None and not self.has_workers:
+            return "skipped by index"
+        return "replayed from where its generator began" if self.kind == "GeneratorDataAdapter" else "replayed"
+
+    def missing(self) -> dict[str, str]:
+        """What drawing the data again can't be sure to bring back -> why, and the remedy."""
+        if self._deterministic:
+            return {}
+        if self.kind == "GeneratorDataAdapter":
+            return {
+                "data (generator)": "it is drawn again from its beginning, and only you know whether it gives the same "
+                "batches then; if it does, pass deterministic_data=True, else use a PyDataset"
+            }
+        if self.has_workers and not private.workers_are_orderly():
+            return {
+                "data (PyDataset with workers)": "on this backend Keras itself serves batches of an earlier pass when "
+                "an epoch begins, as the threads' timing has it; pass workers=1, or deterministic_data=True"
+            }
+        return {}
+
+    def attributes(self) -> Saved:
+        """The data set's attributes that changed since fit began; what can't be stored of them is left out."""
+        return self._attributes.capture()[0] if self._attributes is not None else []
+
+    def put_back_attributes(self, saved: Saved) -> None:
+        """Set what `attributes` gave."""
+        if self._attributes is not None:
+            self._attributes.put_back(saved)
+
+    def must_load(self, began_with: Saved) -> bool:
+        """Whether batches must be loaded again to get to a place, since loading them changes what comes after."""
+        if self._passed is None or self.has_workers:
+            return True
+        return (self._passed.draws and self.runs_ahead) or not same(self.attributes(), began_with)
+
+    def pass_over(self, batches: int) -> None:
+        """Let the next batches come without loading them."""
+        assert self._passed is not None
+        self._passed.pass_over(batches)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two trees of plain values and arrays are equal, bit for bit."""
+    a, b = encode(one, copy=False), encode(other, copy=False)
+    return a.structure == b.structure and all(
+        tensor.data.tobytes() == b.tensors[name].data.tobytes() for name, tensor in a.tensors.items()
+    )
