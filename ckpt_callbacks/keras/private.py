@@ -23,7 +23,6 @@ __all__ = [
     "count_steps",
     "devices",
     "evaluated",
-    "further_optimizers",
     "global_seed",
     "has_workers",
     "hear_first",
@@ -34,6 +33,7 @@ __all__ = [
     "loads_ahead",
     "loose_variables",
     "make_global_seed",
+    "optimizers_of",
     "prepare_monitor",
     "put_back_length",
     "py_dataset",
@@ -183,19 +183,26 @@ def loose_variables(model: Any) -> list[Any]:
     known = {id(variable) for variable in model.variables}
     found = []
     for layer in model._flatten_layers():
-        for value in vars(layer).values():
-            for leaf in keras.tree.flatten(value) if isinstance(value, (list, tuple, keras.Variable)) else ():
-                if isinstance(leaf, keras.Variable) and id(leaf) not in known:
-                    known.add(id(leaf))
-                    found.append(leaf)
+        for leaf in _leaves(list(vars(layer).values())):
+            if isinstance(leaf, keras.Variable) and id(leaf) not in known:
+                known.add(id(leaf))
+                found.append(leaf)
     return found
 
 
-def further_optimizers(model: Any) -> list[Any]:
-    """Optimizers in attributes of the model, as a custom ``train_step`` has them; Keras itself knows one only."""
-    values = keras.tree.flatten(list(vars(model).values()))
-    found = [value for value in values if isinstance(value, keras.optimizers.Optimizer)]
-    return [one for number, one in enumerate(found) if one is not model.optimizer and one not in found[:number]]
+def _leaves(value: Any, depth: int = 3) -> Iterator[Any]:
+    """What lies in lists, tuples and the values of dicts (whose keys, in a layer's attributes, can't be sorted)."""
+    if depth and isinstance(value, (list, tuple, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(item, depth - 1)
+    else:
+        yield value
+
+
+def optimizers_of(model: Any) -> list[Any]:
+    """The optimizer, and others in attributes of the model, as a custom ``train_step`` has them."""
+    values = _leaves([model.optimizer, *vars(model).values()])
+    return list({id(value): value for value in values if isinstance(value, keras.optimizers.Optimizer)}.values())
 
 
 def trained_by(optimizer: Any) -> list[Any]:
@@ -209,14 +216,23 @@ def begin_at_epoch(model: Any, epoch: int | None) -> None:
 
 
 def build(model: Any, epoch_iterator: Any) -> None:
-    """``model._symbolic_build``: create the variables of model, metrics and optimizer without drawing a batch.
+    """``model._symbolic_build``: create the variables of model and metrics without drawing a batch.
 
     TensorFlow creates them in the first training step, which is too late to assign to them. The shapes come from the
-    dataset's ``element_spec`` (``epoch_iterator._distributed_dataset``); the other backends have built by now.
+    dataset's ``element_spec`` (``epoch_iterator._distributed_dataset``); the other backends have built by now. The
+    optimizer is kept from being built for all variables, for a custom ``train_step`` may use it for some.
     """
     dataset = getattr(epoch_iterator, "_distributed_dataset", None)
-    if dataset is not None:
+    if dataset is None:
+        return
+    unbuilt = [one for one in (model.optimizer,) if one is not None and not one.built]
+    for optimizer in unbuilt:
+        optimizer.built = True
+    try:
         model._symbolic_build(data_batch=dataset.element_spec)
+    finally:
+        for optimizer in unbuilt:
+            optimizer.built = False
 
 
 def global_seed() -> Any:

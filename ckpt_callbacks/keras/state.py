@@ -51,8 +51,7 @@ def capture(model: Any, companions: Companions, where: str, tape: Mapping[str, A
         "random": random_state.capture(),
         "keras_seed": _maybe(private.global_seed()),
         "tape": tape,
-        "optimizer": _values(model.optimizer.variables) if model.optimizer is not None else [],
-        "further_optimizers": [_optimizer(model, one) for one in private.further_optimizers(model)],
+        "optimizers": [_optimizer(model, one) for one in private.optimizers_of(model)],
         "loose": _values(private.loose_variables(model)),
         "metrics": _values(model.metrics_variables),
         "validated": validated,
@@ -80,10 +79,13 @@ def put_back(
     """
     rest = restored.rest
     pairs = [("model", model.variables, list(restored.weights.values()))]
-    if model.optimizer is not None:
-        pairs.append(("optimizer", model.optimizer.variables, rest["optimizer"]))
-    further = private.further_optimizers(model)
-    for optimizer, saved in zip(further, rest["further_optimizers"], strict=False):
+    optimizers = private.optimizers_of(model)
+    if len(optimizers) != len(rest["optimizers"]):
+        raise ResumeError(
+            f"snapshot {restored.snapshot.id} has {len(rest['optimizers'])} optimizers, the model in this script "
+            f"{len(optimizers)}: compile it as it was, or train in another directory."
+        )
+    for optimizer, saved in zip(optimizers, rest["optimizers"], strict=True):
         _build(model, optimizer, saved["trained"])
         pairs.append((f"optimizer {optimizer.name}", optimizer.variables, saved["values"]))
     pairs.append(("layers' states", private.loose_variables(model), rest["loose"]))
@@ -101,16 +103,17 @@ def put_back(
 
 
 def _optimizer(model: Any, optimizer: Any) -> dict[str, Any]:
-    """A further optimizer: its values, and by their positions the variables of the model that it trains."""
+    """An optimizer: its values, and by their positions the variables of the model that it trains."""
     positions = {id(variable): number for number, variable in enumerate(model.variables)}
     trained = [positions.get(id(variable), -1) for variable in private.trained_by(optimizer)]
     return {"trained": trained, "values": _values(optimizer.variables)}
 
 
 def _build(model: Any, optimizer: Any, trained: Sequence[int]) -> None:
-    """Make the variables of a further optimizer, as its first step would: too late to assign to them."""
-    if trained and not optimizer.built and -1 not in trained:
-        optimizer.build([model.variables[number] for number in trained])
+    """Make the variables of an optimizer, as its first step would: too late to assign to them."""
+    if trained and not optimizer.built:
+        everything, known = model.variables, -1 not in trained
+        optimizer.build([everything[number] for number in trained] if known else model.trainable_variables)
 
 
 def _values(variables: Sequence[Any]) -> list[np.ndarray]:
