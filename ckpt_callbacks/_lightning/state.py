@@ -64,7 +64,7 @@ def capture(trainer: Any, tape: Tape, live: Live, where: Where) -> Captured:
         "weights_metadata": getattr(weights, "_metadata", None),
         "checkpoint": checkpoint,
         "random": now,
-        "generators": random_state.capture_generators(_holders_of_generators(trainer)),
+        "generators": _capture_generators(trainer),
         "tape": tape.as_dict(_batches_used(trainer, tape) if where == "between batches" else None),
         "data_values": tape.values(),
         "live": changed,
@@ -133,7 +133,7 @@ def put_back(trainer: Any, tape: Tape, live: Live, restored: Restored, loaded: M
     private.put_back_asked_in_epoch(trainer, rest["trainer"]["loaders_of_epoch"])
     _put_back_gradients(trainer, rest["grads"])
     tape.put_back_values(rest["data_values"])
-    random_state.restore_generators(_holders_of_generators(trainer), rest["generators"])
+    _put_back_generators(trainer, rest["generators"])
     random_state.restore(rest["random"])
 
 
@@ -147,14 +147,27 @@ def _batches_used(trainer: Any, tape: Tape) -> int:
     return int(trainer.fit_loop.epoch_loop.batch_progress.current.completed)
 
 
-def _holders_of_generators(trainer: Any) -> list[Any]:
-    """Where random generators of the user's own are looked for: the loaders, and attributes of modules."""
-    attributes = [
-        {name: value for name, value in vars(module).items() if not name.startswith("_") and name != "training"}
-        for module in trainer.lightning_module.modules()
-    ]
-    callbacks = [callback for callback in trainer.callbacks if private.attributes_of(callback) == ()]
-    return [private.loaders_of(trainer), attributes, [vars(callback) for callback in callbacks]]
+def _capture_generators(trainer: Any) -> dict[str, Any]:
+    """Random generators of the user's own: in the loaders, and in attributes of modules and callbacks."""
+    return random_state.capture_generators([private.loaders_of(trainer), *_attributes(trainer).values()])
+
+
+def _put_back_generators(trainer: Any, saved: Mapping[str, Any]) -> None:
+    attributes = _attributes(trainer)
+    random_state.restore_generators([private.loaders_of(trainer), *attributes.values()], saved)
+    for holder, names in attributes.items():
+        vars(holder).update({name: value for name, value in names.items() if vars(holder).get(name) is not value})
+
+
+def _attributes(trainer: Any) -> dict[Any, dict[str, Any]]:
+    """What modules, the datamodule and callbacks of the user's have by name, less what is the framework's."""
+    callbacks = [one for one in trainer.callbacks if private.attributes_of(one) == ()]
+    datamodule = [] if trainer.datamodule is None else [trainer.datamodule]
+    own = {
+        one: private.own_attributes(one, in_tree=True) | {"training"}
+        for one in [*trainer.lightning_module.modules(), *datamodule, *callbacks]
+    }
+    return {one: {name: value for name, value in vars(one).items() if name not in names} for one, names in own.items()}
 
 
 def _state_dict(restored: Restored) -> OrderedDict[str, torch.Tensor]:

@@ -177,7 +177,7 @@ def start_after(iterator: Any, batches: int) -> None:
 # A worker ------------------------------------------------------------------------------------------------------------
 
 
-def follow_fetchers(dataset: Any, begin: Callable[[], None], fetch: Callable[[Any, Any], Any]) -> None:
+def follow_fetchers(dataset: Any, begin: Callable[[Any], None], fetch: Callable[[Any, Any], Any]) -> None:
     """Have the fetchers of this worker (``_DatasetKind.create_fetcher``: one an epoch) tell what they do.
 
     This is the one place where a worker's random numbers are seen before an iterable data set begins. It is patched in
@@ -185,10 +185,11 @@ def follow_fetchers(dataset: Any, begin: Callable[[], None], fetch: Callable[[An
     """
     create = dataloader._DatasetKind.create_fetcher
 
-    def create_fetcher(kind: Any, source: Any, *rest: Any) -> Any:
+    def create_fetcher(kind: Any, source: Any, auto_collation: bool, collate_fn: Any, drop_last: bool) -> Any:
+        rest = (auto_collation, collate_fn, drop_last)
         if source is not dataset:
             return create(kind, source, *rest)  # a loader that the data set uses itself
-        begin()
+        begin(collate_fn)
         fetcher = create(kind, source, *rest)
         fetcher.fetch = functools.partial(fetch, fetcher.fetch)
         return fetcher

@@ -236,7 +236,8 @@ class Source:
         self._iterator = private.begin(self.loader, self._follower, start)
         self._follower.has_begun()
         if self._by_index and not self._has_workers:
-            self._memory = memory.Memory(self.loader.dataset, plain=False)
+            parts = {"dataset": self.loader.dataset, "collate_fn": self.loader.collate_fn}
+            self._memory = memory.Memory(parts, plain=False)
 
     def _follows(self) -> bool:
         """Whether the iterator itself tells what it draws; else all that happens in a fetch counts as a draw."""
@@ -328,4 +329,5 @@ def _parts(loader: Any) -> Any:
     """Where the attributes lie that an order or a batch may depend on."""
     if not private.is_plain(loader):
         return loader
-    return {"dataset": loader.dataset, "sampler": loader.sampler, "batch_sampler": loader.batch_sampler}
+    names = ("dataset", "sampler", "batch_sampler", "collate_fn")
+    return {name: getattr(loader, name) for name in names}

@@ -25,7 +25,7 @@ MAX_SPLICES = 1024
 ATTENTIVE = 16
 """How many draws are watched for every global generator; later on, only for those that it was seen to draw from."""
 
-GLOBAL = ("python", "numpy", "torch")
+GLOBAL = ("python", "numpy", "torch", "scripts")
 
 
 class Splices:

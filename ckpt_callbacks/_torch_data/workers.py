@@ -76,21 +76,22 @@ class _Clerk:
     """Stamps the batches of the worker process that it lives in."""
 
     def __init__(self, worker: int, dataset: Any, state: dict[str, Any] | None, iteration: int) -> None:
-        self.worker, self.dataset = worker, dataset
+        self.worker, self._parts = worker, {"dataset": dataset, "collate_fn": None}
         self._state, self._iteration = state, iteration
         self._iterations = 0
         self._sent: Any = None
         self._began: Any = None
-        self._memory = Memory(dataset, plain=True)
-        self._generators = random_state.generators(dataset)
+        self._memory = Memory(self._parts, plain=True)
+        self._generators: Sequence[tuple[str, Any]] = ()
         private.follow_fetchers(dataset, self.begin, self.fetch)
 
-    def begin(self) -> None:
+    def begin(self, collate_fn: Any) -> None:
         """An iteration begins; an iterable data set is about to be asked for its iterator."""
+        self._parts["collate_fn"] = collate_fn
         self._iterations += 1
         if self._iterations == self._iteration and self._state is not None:
-            _restore(self.dataset, self._state)
-            self._generators = random_state.generators(self.dataset)
+            _restore(self._parts, self._state)
+        self._generators = random_state.generators(self._parts)
         now = _capture(self._generators)
         self._began = None if same(now, self._sent) else now
 
@@ -99,7 +100,7 @@ class _Clerk:
         batch = load(index)
         began, self._began = self._began, None
         if self._memory.used():
-            self._generators = random_state.generators(self.dataset)  # some are made at the first draw
+            self._generators = random_state.generators(self._parts)  # some are made at the first draw
         now = _capture(self._generators)
         state, self._sent = (None if same(now, self._sent) else now), now
         why = "its data set changes while it is read" if self._memory.remembers else ""
@@ -108,15 +109,17 @@ class _Clerk:
 
 def _capture(generators: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """The states of a worker's generators; arrays travel in the message, where tensors would take shared memory."""
-    state = random_state.capture(("python", "numpy", "torch"))
+    state = random_state.capture(("python", "numpy", "torch", "scripts"))
     state["torch"] = state["torch"]["cpu"].numpy()
+    state["scripts"] = _arrays(state.get("scripts", {}))
     return {**state, "own": _arrays({path: random_state.read_generator(own) for path, own in generators})}
 
 
-def _restore(dataset: Any, state: Mapping[str, Any]) -> None:
-    tensor = torch.from_numpy(state["torch"].copy())
-    random_state.restore({"python": state["python"], "numpy": state["numpy"], "torch": {"cpu": tensor}})
-    random_state.restore_generators(dataset, _tensors(state["own"]))
+def _restore(parts: Any, state: Mapping[str, Any]) -> None:
+    tensor, scripts = torch.from_numpy(state["torch"].copy()), _tensors(state["scripts"])
+    libraries = {"python": state["python"], "numpy": state["numpy"], "torch": {"cpu": tensor}}
+    random_state.restore({**libraries, "scripts": scripts})
+    random_state.restore_generators(parts, _tensors(state["own"]))
 
 
 def _arrays(own: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 Only libraries that are imported already take part, and reading a state draws nothing from it. A state is a tree of
 plain values and arrays, for ``encode``.
 
+Global are also the generators that the user's own modules have under a global name, or in an attribute of a class.
+
 Not reached: generators inside data loader workers and generators local to a function; TensorFlow's counters of ops that
 have a seed of their own (``tf.random.uniform(..., seed=1)``), and all of TensorFlow's unseeded ops when
 ``tf.random.set_seed`` was not called. JAX has no global state.
@@ -10,6 +12,7 @@ have a seed of their own (``tf.random.uniform(..., seed=1)``), and all of Tensor
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import functools
 import itertools
@@ -23,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from ckpt_callbacks.errors import CheckpointError, CorruptSnapshotError
+from ckpt_callbacks.state import scripts
 
 __all__ = [
     "capture",
@@ -52,7 +56,7 @@ Tree = dict[str, Any]
 
 
 def capture(only: Container[str] | None = None) -> Tree:
-    """The state of every global generator: ``python``, ``numpy``, and ``torch`` and ``tensorflow`` if in use.
+    """The state of every global generator: ``python``, ``numpy``, and ``torch``, ``tensorflow``, ``scripts`` if in use.
 
     ``only`` names the parts to read; all of them by default.
     """
@@ -196,11 +200,38 @@ def _set_tensorflow(state: Tree) -> list[str]:
     return []
 
 
+def _of_scripts() -> dict[str, Any]:
+    """The generators under global names of the user's modules, and in attributes of their classes."""
+    found: dict[int, tuple[str, Any]] = {}
+    for module, names in scripts.namespaces().items():
+        for name, value in list(names.items()):
+            for path, one in _in_class(name, value) if isinstance(value, type) else [(name, value)]:
+                if _kind(one) is not None:
+                    found.setdefault(id(one), (f"{module}.{path}", one))
+    return dict(found.values())
+
+
+def _in_class(name: str, kind: type) -> list[tuple[str, Any]]:
+    return [
+        (f"{name}.{attribute}", value) for attribute, value in vars(kind).items() if scripts.is_script(kind.__module__)
+    ]
+
+
+def _read_scripts() -> Tree | None:
+    return {path: read_generator(value) for path, value in _of_scripts().items()} or None
+
+
+def _set_scripts(state: Tree) -> list[str]:
+    live = _of_scripts()
+    return [path for path, saved in state.items() if path not in live or not write_generator(live[path], saved)]
+
+
 _PARTS: dict[str, tuple[Callable[[], Tree | None], Callable[[Tree], list[str]]]] = {
     "python": (_read_python, _set_python),
     "numpy": (_read_numpy, _set_numpy),
     "torch": (_read_torch, _set_torch),
     "tensorflow": (_read_tensorflow, _set_tensorflow),
+    "scripts": (_read_scripts, _set_scripts),
 }
 
 
@@ -211,9 +242,10 @@ def generators(root: object) -> list[tuple[str, Any]]:
     """The random generators that can be reached from ``root``, nearest first, each with the path to it.
 
     Found are ``random.Random``, numpy's ``Generator``, ``RandomState`` and ``BitGenerator``, and ``torch.Generator``.
-    The walk goes through attributes, slots, lists, tuples, deques, dicts, partials and bound methods; not into tensors,
-    arrays, modules, classes, functions or text. It looks at ``MAX_OBJECTS`` objects at most, at the first ``MAX_ITEMS``
-    of each container, and runs no code of theirs. The order follows from that of attributes and items alone.
+    The walk goes through attributes, slots, lists, tuples, deques, dicts, partials, bound methods, and the defaults and
+    closures of the user's own functions; not into tensors, arrays, modules, classes or text. It looks at
+    ``MAX_OBJECTS`` objects at most, at the first ``MAX_ITEMS`` of each container, and runs no code of theirs. The order
+    follows from that of attributes and items alone.
     """
     return [(path, value) for path, value in walk(root) if is_generator(value)]
 
@@ -266,7 +298,7 @@ def write_generator(generator: object, saved: Mapping[str, Any]) -> bool:
 def restore_generators(root: object, tree: Mapping[str, Any]) -> list[str]:
     """Put the generators that ``root`` holds where ``capture_generators`` found them.
 
-    An attribute that is None yet gets its generator: many make theirs when they first draw.
+    An attribute or item that is None or missing yet gets its generator: many make theirs when they first draw.
 
     Returns the paths for which ``root`` has no generator of that kind (any more); those were left alone.
 
@@ -285,15 +317,25 @@ def restore_generators(root: object, tree: Mapping[str, Any]) -> list[str]:
 
 
 def _unmade(root: object, tree: Mapping[str, Any]) -> Tree:
-    """Generators made for attributes that will hold one and are None, by their paths."""
+    """Generators made for attributes and items that will hold one and don't yet, by their paths."""
     made: Tree = {}
     for path, value in walk(root) if tree else ():
-        attributes = getattr(value, "__dict__", None)
-        if type(attributes) is dict:
-            places = {f"{path}.{name}".removeprefix("."): name for name, item in attributes.items() if item is None}
-            for place in places.keys() & tree.keys():
-                attributes[places[place]] = made[place] = _make(tree[place])
+        for place in [place for place in tree if place not in made and place.startswith(path)]:
+            names, name = _place_in(value, place[len(path) :].removeprefix("."))
+            if path and names is not None and names.get(name) is None:
+                names[name] = made[place] = _make(tree[place])
     return made
+
+
+def _place_in(value: Any, step: str) -> tuple[dict[Any, Any] | None, Any]:
+    """The names of an object or dict, and the one that a single step of a path means; None if it is no such step."""
+    if step.isidentifier():
+        attributes = getattr(value, "__dict__", None)
+        return (attributes, step) if type(attributes) is dict else (None, None)
+    if type(value) is dict and step[:1] == "[" and step[-1:] == "]":
+        with contextlib.suppress(ValueError, SyntaxError):
+            return value, ast.literal_eval(step[1:-1])
+    return None, None
 
 
 def _make(saved: Mapping[str, Any]) -> Any:
@@ -329,6 +371,11 @@ def _children(value: Any) -> Iterator[tuple[str, Any]]:
     if type(value) is types.MethodType:
         yield ".__self__", value.__self__
         return  # its attributes are those of the function
+    if type(value) is types.FunctionType:
+        yield from ((".defaults", value.__defaults__), (".kwdefaults", value.__kwdefaults__))
+        for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
+            with contextlib.suppress(ValueError):  # a cell that is empty yet
+                yield f".closure.{name}", cell.cell_contents
     yield from ((f".{name}", item) for name, item in itertools.islice(_attributes(value), MAX_ITEMS))
 
 
@@ -349,7 +396,7 @@ def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
 
 _OPAQUE = (
     *(str, bytes, bytearray, int, float, complex, type(None), type, np.ndarray, np.generic),
-    *(types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.CodeType),
+    *(types.ModuleType, types.BuiltinFunctionType, types.CodeType),
 )
 
 
@@ -357,6 +404,8 @@ def _is_opaque(value: object) -> bool:
     """Whether the walk stops at ``value``: nothing in it can hold a generator that belongs to the root."""
     if isinstance(value, _OPAQUE):
         return True
+    if isinstance(value, types.FunctionType):
+        return not scripts.is_script(value.__module__ or "")
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
 
