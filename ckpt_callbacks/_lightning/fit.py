@@ -18,7 +18,8 @@ from ckpt_callbacks._lightning import private, snapshot_io, state
 from ckpt_callbacks._lightning.live import Live, put_back_groups
 from ckpt_callbacks._lightning.loader import Tape, recording
 from ckpt_callbacks._lightning.losses import Losses, loss_of
-from ckpt_callbacks.checkpointer import BaseCheckpointer, begin_together
+from ckpt_callbacks._lightning.validation import Validation, followed
+from ckpt_callbacks.checkpointer import BaseCheckpointer, Captured, begin_together
 from ckpt_callbacks.engine import Event
 from ckpt_callbacks.messages import say
 from ckpt_callbacks.resume import Restored
@@ -39,6 +40,7 @@ class Fit:
     def __init__(self, trainer: Any, package: str, callbacks: Sequence[BaseCheckpointer]) -> None:
         self.trainer, self.callbacks = trainer, callbacks
         self.tape = Tape(lambda: private.prefetches(trainer), self.before_fetch)
+        self.validation = Validation(trainer)
         self._package = package
         self._training = False
         self._losses = Losses(self._stepped)
@@ -48,7 +50,7 @@ class Fit:
         self._metrics: dict[str, Any] = {}
         self._restored: tuple[BaseCheckpointer, Restored] | None = None
         self._loaded: dict[str, Any] = {}  # what Lightning restored itself from, after the user's hooks changed it
-        private.intercept_loader(trainer, self._record)
+        private.intercept_loaders(trainer, self._record, self._follow)
         private.intercept_resume(trainer, self._choose_path)
 
     # Resume --------------------------------------------------------------------------------------------------------
@@ -82,7 +84,7 @@ class Fit:
         (owner, restored), self._restored = self._restored, None
         loaded, self._loaded = self._loaded, {}
         self._quiet.close()
-        state.put_back(self.trainer, self.tape, self.live, restored, loaded)
+        state.put_back(self.trainer, self.tape, self.validation, self.live, restored, loaded)
         self._metrics = dict(self.trainer.callback_metrics)
         owner.resumed_at(
             restored,
@@ -108,9 +110,14 @@ class Fit:
     # Boundaries ----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Training is about to start: try to store the state, and put back what the next epoch's hooks must see."""
+        """Training is about to start: try to store the state."""
         for callback in self.callbacks:
-            callback.rehearse(state.capture(self.trainer, self.tape, self.live, "between epochs"))
+            callback.rehearse(self._capture("between epochs"))
+        private.intercept_first_epoch(self.trainer, self._first_epoch)
+
+    def _first_epoch(self) -> None:
+        """Every `on_train_start` has run: put back what the epoch's hooks must see."""
+        self.live.settle()
         self.put_back("between epochs")
         if self._restored is not None:
             self._quiet.enter_context(private.loader_trusted())
@@ -124,6 +131,7 @@ class Fit:
     def before_step(self) -> None:
         """The boundary of a module that fetches for itself: its fetches lie within a batch."""
         if self._training and private.hands_out_iterator(self.trainer):
+            self.tape.to_place()
             self._between_batches()
 
     def after_step(self, outputs: Any) -> None:
@@ -169,9 +177,10 @@ class Fit:
         metrics = self._fresh_metrics() if events else {}
         progress = state.progress_of(self.trainer, where)
         for callback in self.callbacks:
-            callback.boundary(
-                progress, events, metrics, lambda: state.capture(self.trainer, self.tape, self.live, where)
-            )
+            callback.boundary(progress, events, metrics, lambda: self._capture(where))
+
+    def _capture(self, where: state.Where) -> Captured:
+        return state.capture(self.trainer, self.tape, self.validation, self.live, where)
 
     def _fresh_metrics(self) -> dict[str, Any]:
         """The metrics that were logged since last asked: Lightning keeps old ones for ever, but makes a new tensor
@@ -181,8 +190,14 @@ class Fit:
 
     def _record(self, ask: Callable[[], Any]) -> Any:
         """Wrap what the user's `train_dataloader` gives into the loader that knows its place."""
-        loaders = self.tape.ask(ask)
+        return self._wrap(recording, self.tape, self.tape.ask(ask), "max_size_cycle")
+
+    def _follow(self, ask: Callable[[], Any]) -> Any:
+        """Wrap what the user's `val_dataloader` gives into the loader that is followed."""
+        return self._wrap(followed, self.validation, self.validation.ask(ask), "sequential")
+
+    def _wrap(self, kind: Callable[[type], Any], owner: Any, loaders: Any, mode: str) -> Any:
         combined = importlib.import_module(f"{self._package}.utilities").CombinedLoader
         if isinstance(loaders, combined):
-            return recording(combined)(loaders.iterables, private.mode_of(loaders), self.tape)
-        return recording(combined)(loaders, "max_size_cycle", self.tape)
+            return kind(combined)(loaders.iterables, private.mode_of(loaders), owner)
+        return kind(combined)(loaders, mode, owner)

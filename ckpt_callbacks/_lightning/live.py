@@ -32,6 +32,10 @@ class Live:
         self._trainable = {name: parameter.requires_grad for name, parameter in self.module.named_parameters()}
         self._buffers = {name: buffer.detach().clone() for name, buffer in self._not_persistent()}
 
+    def settle(self) -> None:
+        """Training's own hooks at its start have run: what they made has a place in every process."""
+        self._attributes.settle()
+
     def capture(self, weights: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         """What changed, and what of it can't be stored -> why.
 

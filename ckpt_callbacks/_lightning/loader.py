@@ -45,6 +45,7 @@ class Tape:
         self._expected: Any = None  # the random state that the next fetch must find
         self._asked: Any = None  # the random state when the user was asked for the loaders
         self._ask_again: Any = None  # the same, of the pending place
+        self.loader: Any = None  # the recording loader, once it is iterated
 
     # The part that goes into a snapshot ------------------------------------------------------------------------------
 
@@ -118,6 +119,11 @@ class Tape:
             self.sources = [Source(loader) for loader in loaders]
         return self.sources
 
+    def to_place(self) -> None:
+        """Go to the pending place now, if there is one: a module that fetches for itself does so within its batch."""
+        if self._pending is not None and self.loader is not None:
+            self.loader.go_back()
+
     @property
     def pending(self) -> bool:
         """Whether a place waits to be gone to."""
@@ -127,7 +133,7 @@ class Tape:
         """Bring the sources to the pending place; give the batches that were used there, None between epochs."""
         saved, self._pending = self._pending, None
         assert saved is not None
-        began = time.perf_counter()
+        began, here = time.perf_counter(), random_state.capture()
         places = saved["sources"]
         if places and len(places) != len(self.sources):
             raise ResumeError(
@@ -139,6 +145,7 @@ class Tape:
                 source.return_to(place)
         self.skipped = max((source.skipped for source in self.sources), default=0)
         self.replayed = max((source.replayed for source in self.sources), default=0)
+        random_state.restore(here)  # whoever puts a whole state back may have done so by now
         self.seconds = time.perf_counter() - began
         self._expected, self._ahead = saved["random"], None
         self.fetched = saved["batches"] or 0
@@ -183,13 +190,14 @@ def recording(combined_loader: type) -> type:
 
         def __iter__(self) -> Any:
             private.hold_back(self, self.tape.follow(self.flattened))
+            self.tape.loader = self
             if not self.tape.pending:
                 self._begin()
             return self
 
         def __next__(self) -> Any:
             if self.tape.pending:
-                self._go_back()
+                self.go_back()
             if not self.tape.first_of_two():
                 self.tape.before_fetch()
             return self.tape.fetch(super().__next__)
@@ -198,7 +206,8 @@ def recording(combined_loader: type) -> type:
             self.tape.begin()
             iter(self._iterator)
 
-        def _go_back(self) -> None:
+        def go_back(self) -> None:
+            """Go to the place that the tape waits for."""
             batches = self.tape.go_back()
             if batches is None:
                 self._begin()

@@ -24,7 +24,8 @@ __all__ = [
     "go_on_from",
     "hands_out_iterator",
     "hold_back",
-    "intercept_loader",
+    "intercept_first_epoch",
+    "intercept_loaders",
     "intercept_resume",
     "interrupted_between",
     "is_metric",
@@ -33,6 +34,7 @@ __all__ = [
     "loaders_of",
     "loops_state",
     "lottery_state",
+    "make_validation_loaders",
     "metric_states",
     "mode_of",
     "own_attributes",
@@ -46,8 +48,11 @@ __all__ = [
     "put_back_metrics",
     "put_back_optimizers",
     "put_back_swa",
+    "put_back_validation_state",
     "release",
     "swa_state",
+    "validation_loaders",
+    "validation_state",
 ]
 
 
@@ -86,15 +91,37 @@ def intercept_resume(trainer: Any, choose: Callable[[Any], Any]) -> None:
     connector.resume_start = resume_start
 
 
-def intercept_loader(trainer: Any, wrap: Callable[[Callable[[], Any]], Any]) -> None:
-    """``fit_loop._data_source.dataloader``: the one call that asks the user for the train loader(s).
+def intercept_loaders(trainer: Any, train: _Wrap, validation: _Wrap) -> None:
+    """``fit_loop._data_source.dataloader`` and that of ``val_loop``: the one call that asks the user for loaders.
 
-    ``wrap`` gets that call. `FitLoop.setup_data` starts iterating right after it, with no hook between: there is no
+    The wraps get that call. `FitLoop.setup_data` starts iterating right after it, with no hook between: there is no
     later place to record the random state that the first epoch's order comes from.
     """
-    source = trainer.fit_loop._data_source
-    original = type(source).dataloader
-    source.dataloader = lambda: wrap(lambda: original(source))
+    for source, wrap in zip(_data_sources(trainer), (train, validation), strict=True):
+        original = functools.partial(type(source).dataloader, source)
+        source.dataloader = functools.partial(wrap, original)
+
+
+_Wrap = Callable[[Callable[[], Any]], Any]
+
+
+def _data_sources(trainer: Any) -> tuple[Any, Any]:
+    return trainer.fit_loop._data_source, trainer.fit_loop.epoch_loop.val_loop._data_source
+
+
+def intercept_first_epoch(trainer: Any, before: Callable[[], None]) -> None:
+    """``fit_loop.on_advance_start``: what the loop does first in an epoch. ``before`` runs before the first one.
+
+    It is the one instant after every `on_train_start` (the module's own is the last) and before anything of an epoch.
+    """
+    loop = trainer.fit_loop
+
+    def on_advance_start() -> None:
+        del loop.on_advance_start
+        before()
+        loop.on_advance_start()
+
+    loop.on_advance_start = on_advance_start
 
 
 @contextmanager
@@ -106,9 +133,11 @@ def loader_trusted() -> Iterator[None]:
 
 
 def release(trainer: Any) -> None:
-    """Undo both interceptions."""
+    """Undo all interceptions."""
     vars(trainer._checkpoint_connector).pop("resume_start", None)
-    vars(trainer.fit_loop._data_source).pop("dataloader", None)
+    vars(trainer.fit_loop).pop("on_advance_start", None)
+    for source in _data_sources(trainer):
+        vars(source).pop("dataloader", None)
 
 
 def hold_back(loader: Any, sources: Sequence[Any]) -> None:
@@ -143,6 +172,31 @@ def asked_in_epoch(trainer: Any) -> int:
 def put_back_asked_in_epoch(trainer: Any, epoch: int) -> None:
     """Set what ``asked_in_epoch`` gave."""
     trainer.fit_loop._last_train_dl_reload_epoch = epoch
+
+
+def validation_loaders(trainer: Any) -> list[Any]:
+    """The loaders of fit's validations (``val_loop._combined_loader``); empty before the first one."""
+    loader = trainer.fit_loop.epoch_loop.val_loop._combined_loader
+    return [] if loader is None else list(loader.flattened)
+
+
+def make_validation_loaders(trainer: Any) -> None:
+    """``val_loop.setup_data``: asks the user for them, if that was not done; the first validation would do it."""
+    trainer.fit_loop.epoch_loop.val_loop.setup_data()
+
+
+def validation_state(trainer: Any) -> dict[str, Any]:
+    """``val_loop._last_val_dl_reload_epoch``: when its loaders were made; ``_seen_batches_per_dataloader``: the x-axis
+    of what validation logs with ``on_step``. No ``state_dict`` has them."""
+    loop = trainer.fit_loop.epoch_loop.val_loop
+    return {"loaders_of_epoch": loop._last_val_dl_reload_epoch, "seen": dict(loop._seen_batches_per_dataloader)}
+
+
+def put_back_validation_state(trainer: Any, saved: Mapping[str, Any]) -> None:
+    """Set what ``validation_state`` gave."""
+    loop = trainer.fit_loop.epoch_loop.val_loop
+    loop._last_val_dl_reload_epoch = saved["loaders_of_epoch"]
+    loop._seen_batches_per_dataloader.update(saved["seen"])
 
 
 def mode_of(loader: Any) -> str:

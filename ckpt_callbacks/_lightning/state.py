@@ -16,6 +16,7 @@ import torch
 from ckpt_callbacks._lightning import private
 from ckpt_callbacks._lightning.live import Live, unpruned
 from ckpt_callbacks._lightning.loader import Tape
+from ckpt_callbacks._lightning.validation import Validation
 from ckpt_callbacks.checkpointer import Captured
 from ckpt_callbacks.engine import Progress
 from ckpt_callbacks.resume import Restored
@@ -49,7 +50,7 @@ def progress_of(trainer: Any, where: Where) -> Progress:
     )
 
 
-def capture(trainer: Any, tape: Tape, live: Live, where: Where) -> Captured:
+def capture(trainer: Any, tape: Tape, validation: Validation, live: Live, where: Where) -> Captured:
     """Take the whole state of a fit; draws nothing and changes nothing.
 
     The random state is taken first and put back last, because `state_dict` hooks of users may draw.
@@ -67,6 +68,7 @@ def capture(trainer: Any, tape: Tape, live: Live, where: Where) -> Captured:
         "generators": _capture_generators(trainer),
         "tape": tape.as_dict(_batches_used(trainer, tape) if where == "between batches" else None),
         "data_values": tape.values(),
+        "validation": validation.capture(),
         "live": changed,
         "swa": private.swa_state(trainer),
         "lottery": private.lottery_state(trainer),
@@ -85,7 +87,7 @@ def capture(trainer: Any, tape: Tape, live: Live, where: Where) -> Captured:
         },
     }
     random_state.restore(now)
-    return Captured(weights, rest, _OPTIONAL, missing=tape.missing() | missing, data=tape.how)
+    return Captured(weights, rest, _OPTIONAL, missing=tape.missing() | validation.missing() | missing, data=tape.how)
 
 
 def to_checkpoint(restored: Restored) -> dict[str, Any]:
@@ -106,7 +108,9 @@ def for_evaluation(restored: Restored) -> dict[str, Any]:
     return {"pytorch-lightning_version": version, **checkpoint, "state_dict": _state_dict(restored)}
 
 
-def put_back(trainer: Any, tape: Tape, live: Live, restored: Restored, loaded: Mapping[str, Any]) -> None:
+def put_back(
+    trainer: Any, tape: Tape, validation: Validation, live: Live, restored: Restored, loaded: Mapping[str, Any]
+) -> None:
     """Set everything that Lightning's own restore left out, at the place where it was captured.
 
     The weights are set once more: Lightning did so before it changed the module's precision, and before hooks ran that
@@ -114,8 +118,7 @@ def put_back(trainer: Any, tape: Tape, live: Live, restored: Restored, loaded: M
 
     Args:
         trainer: at the place where the snapshot was captured.
-        tape: of the fit.
-        live: of the fit.
+        tape, validation, live: of the fit.
         restored: the snapshot.
         loaded: the dictionary that Lightning restored from, as the user's `on_load_checkpoint` hooks left it.
     """
@@ -132,6 +135,7 @@ def put_back(trainer: Any, tape: Tape, live: Live, restored: Restored, loaded: M
     trainer.accumulate_grad_batches = rest["trainer"]["accumulate_grad_batches"]
     private.put_back_asked_in_epoch(trainer, rest["trainer"]["loaders_of_epoch"])
     _put_back_gradients(trainer, rest["grads"])
+    validation.put_back(rest["validation"])
     tape.put_back_values(rest["data_values"])
     _put_back_generators(trainer, rest["generators"])
     random_state.restore(rest["random"])

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from ckpt_callbacks._torch_data import memory, private
-from ckpt_callbacks._torch_data.splices import Splices
+from ckpt_callbacks._torch_data.splices import Splices, same
 from ckpt_callbacks._torch_data.workers import Stamp, Stamped, Start
 from ckpt_callbacks.errors import ResumeError
 from ckpt_callbacks.messages import steps, warn
@@ -115,6 +115,13 @@ class Source:
     def lives_on(self) -> bool:
         """Whether something of an iteration lives on in the next one: workers that are kept, or an iterator."""
         return self._lives_on or self._iterator is self.loader
+
+    def is_adrift(self) -> bool:
+        """Whether an iteration was left before its end, with workers ahead of it that draw random numbers and live on:
+        how far they get is not known yet."""
+        begun, used = self._follower.begun, self._follower.used
+        draws = any(not same(begun.get(worker), state) for worker, state in used.items())
+        return self._lives_on and not self.ended and self.taken > 0 and draws
 
     def values(self) -> memory.Values:
         """The plain attributes of sampler and data set that changed since the loader came."""

@@ -93,6 +93,10 @@ class Attributes:
         self._same = {cell.path: _reference(cell.value) for cell in walk.cells}
         self._holders = set(walk.holders)
 
+    def settle(self) -> None:
+        """What was made by now has a place in a new process, too: it is made there before anything is put back."""
+        self._holders |= set(self._walk().holders)
+
     def capture(self) -> tuple[Saved, dict[str, str]]:
         """What changed since, and what of it can't be stored or could not be put back -> why."""
         saved: Saved = []
