@@ -79,12 +79,13 @@ class Live:
 
     def _tensors(self, weights: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         """Parameters and buffers that ``weights`` lacks, or has in another state (averaged, or pruned for good)."""
+        anyway = dict(self.module.named_buffers())  # a hook may strip what is frozen, but BatchNorm changes it
         altered = {
             name: tensor
             for name, tensor in self.module.state_dict(keep_vars=True).items()
             if isinstance(tensor, torch.Tensor)
             and (_is_mask_or_masked(name) or not _is_same(weights.get(name), tensor))
-            and (name in weights or tensor.requires_grad or _is_mask_or_masked(name))
+            and (name in weights or tensor.requires_grad or name in anyway or _is_mask_or_masked(name))
         }
         buffers = {
             name: buffer
