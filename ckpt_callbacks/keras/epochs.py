@@ -8,6 +8,7 @@ resume, the instants are re-lived from the recorded states, and the batches that
 
 from __future__ import annotations
 
+import copy
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -71,6 +72,7 @@ class Tape:
             "length": private.length(epoch_iterator) if epoch_iterator is not None else None,
             "attributes": self.source.attributes(),
             "load": self.source.must_load(self._began["began_with"]),
+            "lives_on": epoch_iterator is not None and private.lives_on(epoch_iterator),
         }
 
     def pend(self, saved: Mapping[str, Any], batch: int) -> None:
@@ -78,8 +80,12 @@ class Tape:
         self._pending = {**saved, "batch": batch, "within": True}
 
     def pend_epoch(self, saved: Mapping[str, Any]) -> None:
-        """Let the next epoch begin as it would have after the epoch at whose end ``saved`` was taken."""
-        self._pending = {**saved, "batch": 0, "within": False}
+        """Let the next epoch begin as it would have after the epoch at whose end ``saved`` was taken.
+
+        With ``steps_per_epoch`` it goes on with the iterator of the epoch before, unless that was used up.
+        """
+        serves_many = private.serves_many_epochs(self._epoch_iterator())
+        self._pending = {**saved, "batch": 0, "within": saved["lives_on"] and serves_many}
 
     def _note(self, begun: int) -> None:
         """An iterator is about to be made."""
@@ -88,7 +94,7 @@ class Tape:
             "before_iter": random_state.capture(),
             "before_first": None,
             "iterations_before": begun,
-            "began_with": self.source.attributes(),
+            "began_with": copy.deepcopy(self.source.attributes()),  # a data set may shuffle its list in place
         }
 
     def _make(self, original: Callable[[], Any]) -> Any:
@@ -119,6 +125,7 @@ class Tape:
 
     def _begin_epoch(self, pending: dict[str, Any]) -> None:
         """Put back what the epoch's own beginning looks at."""
+        pending["here"] = random_state.capture()
         if pending["length"] is not None:
             private.put_back_length(self._epoch_iterator(), pending["length"])
         if pending["within"]:
@@ -176,6 +183,7 @@ class Tape:
                 self.left = tuple(name for name in ("python", "numpy", "torch") if not _same(before, now, name))
         else:
             self.skipped = self._fetched
+        random_state.restore({name: state for name, state in pending["here"].items() if name not in self.left})
         self._pending = None
 
     def _drop(self, iterator: Iterator[Any], batches: int) -> None:

@@ -30,6 +30,7 @@ __all__ = [
     "iterates_at_once",
     "kind_of_data",
     "length",
+    "lives_on",
     "loads_ahead",
     "loose_variables",
     "make_global_seed",
@@ -41,6 +42,7 @@ __all__ = [
     "replace_iterators",
     "replace_py_dataset",
     "running_fit",
+    "serves_many_epochs",
     "trained_by",
     "workers_are_orderly",
 ]
@@ -129,6 +131,17 @@ def begin_iteration(epoch_iterator: Any) -> None:
 def iterates_at_once(epoch_iterator: Any) -> bool:
     """Whether making an iterator iterates the `tf.data.Dataset` (TensorFlow); else its first fetch does."""
     return hasattr(epoch_iterator, "_distributed_dataset")
+
+
+def serves_many_epochs(epoch_iterator: Any) -> bool:
+    """``EpochIterator.steps_per_epoch``: with it an iterator is used until the data end, over several epochs."""
+    return epoch_iterator.steps_per_epoch is not None
+
+
+def lives_on(epoch_iterator: Any) -> bool:
+    """``EpochIterator._current_iterator``: whether an iterator waits for the next epoch; without it, that epoch would
+    begin the data anew when a finished fit is carried on with more epochs."""
+    return serves_many_epochs(epoch_iterator) and epoch_iterator._current_iterator is not None
 
 
 def loads_ahead(epoch_iterator: Any) -> bool:

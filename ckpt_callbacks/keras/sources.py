@@ -8,6 +8,7 @@ from typing import Any
 from ckpt_callbacks.keras import private
 from ckpt_callbacks.state import encode, random_state
 from ckpt_callbacks.state.attributes import Attributes, Saved
+from ckpt_callbacks.state.tree import to_json
 
 __all__ = ["Iterations", "Passed", "Source", "same"]
 
@@ -157,6 +158,6 @@ class Source:
 def same(one: Any, other: Any) -> bool:
     """Whether two trees of plain values and arrays are equal, bit for bit."""
     a, b = encode(one, copy=False), encode(other, copy=False)
-    return a.structure == b.structure and all(
+    return to_json(a.structure) == to_json(b.structure) and all(
         tensor.data.tobytes() == b.tensors[name].data.tobytes() for name, tensor in a.tensors.items()
     )

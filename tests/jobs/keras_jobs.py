@@ -20,6 +20,7 @@ from ckpt_callbacks import every_steps, on_end
 from ckpt_callbacks.keras import Checkpointer
 from ckpt_callbacks.keras.companions import Companions
 from ckpt_callbacks.keras.epochs import Tape
+from ckpt_callbacks.keras.sources import Iterations, Source
 from tests.processes import die
 
 EPOCHS = 4
@@ -297,7 +298,21 @@ def _no_seeds() -> None:
     keras.Variable.assign = lambda self, value: None if "seed" in self.path else whole(self, value)  # type: ignore[method-assign]
 
 
-SWITCHES = {"replay": _no_replay, "state of other callbacks": _no_callback_state, "seeds": _no_seeds}
+def _no_iterations() -> None:
+    Iterations.make_up = lambda self, begun: None  # type: ignore[method-assign]
+
+
+def _no_data_attributes() -> None:
+    Source.put_back_attributes = lambda self, saved: None  # type: ignore[method-assign]
+
+
+SWITCHES = {
+    "replay": _no_replay,
+    "state of other callbacks": _no_callback_state,
+    "seeds": _no_seeds,
+    "iterations that were begun before": _no_iterations,
+    "attributes of a PyDataset": _no_data_attributes,
+}
 
 
 def train(
