@@ -70,7 +70,7 @@ class Tape:
             "fetched": self._fetched,
             "iterations": self.source.iterations.begun,
             "length": private.length(epoch_iterator) if epoch_iterator is not None else None,
-            "attributes": self.source.attributes(),
+            "memory": self.source.memory.capture(),
             "load": self.source.must_load(self._began["began_with"]),
             "lives_on": epoch_iterator is not None and private.lives_on(epoch_iterator),
         }
@@ -94,7 +94,7 @@ class Tape:
             "before_iter": random_state.capture(),
             "before_first": None,
             "iterations_before": begun,
-            "began_with": copy.deepcopy(self.source.attributes()),  # a data set may shuffle its list in place
+            "began_with": copy.deepcopy(self.source.memory.capture()),  # a data set may shuffle its list in place
         }
 
     def _make(self, original: Callable[[], Any]) -> Any:
@@ -102,7 +102,7 @@ class Tape:
         pending = self._pending
         if pending is not None and pending["within"]:
             self.source.iterations.make_up(pending["iterations_before"])
-            self.source.put_back_attributes(pending["began_with"])
+            self.source.memory.put_back(pending["began_with"])
             self._restore(pending["before_iter"])
         self._note(self.source.iterations.begun)
         self._fetched = 0
@@ -130,11 +130,11 @@ class Tape:
             private.put_back_length(self._epoch_iterator(), pending["length"])
         if pending["within"]:
             if self.source.has_workers:  # they begin to load when the epoch does
-                self.source.put_back_attributes(pending["began_with"])
+                self.source.memory.put_back(pending["began_with"])
                 random_state.restore(pending["before_epoch"])
         else:
             self.source.iterations.make_up(pending["iterations"])
-            self.source.put_back_attributes(pending["attributes"])
+            self.source.memory.put_back(pending["memory"])
             self._pending = None
 
     def _restore(self, state: Mapping[str, Any]) -> None:

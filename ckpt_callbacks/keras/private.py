@@ -34,6 +34,7 @@ __all__ = [
     "loads_ahead",
     "loose_variables",
     "make_global_seed",
+    "objects_behind",
     "optimizers_of",
     "prepare_monitor",
     "put_back_length",
@@ -153,6 +154,17 @@ def loads_ahead(epoch_iterator: Any) -> bool:
 def py_dataset(epoch_iterator: Any) -> Any:
     """``PyDatasetAdapter.py_dataset``: the user's data set, whose attributes are state; None for other data."""
     return getattr(epoch_iterator.data_adapter, "py_dataset", None)
+
+
+def objects_behind(epoch_iterator: Any) -> dict[str, Any]:
+    """The user's objects that the data come from: a `PyDataset` or, in ``TorchDataLoaderAdapter._dataloader``, the
+    parts of a torch `DataLoader`. Generators and orders that they keep would begin anew in another process."""
+    dataset = py_dataset(epoch_iterator)
+    if dataset is not None:
+        return {"dataset": dataset}
+    loader = getattr(epoch_iterator.data_adapter, "_dataloader", None)
+    names = ("dataset", "sampler", "batch_sampler", "generator")
+    return {name: part for name in names if (part := getattr(loader, name, None)) is not None}
 
 
 def replace_py_dataset(epoch_iterator: Any, stand_in: Any) -> None:

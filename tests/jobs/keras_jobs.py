@@ -20,7 +20,7 @@ from ckpt_callbacks import every_steps, on_end
 from ckpt_callbacks.keras import Checkpointer
 from ckpt_callbacks.keras.companions import Companions
 from ckpt_callbacks.keras.epochs import Tape
-from ckpt_callbacks.keras.sources import Iterations, Source
+from ckpt_callbacks.keras.sources import Iterations, Memory
 from tests.processes import die
 
 EPOCHS = 4
@@ -137,6 +137,21 @@ class Sampled(keras.utils.PyDataset):
         np.random.shuffle(self.order)
 
 
+class Owning(Sampled):
+    """Shuffles itself and draws by a random generator of its own."""
+
+    def __init__(self, x: Any, y: Any) -> None:
+        super().__init__(x, y)
+        self.rng = np.random.default_rng(3)
+
+    def __getitem__(self, index: int) -> Any:
+        x, y = self.x[(chosen := self.order[4 * index : 4 * index + 4])], self.y[chosen]
+        return x + self.rng.normal(0, 0.1, x.shape).astype("float32"), y
+
+    def on_epoch_end(self) -> None:
+        self.rng.shuffle(self.order)
+
+
 def generated(x: Any, y: Any) -> Any:
     """A plain generator without end, with a random generator of its own."""
     rng = np.random.default_rng(7)
@@ -166,6 +181,13 @@ def loader(x: Any, y: Any, **options: Any) -> Any:
 
     torch.manual_seed(4)
     return DataLoader(TensorDataset(torch.from_numpy(x), torch.from_numpy(y)), 4, shuffle=True, **options)
+
+
+def own_generator() -> Any:
+    """A generator of torch's that only the loader draws from."""
+    import torch
+
+    return torch.Generator().manual_seed(8)
 
 
 class Warming(keras.callbacks.Callback):
@@ -255,6 +277,7 @@ JOBS: dict[str, Job] = {
     "tf.data without length": Job(data=lambda x, y: {"x": tf_data(x, y).shuffle(9).filter(lambda x, y: True).batch(4)}),
     "tf.data for validation, shuffled": Job(fit={"validation_data": "shuffled"}),
     "PyDataset that shuffles itself and draws": Job(data=lambda x, y: {"x": Sampled(x, y)}),
+    "PyDataset with a generator of its own": Job(data=lambda x, y: {"x": Owning(x, y)}),
     "PyDataset that draws nothing": Job(data=lambda x, y: {"x": Sampled(x, y, draws=False)}),
     "PyDataset, shuffled by Keras": Job(data=lambda x, y: {"x": Sampled(x, y), "shuffle": True}),
     "PyDataset, two worker threads": Job(
@@ -262,6 +285,7 @@ JOBS: dict[str, Job] = {
     ),
     "a generator": Job(data=lambda x, y: {"x": generated(x, y)}, fit={"steps_per_epoch": 7}),
     "torch loader": Job(data=lambda x, y: {"x": loader(x, y)}),
+    "torch loader with a generator of its own": Job(data=lambda x, y: {"x": loader(x, y, generator=own_generator())}),
     "torch loader, two workers": Job(data=lambda x, y: {"x": loader(x, y, num_workers=2)}),
 }
 
@@ -302,8 +326,8 @@ def _no_iterations() -> None:
     Iterations.make_up = lambda self, begun: None  # type: ignore[method-assign]
 
 
-def _no_data_attributes() -> None:
-    Source.put_back_attributes = lambda self, saved: None  # type: ignore[method-assign]
+def _no_memory_of_data() -> None:
+    Memory.put_back = lambda self, saved: None  # type: ignore[method-assign]
 
 
 SWITCHES = {
@@ -311,7 +335,7 @@ SWITCHES = {
     "state of other callbacks": _no_callback_state,
     "seeds": _no_seeds,
     "iterations that were begun before": _no_iterations,
-    "attributes of a PyDataset": _no_data_attributes,
+    "what the data remember": _no_memory_of_data,
 }
 
 

@@ -32,7 +32,7 @@ PLACES = {
 # What the plainest job gets on without, and a job that doesn't.
 NEEDED_BY = {
     "iterations that were begun before": "tf.data, shuffled without a seed",
-    "attributes of a PyDataset": "PyDataset that shuffles itself and draws",
+    "what the data remember": "PyDataset that shuffles itself and draws",
 }
 
 

@@ -89,7 +89,7 @@ def test_a_stand_in_is_as_the_data_set():
 def test_what_must_be_loaded(options, must):
     """Batches whose loading changes what comes later: by the data set's own memory, or (TensorFlow) by its thread."""
     source = Source(epoch_iterator(Rows(**options)), deterministic=False)
-    began = source.attributes()
+    began = source.memory.capture()
     stand_in = source._passed
     for index in range(5):
         stand_in[index]
@@ -102,10 +102,21 @@ def test_attributes_of_the_data_are_put_back():
     source = Source(epoch_iterator(dataset), deterministic=False)
     dataset[0]
     at = dataset.count
-    saved = source.attributes()
+    saved = source.memory.capture()
     dataset[0], dataset[1]
-    source.put_back_attributes(saved)
+    source.memory.put_back(saved)
     assert dataset.count == at
+
+
+def test_generators_of_the_data_are_put_back():
+    """A data set that draws from a generator of its own draws the same again."""
+    dataset = Rows()
+    dataset.rng = np.random.default_rng(0)
+    source = Source(epoch_iterator(dataset), deterministic=False)
+    saved = source.memory.capture()
+    drawn = dataset.rng.random()
+    source.memory.put_back(saved)
+    assert dataset.rng.random() == drawn
 
 
 @pytest.mark.parametrize("begun", [0, 1, 3])
