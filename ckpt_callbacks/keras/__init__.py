@@ -9,8 +9,9 @@
 ``hooks``       the callback's hooks, handed on; nothing is decided here
 ``fit``         one `model.fit`: hooks -> Moments, and the snapshot put back
 ``epochs``      the epoch iterator that remembers how its iterator began, and replays it
-``companions``  the other callbacks of a fit, and their state
-``state``       model, optimizer, metrics, companions -> state, and back
+``sources``     what is known of the data behind a fit: how often iterated, what a PyDataset remembers
+``live``        attributes of the other callbacks, and of a model that runs eagerly
+``state``       model, optimizer, metrics, live objects -> state, and back
 ``weights``     snapshots -> models, without a fit
 ``private``     every private attribute of Keras that is touched, with the reason and the version it was read from
 """

@@ -19,8 +19,8 @@ from ckpt_callbacks.checkpointer import BaseCheckpointer, Captured, begin_togeth
 from ckpt_callbacks.engine import Event, Progress
 from ckpt_callbacks.errors import CheckpointError
 from ckpt_callbacks.keras import private, state
-from ckpt_callbacks.keras.companions import Companions
 from ckpt_callbacks.keras.epochs import Tape
+from ckpt_callbacks.keras.live import Live
 from ckpt_callbacks.keras.sources import Iterations
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.resume import Restored
@@ -51,7 +51,7 @@ class Fit:
     ) -> None:
         self._model, self.callbacks = model, callbacks
         self._params = params
-        self._companions = Companions([callback for callback in running.callbacks if callback not in callbacks])
+        self._live = Live(model(), [callback for callback in running.callbacks if callback not in callbacks])
         deterministic = all(callback.deterministic_data for callback in callbacks)
         self._tape = Tape(running.epoch_iterator, self._between_batches, deterministic)
         self._validation: Iterations | None = None
@@ -95,7 +95,7 @@ class Fit:
         if self._restored is None or self._restored[1].rest["where"] not in places:
             return False
         (owner, restored), self._restored = self._restored, None
-        state.put_back(self._model(), self._companions, restored, metrics=metrics, left=self._tape.left)
+        state.put_back(self._model(), self._live, restored, metrics=metrics, left=self._tape.left)
         self._validated = restored.rest["validated"]
         owner.resumed_at(
             restored,
@@ -184,7 +184,7 @@ class Fit:
 
     def _capture(self, where: str) -> Captured:
         validated = self._validation.begun if self._validation is not None else self._validated
-        captured = state.capture(self._model(), self._companions, where, self._tape.as_dict(), validated)
+        captured = state.capture(self._model(), self._live, where, self._tape.as_dict(), validated)
         return replace(captured, missing={**captured.missing, **self._tape.missing()}, data=self._tape.how)
 
 

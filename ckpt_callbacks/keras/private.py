@@ -5,7 +5,11 @@ One function each: what it is, and what would break without it. A new Keras rele
 
 from __future__ import annotations
 
+import dis
+import functools
+import inspect
 import sys
+import types
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,16 +23,20 @@ __all__ = [
     "Running",
     "begin_at_epoch",
     "begin_iteration",
+    "buffers_of",
     "build",
     "count_steps",
     "devices",
     "evaluated",
     "global_seed",
+    "has_monitor",
     "has_workers",
     "hear_first",
+    "is_keras_own",
     "is_plain_progress_bar",
     "iterates_at_once",
     "kind_of_data",
+    "layers_of",
     "length",
     "lives_on",
     "loads_ahead",
@@ -36,6 +44,7 @@ __all__ = [
     "make_global_seed",
     "objects_behind",
     "optimizers_of",
+    "own_attributes",
     "prepare_monitor",
     "put_back_length",
     "py_dataset",
@@ -43,8 +52,10 @@ __all__ = [
     "replace_iterators",
     "replace_py_dataset",
     "running_fit",
+    "runs_eagerly",
     "serves_many_epochs",
     "trained_by",
+    "variables_in",
     "workers_are_orderly",
 ]
 
@@ -203,11 +214,29 @@ def evaluated(model: Any) -> Any:
     return getattr(model, "_eval_epoch_iterator", None)
 
 
+def variables_in(holder: Any) -> dict[str, list[Any]]:
+    """The variables of metrics, seed generators, layers and optimizers in the attributes of an object, by attribute."""
+    found = {}
+    for name, value in vars(holder).items():
+        parts = list(_leaves(value))
+        lists = [[part] if isinstance(part, keras.Variable) else _variables_of(part) for part in parts]
+        if variables := [variable for one in lists for variable in one]:
+            found[name] = variables
+    return found
+
+
+def _variables_of(value: Any) -> list[Any]:
+    if isinstance(value, keras.random.SeedGenerator):
+        return [value.state]
+    kinds = (keras.Layer, keras.metrics.Metric, keras.optimizers.Optimizer)
+    return list(value.variables) if isinstance(value, kinds) else []
+
+
 def loose_variables(model: Any) -> list[Any]:
     """Variables that layers hold in attributes, but no list of the model's has: ``RNN.states`` of a stateful layer."""
     known = {id(variable) for variable in model.variables}
     found = []
-    for layer in model._flatten_layers():
+    for layer in layers_of(model):
         for leaf in _leaves(list(vars(layer).values())):
             if isinstance(leaf, keras.Variable) and id(leaf) not in known:
                 known.add(id(leaf))
@@ -285,6 +314,11 @@ def devices() -> dict[str, str]:
     return {"devices": ", ".join(f"{found.count(kind)} x {kind}" for kind in sorted(set(found)))}
 
 
+def has_monitor(callback: Any) -> bool:
+    """``MonitorCallback.monitor_op``: whether ``prepare_monitor`` was called for it."""
+    return getattr(callback, "monitor_op", None) is not None
+
+
 def prepare_monitor(callback: Any) -> None:
     """``MonitorCallback._set_monitor_op``: EarlyStopping and ReduceLROnPlateau call it at their first epoch's end.
 
@@ -297,3 +331,50 @@ def prepare_monitor(callback: Any) -> None:
 def is_plain_progress_bar(callback: Any) -> bool:
     """Whether this callback is Keras' own progress bar, which only draws."""
     return isinstance(callback, keras.callbacks.ProgbarLogger)
+
+
+def layers_of(model: Any) -> list[Any]:
+    """``Layer._flatten_layers``: the model and every layer within it."""
+    return list(model._flatten_layers())
+
+
+def runs_eagerly(model: Any) -> bool:
+    """Whether a step's Python code runs in each step, and not only when it is traced."""
+    return bool(keras.backend.backend() == "torch" or model.run_eagerly)
+
+
+def is_keras_own(kind: type) -> bool:
+    """Whether a class is Keras' own, and not a user's."""
+    return kind.__module__.partition(".")[0] == "keras"
+
+
+@functools.cache
+def own_attributes(kind: Any) -> frozenset[str]:
+    """The attributes that Keras (and, on that backend, torch) sets in a model or layer of a user's class.
+
+    Found in the code of its base classes, so that nothing is missed in another version.
+    """
+    names = {"history", *_attributes_of_modules(kind)}
+    for base in kind.__mro__:
+        if base.__module__.partition(".")[0] in ("keras", "torch"):
+            for code in _code_of(base):
+                names |= {step.argval for step in dis.get_instructions(code) if step.opname == "STORE_ATTR"}
+    return frozenset(names)
+
+
+def _code_of(kind: type) -> Iterator[types.CodeType]:
+    for value in vars(kind).values():
+        for function in (value, getattr(value, "fset", None), getattr(value, "__func__", None)):
+            code = getattr(inspect.unwrap(function) if callable(function) else None, "__code__", None)
+            if code is not None:
+                yield code
+
+
+def _attributes_of_modules(kind: type) -> list[str]:
+    torch = sys.modules.get("torch")
+    return list(vars(torch.nn.Module())) if torch is not None and issubclass(kind, torch.nn.Module) else []
+
+
+def buffers_of(model: Any) -> dict[str, Any]:
+    """Buffers of torch modules in a `TorchModuleWrapper` (running means, say): they are no Keras variables."""
+    return dict(model.named_buffers()) if keras.backend.backend() == "torch" else {}

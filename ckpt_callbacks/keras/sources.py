@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -26,19 +27,24 @@ class Iterations:
 
     def __init__(self, epoch_iterator: Any) -> None:
         self.begun = 0
-        self._epoch_iterator = epoch_iterator
+        self._epoch_iterator = weakref.ref(epoch_iterator)  # it ends with its fit, and by its end we know
 
     @property
     def shuffles(self) -> bool:
         """Whether it may matter how often: only a `tf.data.Dataset` remembers it."""
-        return private.kind_of_data(self._epoch_iterator) == "TFDatasetAdapter"
+        return self.iterator is not None and private.kind_of_data(self.iterator) == "TFDatasetAdapter"
+
+    @property
+    def iterator(self) -> Any:
+        """The epoch iterator, while it lives."""
+        return self._epoch_iterator()
 
     def count(self) -> None:
         """Count by itself from now on."""
-        private.replace_iterators(self._epoch_iterator, self._make)
+        private.replace_iterators(self.iterator, self._make)
 
     def _make(self, original: Callable[[], Any]) -> Any:
-        if private.iterates_at_once(self._epoch_iterator):
+        if private.iterates_at_once(self.iterator):
             self.begun += 1
             return original()
         return self._counted(iter(original()))  # torch's loader draws when it is made an iterator of
@@ -50,7 +56,7 @@ class Iterations:
     def make_up(self, begun: int) -> None:
         """Iterate until the data was iterated ``begun`` times; no element is drawn."""
         for _ in range(self.begun, begun if self.shuffles else 0):
-            private.begin_iteration(self._epoch_iterator)
+            private.begin_iteration(self.iterator)
         self.begun = max(self.begun, begun)
 
 

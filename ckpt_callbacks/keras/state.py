@@ -16,7 +16,7 @@ import numpy as np
 from ckpt_callbacks.checkpointer import Captured
 from ckpt_callbacks.errors import ResumeError
 from ckpt_callbacks.keras import private
-from ckpt_callbacks.keras.companions import Companions
+from ckpt_callbacks.keras.live import Live
 from ckpt_callbacks.resume import Restored
 from ckpt_callbacks.state import random_state
 
@@ -34,17 +34,17 @@ def names_of(variables: Sequence[Any]) -> list[str]:
     return names
 
 
-def capture(model: Any, companions: Companions, where: str, tape: Mapping[str, Any], validated: int) -> Captured:
+def capture(model: Any, live: Live, where: str, tape: Mapping[str, Any], validated: int) -> Captured:
     """Take the whole state of a fit; draws nothing and changes nothing.
 
     Args:
         model: with its optimizer.
-        companions: fit's other callbacks.
+        live: what changes outside of variables.
         where: training stands.
         tape: how the data got there.
         validated: how often the validation data were iterated.
     """
-    callbacks, missing = companions.capture()
+    changed, missing = live.capture()
     missing |= {f"random state of {library}": why for library, why in random_state.not_captured().items()}
     rest = {
         "where": where,
@@ -53,23 +53,22 @@ def capture(model: Any, companions: Companions, where: str, tape: Mapping[str, A
         "tape": tape,
         "optimizers": [_optimizer(model, one) for one in private.optimizers_of(model)],
         "loose": _values(private.loose_variables(model)),
+        "buffers": {name: buffer.detach() for name, buffer in private.buffers_of(model).items()},
         "metrics": _values(model.metrics_variables),
         "validated": validated,
-        "callbacks": callbacks,
+        "live": changed,
         "stop_training": bool(model.stop_training),
     }
     weights = dict(zip(names_of(model.variables), _values(model.variables), strict=True))
     return Captured(weights, rest, missing=missing)
 
 
-def put_back(
-    model: Any, companions: Companions, restored: Restored, *, metrics: bool, left: Sequence[str] = ()
-) -> None:
+def put_back(model: Any, live: Live, restored: Restored, *, metrics: bool, left: Sequence[str] = ()) -> None:
     """Set everything to what it was.
 
     Args:
         model: built, with its optimizer.
-        companions: fit's other callbacks.
+        live: what changes outside of variables.
         restored: the snapshot.
         metrics: whether the epoch's running metrics are put back too (not when a new epoch begins).
         left: parts of the random state that stay as they are.
@@ -95,7 +94,10 @@ def put_back(
     for _, variables, values in pairs:
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
-    companions.put_back(rest["callbacks"])
+    for name, buffer in private.buffers_of(model).items():
+        if name in rest["buffers"]:
+            buffer.copy_(rest["buffers"][name])
+    live.put_back(rest["live"])
     model.stop_training = rest["stop_training"] and not restored.named
     if rest["keras_seed"] is not None:
         private.make_global_seed().assign(rest["keras_seed"])

@@ -52,7 +52,7 @@ _FRAMEWORKS = (
 )
 _CODE = (
     *(types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.BuiltinMethodType, types.ModuleType),
-    *(types.GeneratorType, functools.partial, type, np.ufunc),
+    *(functools.partial, type, np.ufunc),
     *(io.IOBase, logging.Logger, threading.Thread, type(threading.Lock()), weakref.ref),
 )
 _CONTAINERS = (list, tuple, dict, deque)
@@ -98,6 +98,9 @@ class Attributes:
         saved: Saved = []
         missing: dict[str, str] = {}
         for cell in self._walk().cells:
+            if cell.owned and _is_iterator(cell.value):
+                missing[cell.path] = "nobody can tell how far an iterator got: make it where it is used up"
+                continue
             if self._began.get(cell.path) == _token(cell.value):
                 continue
             if cell.parent not in self._holders:
@@ -198,6 +201,10 @@ def _is_script(module: str) -> bool:
     return module.partition(".")[0] not in (*_FRAMEWORKS, *sys.stdlib_module_names) and not installed
 
 
+def _is_iterator(value: Any) -> bool:
+    return hasattr(type(value), "__next__") and not _is_walked(value, None)
+
+
 def _is_module(value: Any) -> bool:
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.nn.Module)
@@ -261,13 +268,22 @@ def _is_bulky(container: Any) -> bool:
 
 def _storable(value: Any) -> tuple[Any, str | None]:
     """What is stored for a value, and why it can't be."""
-    if _is_stateful(value):
-        value = {"state_dict": value.state_dict()}
+    value = {"state_dict": value.state_dict()} if _is_stateful(value) else _plain(value)
     try:
         encode(value, copy=False)
     except UnstorableError:
         return None, f"{type(value).__name__} can't be stored without pickle"
     return value, None
+
+
+def _plain(value: Any) -> Any:
+    """A value with the lists, dicts and sets that Keras follows (as it makes of a layer's attributes) as plain ones."""
+    kind: Any = type(value)
+    if kind not in _NESTING and isinstance(value, (list, dict, set)) and _package(kind) == "keras":
+        if isinstance(value, dict):
+            return {key: _plain(item) for key, item in value.items()}
+        return [_plain(item) for item in value] if isinstance(value, list) else set(value)
+    return value
 
 
 def _token(value: Any) -> Any:
@@ -342,13 +358,13 @@ def _fill(live: Any, value: Any) -> bool:
         if not _is_tensor(value) or live.shape != value.shape or live.dtype != value.dtype:
             return False
         live.data.copy_(value)
-    elif type(live) is not type(value):
+    elif not isinstance(live, type(value)):
         return False
-    elif type(live) is list:
+    elif isinstance(live, list):
         live[:] = value
-    elif type(live) in (dict, set, deque):
+    elif isinstance(live, (dict, set, deque)):
         live.clear()
-        live.extend(value) if type(live) is deque else live.update(value)
+        live.extend(value) if isinstance(live, deque) else live.update(value)
     else:
         return False
     return True

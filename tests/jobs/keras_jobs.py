@@ -18,8 +18,8 @@ from keras import layers
 
 from ckpt_callbacks import every_steps, on_end
 from ckpt_callbacks.keras import Checkpointer
-from ckpt_callbacks.keras.companions import Companions
 from ckpt_callbacks.keras.epochs import Tape
+from ckpt_callbacks.keras.live import Live
 from ckpt_callbacks.keras.sources import Iterations, Memory
 from tests.processes import die
 
@@ -314,7 +314,7 @@ def _no_replay() -> None:
 
 
 def _no_callback_state() -> None:
-    Companions.put_back = lambda self, saved: None  # type: ignore[method-assign]
+    Live.put_back = lambda self, saved: None  # type: ignore[method-assign]
 
 
 def _no_seeds() -> None:

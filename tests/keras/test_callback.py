@@ -201,10 +201,10 @@ def test_load_weights(trained):
 def test_state_that_cannot_be_stored_is_named_when_training_starts(tmp_path, caplog):
     """With `"require"` it is an error before the first step; with `"warn"` it is said."""
     with pytest.raises(UnstorableError, match=r"Remembers.*anything"):
-        fit(Checkpointer(tmp_path / "a", exact="require"), Remembers(object()))
+        fit(Checkpointer(tmp_path / "a", exact="require"), Remembers(iter([])))
     with caplog.at_level("INFO"):
-        fit(Checkpointer(tmp_path / "b"), Remembers(object()))
-    assert "callbacks[Remembers].anything" in caplog.text
+        fit(Checkpointer(tmp_path / "b"), Remembers(iter([])))
+    assert "callbacks.Remembers[0].anything" in caplog.text
 
 
 def test_manual_snapshot(tmp_path):
@@ -287,7 +287,7 @@ def test_a_refused_start_leaves_nothing_behind(tmp_path, trained):
     """A model that does not fit, or state that can't be stored, ends fit before it began: as if it had not been."""
     handler = signal.getsignal(signal.SIGTERM)
     with pytest.raises(UnstorableError):
-        fit(Checkpointer(tmp_path / "run", exact="require"), Remembers(object()))
+        fit(Checkpointer(tmp_path / "run", exact="require"), Remembers(iter([])))
     assert owner_of(tmp_path / "run") is None
     assert signal.getsignal(signal.SIGTERM) == handler
 
@@ -313,11 +313,27 @@ def test_schedules_that_stand_before_us_see_the_restored_state(tmp_path):
     assert same(model, whole)
 
 
-def test_state_in_callable_objects_is_named(tmp_path, caplog):
-    """A metric object in a callback can be called, and is state all the same."""
-    with caplog.at_level("INFO"):
-        fit(Checkpointer(tmp_path / "run"), Remembers(keras.metrics.Mean()))
-    assert "callbacks[Remembers].anything" in caplog.text
+class Measures(keras.callbacks.Callback):
+    """A user's callback with a metric object and a seed generator, from which the weights come to depend."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.seeds = keras.metrics.Mean(), keras.random.SeedGenerator(5)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.mean.update_state(batch + float(keras.random.uniform((), seed=self.seeds)))
+        self.model.weights[0].assign_add(self.model.weights[0] * float(self.mean.result()) * 0.01)
+
+
+def test_variables_that_callbacks_hold_are_state(tmp_path):
+    """A metric object and a seed generator in a callback go on where they were."""
+    with contextlib.suppress(RuntimeError):
+        fit(Measures(), Checkpointer(tmp_path / "run", save=every_steps(1)), StopAt(4))
+    callback = Checkpointer(tmp_path / "run", save=every_steps(1))
+    model, _ = fit(Measures(), callback)
+    whole, _ = fit(Measures())
+    assert callback.resumed is not None
+    assert same(model, whole)
 
 
 def test_handlers_are_put_back(tmp_path):

@@ -127,7 +127,8 @@ def test_iterations_are_made_up_for(begun):
     expected = [list(first.as_numpy_iterator()) for _ in range(begun + 1)][-1]
     tf.random.set_seed(3)
     again = tf.data.Dataset.range(50).shuffle(50)
-    iterations = Iterations(epoch_iterator(again))
+    iterator = epoch_iterator(again)
+    iterations = Iterations(iterator)
     iterations.make_up(begun)
     assert iterations.begun == begun
     assert list(again.as_numpy_iterator()) == expected
@@ -135,7 +136,8 @@ def test_iterations_are_made_up_for(begun):
 
 def test_iterations_only_matter_for_tf_data():
     """Nothing is made up for where nothing remembers it."""
-    iterations = Iterations(epoch_iterator(Rows()))
+    iterator = epoch_iterator(Rows())
+    iterations = Iterations(iterator)
     assert not iterations.shuffles
     iterations.make_up(3)
     assert iterations.begun == 3

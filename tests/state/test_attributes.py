@@ -134,6 +134,15 @@ def test_what_can_not_be_stored_is_named():
     assert "make it in __init__ or setup" in missing["owner.best"]
 
 
+@pytest.mark.parametrize("iterator", [iter([1, 2]), (n for n in range(3)), zip([1], [2], strict=True)])
+def test_iterators_are_named_from_the_start(iterator):
+    """How far one got can't be seen, let alone be stored."""
+    owner = Owner()
+    owner.stream = iterator
+    saved, missing = watch(owner).capture()
+    assert (saved, list(missing)) == ([], ["owner.stream"])
+
+
 def test_what_has_no_place_any_more_is_told():
     old, new = Owner(), Owner()
     watched = watch(old)
