@@ -192,7 +192,7 @@ class Tape:
             next(self._progress, None)
             self._about_to_fetch()
             try:
-                next(iterator)
+                self.source.drop(iterator, self._pending["load"])
             except StopIteration:
                 raise ResumeError(
                     f"the data ended after {self._fetched} batches, but the snapshot was taken "

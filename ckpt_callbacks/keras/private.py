@@ -27,6 +27,8 @@ __all__ = [
     "build",
     "count_steps",
     "devices",
+    "draw_index",
+    "draws_indices",
     "evaluated",
     "global_seed",
     "has_monitor",
@@ -165,6 +167,19 @@ def loads_ahead(epoch_iterator: Any) -> bool:
 def py_dataset(epoch_iterator: Any) -> Any:
     """``PyDatasetAdapter.py_dataset``: the user's data set, whose attributes are state; None for other data."""
     return getattr(epoch_iterator.data_adapter, "py_dataset", None)
+
+
+def draws_indices(epoch_iterator: Any) -> bool:
+    """Whether Keras reads arrays by a torch `DataLoader` of its own (``ArrayDataAdapter.get_torch_dataloader``): one
+    without workers, that loads by indices, and draws nothing while it does."""
+    return keras.backend.backend() == "torch" and kind_of_data(epoch_iterator) == "ArrayDataAdapter"
+
+
+def draw_index(iterator: Any) -> None:
+    """Go on by a batch in an iterator of such a loader, without loading it."""
+    from ckpt_callbacks._torch_data.private import pass_over  # imports torch
+
+    pass_over(iterator)
 
 
 def objects_behind(epoch_iterator: Any) -> dict[str, Any]:

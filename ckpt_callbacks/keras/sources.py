@@ -142,6 +142,8 @@ class Source:
         self.has_workers = private.has_workers(epoch_iterator)
         dataset = private.py_dataset(epoch_iterator)
         self._passed: Passed | None = None
+        #: Whether batches are chosen by indices that are known without loading anything.
+        self._by_index = private.draws_indices(epoch_iterator)
         #: What the user's objects behind the data remember.
         self.memory = Memory(private.objects_behind(epoch_iterator))
         if dataset is not None:
@@ -151,7 +153,7 @@ class Source:
     @property
     def how(self) -> str:
         """How a resume will reach the place in the data, in a few words."""
-        if self._passed is not None and not self.has_workers:
+        if self._by_index or (self._passed is not None and not self.has_workers):
             return "skipped by index"
         return "replayed from where its generator began" if self.kind == "GeneratorDataAdapter" else "replayed"
 
@@ -173,14 +175,23 @@ class Source:
 
     def must_load(self, began_with: Mapping[str, Any]) -> bool:
         """Whether batches must be loaded again to get to a place, since loading them changes what comes after."""
+        if self._by_index:
+            return False
         if self._passed is None or self.has_workers:
             return True
         return (self._passed.draws and self.runs_ahead) or not same(self.memory.capture(), began_with)
 
+    def drop(self, iterator: Iterator[Any], load: bool) -> None:
+        """Take a batch that training had already; ``load`` tells whether it must be loaded for that."""
+        if self._by_index and not load:
+            private.draw_index(iterator)
+        else:
+            next(iterator)
+
     def pass_over(self, batches: int) -> None:
         """Let the next batches come without loading them."""
-        assert self._passed is not None
-        self._passed.pass_over(batches)
+        if self._passed is not None:
+            self._passed.pass_over(batches)
 
 
 def same(one: Any, other: Any) -> bool:
