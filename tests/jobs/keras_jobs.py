@@ -202,6 +202,17 @@ class Warming(keras.callbacks.Callback):
         self.model.optimizer.learning_rate.assign(0.01 / (1 + 0.1 * self.batches))
 
 
+class Jittering(keras.callbacks.Callback):
+    """A callback of the user's that draws from a generator of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rng = np.random.default_rng(5)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.model.optimizer.learning_rate.assign(0.01 * self.rng.random())
+
+
 @dataclass(frozen=True)
 class Job:
     """A model and how it is trained; ``data`` turns the arrays into what is passed to fit instead of them."""
@@ -261,6 +272,7 @@ JOBS: dict[str, Job] = {
     ),
     "initial_epoch and validation_freq": Job(fit={"initial_epoch": 1, "epochs": 5, "validation_freq": 2}),
     "a callback with a counter": Job(callbacks=lambda: [Warming()]),
+    "a callback with a generator of its own": Job(callbacks=lambda: [Jittering()]),
     "eagerly": Job(compile={"run_eagerly": True}),
     "several steps an execution, not dividing the epoch": Job(compile={"steps_per_execution": 3}),
     "tf.data, shuffled with a seed": Job(data=lambda x, y: {"x": tf_data(x, y).shuffle(27, seed=5).batch(4)}),
