@@ -8,6 +8,7 @@ resume, the instants are re-lived from the recorded states, and the batches that
 
 from __future__ import annotations
 
+import copy
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -69,8 +70,9 @@ class Tape:
             "fetched": self._fetched,
             "iterations": self.source.iterations.begun,
             "length": private.length(epoch_iterator) if epoch_iterator is not None else None,
-            "attributes": self.source.attributes(),
+            "memory": self.source.memory.capture(),
             "load": self.source.must_load(self._began["began_with"]),
+            "lives_on": epoch_iterator is not None and private.lives_on(epoch_iterator),
         }
 
     def pend(self, saved: Mapping[str, Any], batch: int) -> None:
@@ -78,8 +80,12 @@ class Tape:
         self._pending = {**saved, "batch": batch, "within": True}
 
     def pend_epoch(self, saved: Mapping[str, Any]) -> None:
-        """Let the next epoch begin as it would have after the epoch at whose end ``saved`` was taken."""
-        self._pending = {**saved, "batch": 0, "within": False}
+        """Let the next epoch begin as it would have after the epoch at whose end ``saved`` was taken.
+
+        With ``steps_per_epoch`` it goes on with the iterator of the epoch before, unless that was used up.
+        """
+        serves_many = private.serves_many_epochs(self._epoch_iterator())
+        self._pending = {**saved, "batch": 0, "within": saved["lives_on"] and serves_many}
 
     def _note(self, begun: int) -> None:
         """An iterator is about to be made."""
@@ -88,7 +94,7 @@ class Tape:
             "before_iter": random_state.capture(),
             "before_first": None,
             "iterations_before": begun,
-            "began_with": self.source.attributes(),
+            "began_with": copy.deepcopy(self.source.memory.capture()),  # a data set may shuffle its list in place
         }
 
     def _make(self, original: Callable[[], Any]) -> Any:
@@ -96,7 +102,7 @@ class Tape:
         pending = self._pending
         if pending is not None and pending["within"]:
             self.source.iterations.make_up(pending["iterations_before"])
-            self.source.put_back_attributes(pending["began_with"])
+            self.source.memory.put_back(pending["began_with"])
             self._restore(pending["before_iter"])
         self._note(self.source.iterations.begun)
         self._fetched = 0
@@ -119,15 +125,16 @@ class Tape:
 
     def _begin_epoch(self, pending: dict[str, Any]) -> None:
         """Put back what the epoch's own beginning looks at."""
+        pending["here"] = random_state.capture()
         if pending["length"] is not None:
             private.put_back_length(self._epoch_iterator(), pending["length"])
         if pending["within"]:
             if self.source.has_workers:  # they begin to load when the epoch does
-                self.source.put_back_attributes(pending["began_with"])
+                self.source.memory.put_back(pending["began_with"])
                 random_state.restore(pending["before_epoch"])
         else:
             self.source.iterations.make_up(pending["iterations"])
-            self.source.put_back_attributes(pending["attributes"])
+            self.source.memory.put_back(pending["memory"])
             self._pending = None
 
     def _restore(self, state: Mapping[str, Any]) -> None:
@@ -176,6 +183,7 @@ class Tape:
                 self.left = tuple(name for name in ("python", "numpy", "torch") if not _same(before, now, name))
         else:
             self.skipped = self._fetched
+        random_state.restore({name: state for name, state in pending["here"].items() if name not in self.left})
         self._pending = None
 
     def _drop(self, iterator: Iterator[Any], batches: int) -> None:
@@ -184,7 +192,7 @@ class Tape:
             next(self._progress, None)
             self._about_to_fetch()
             try:
-                next(iterator)
+                self.source.drop(iterator, self._pending["load"])
             except StopIteration:
                 raise ResumeError(
                     f"the data ended after {self._fetched} batches, but the snapshot was taken "

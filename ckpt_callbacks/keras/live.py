@@ -14,6 +14,7 @@ import keras
 
 from ckpt_callbacks.keras import private
 from ckpt_callbacks.messages import warn
+from ckpt_callbacks.state import random_state
 from ckpt_callbacks.state.attributes import Attributes
 
 __all__ = ["Live"]
@@ -49,7 +50,9 @@ class Live:
             f"{path}.{name}": [keras.ops.convert_to_numpy(one) for one in found]
             for path, name, found in self._variables()
         }
-        return {"attributes": attributes, "monitored": monitored, "variables": variables}, missing
+        generators = random_state.capture_generators(self._holders())
+        found = {"attributes": attributes, "monitored": monitored, "variables": variables, "generators": generators}
+        return found, missing
 
     def put_back(self, saved: Mapping[str, Any]) -> None:
         """Make everything what it was: the n-th callback of a class gets that of the n-th of that class."""
@@ -57,6 +60,7 @@ class Live:
             if name in self._callbacks:
                 private.prepare_monitor(self._callbacks[name])
         left = self._attributes.put_back(saved["attributes"])
+        left += random_state.restore_generators(self._holders(), saved["generators"])
         variables = {f"{path}.{name}": found for path, name, found in self._variables()}
         for path, values in saved["variables"].items():
             if [value.shape for value in values] != [tuple(one.shape) for one in variables.get(path, [])]:
@@ -74,6 +78,14 @@ class Live:
             for name, found in private.variables_in(callback).items():
                 if name not in _NOT_STATE and not known.issuperset(map(id, found)):
                     yield path, name, found
+
+    def _holders(self) -> dict[str, dict[str, Any]]:
+        """The attributes that may hold random generators, by the objects' names."""
+        objects = self._callbacks | self._layers
+        return {
+            path: {name: value for name, value in vars(one).items() if self._counts(one, name)}
+            for path, one in objects.items()
+        }
 
     def _counts(self, holder: Any, name: str) -> bool:
         if any(holder is one for one in self._callbacks.values()):

@@ -27,6 +27,8 @@ __all__ = [
     "build",
     "count_steps",
     "devices",
+    "draw_index",
+    "draws_indices",
     "evaluated",
     "global_seed",
     "has_monitor",
@@ -38,9 +40,11 @@ __all__ = [
     "kind_of_data",
     "layers_of",
     "length",
+    "lives_on",
     "loads_ahead",
     "loose_variables",
     "make_global_seed",
+    "objects_behind",
     "optimizers_of",
     "own_attributes",
     "prepare_monitor",
@@ -51,6 +55,7 @@ __all__ = [
     "replace_py_dataset",
     "running_fit",
     "runs_eagerly",
+    "serves_many_epochs",
     "trained_by",
     "variables_in",
     "workers_are_orderly",
@@ -142,6 +147,17 @@ def iterates_at_once(epoch_iterator: Any) -> bool:
     return hasattr(epoch_iterator, "_distributed_dataset")
 
 
+def serves_many_epochs(epoch_iterator: Any) -> bool:
+    """``EpochIterator.steps_per_epoch``: with it an iterator is used until the data end, over several epochs."""
+    return epoch_iterator.steps_per_epoch is not None
+
+
+def lives_on(epoch_iterator: Any) -> bool:
+    """``EpochIterator._current_iterator``: whether an iterator waits for the next epoch; without it, that epoch would
+    begin the data anew when a finished fit is carried on with more epochs."""
+    return serves_many_epochs(epoch_iterator) and epoch_iterator._current_iterator is not None
+
+
 def loads_ahead(epoch_iterator: Any) -> bool:
     """Whether a thread of TensorFlow's loads batches before they are asked for (``get_tf_dataset`` of the adapters)."""
     ahead = ("PyDatasetAdapter", "GeneratorDataAdapter")
@@ -151,6 +167,30 @@ def loads_ahead(epoch_iterator: Any) -> bool:
 def py_dataset(epoch_iterator: Any) -> Any:
     """``PyDatasetAdapter.py_dataset``: the user's data set, whose attributes are state; None for other data."""
     return getattr(epoch_iterator.data_adapter, "py_dataset", None)
+
+
+def draws_indices(epoch_iterator: Any) -> bool:
+    """Whether Keras reads arrays by a torch `DataLoader` of its own (``ArrayDataAdapter.get_torch_dataloader``): one
+    without workers, that loads by indices, and draws nothing while it does."""
+    return keras.backend.backend() == "torch" and kind_of_data(epoch_iterator) == "ArrayDataAdapter"
+
+
+def draw_index(iterator: Any) -> None:
+    """Go on by a batch in an iterator of such a loader, without loading it."""
+    from ckpt_callbacks._torch_data.private import pass_over  # imports torch
+
+    pass_over(iterator)
+
+
+def objects_behind(epoch_iterator: Any) -> dict[str, Any]:
+    """The user's objects that the data come from: a `PyDataset` or, in ``TorchDataLoaderAdapter._dataloader``, the
+    parts of a torch `DataLoader`. Generators and orders that they keep would begin anew in another process."""
+    dataset = py_dataset(epoch_iterator)
+    if dataset is not None:
+        return {"dataset": dataset}
+    loader = getattr(epoch_iterator.data_adapter, "_dataloader", None)
+    names = ("dataset", "sampler", "batch_sampler", "generator")
+    return {name: part for name in names if (part := getattr(loader, name, None)) is not None}
 
 
 def replace_py_dataset(epoch_iterator: Any, stand_in: Any) -> None:

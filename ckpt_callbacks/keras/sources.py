@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ckpt_callbacks.keras import private
 from ckpt_callbacks.state import encode, random_state
-from ckpt_callbacks.state.attributes import Attributes, Saved
+from ckpt_callbacks.state.attributes import Attributes
+from ckpt_callbacks.state.tree import to_json
 
-__all__ = ["Iterations", "Passed", "Source", "same"]
+__all__ = ["Iterations", "Memory", "Passed", "Source", "same"]
 
 _LOCAL = ("python", "numpy", "torch")
 
@@ -43,8 +44,14 @@ class Iterations:
         private.replace_iterators(self.iterator, self._make)
 
     def _make(self, original: Callable[[], Any]) -> Any:
-        self.begun += 1
-        return original()
+        if private.iterates_at_once(self.iterator):
+            self.begun += 1
+            return original()
+        return self._counted(iter(original()))  # torch's loader draws when it is made an iterator of
+
+    def _counted(self, iterator: Iterator[Any]) -> Iterator[Any]:
+        self.begun += 1  # at the first fetch; Keras makes iterators that it never uses
+        yield from iterator
 
     def make_up(self, begun: int) -> None:
         """Iterate until the data was iterated ``begun`` times; no element is drawn."""
@@ -92,6 +99,31 @@ class Passed:
         return getattr(self._dataset, name)
 
 
+class Memory:
+    """What the objects behind the data remember: attributes that changed since fit began, and generators they hold.
+
+    Args:
+        objects: the user's, by name.
+    """
+
+    def __init__(self, objects: dict[str, Any]) -> None:
+        self._objects = objects
+        holders = {name: one for name, one in objects.items() if hasattr(one, "__dict__")}
+        self._attributes = Attributes(holders, lambda holder, name: True, list)
+
+    def capture(self) -> dict[str, Any]:
+        """What they remember now; what can't be stored of it is left out."""
+        return {
+            "attributes": self._attributes.capture()[0],
+            "generators": random_state.capture_generators(self._objects),
+        }
+
+    def put_back(self, saved: Mapping[str, Any]) -> None:
+        """Set what ``capture`` gave."""
+        self._attributes.put_back(saved["attributes"])
+        random_state.restore_generators(self._objects, saved["generators"])
+
+
 class Source:
     """The data of a fit.
 
@@ -110,16 +142,18 @@ class Source:
         self.has_workers = private.has_workers(epoch_iterator)
         dataset = private.py_dataset(epoch_iterator)
         self._passed: Passed | None = None
-        self._attributes: Attributes | None = None
+        #: Whether batches are chosen by indices that are known without loading anything.
+        self._by_index = private.draws_indices(epoch_iterator)
+        #: What the user's objects behind the data remember.
+        self.memory = Memory(private.objects_behind(epoch_iterator))
         if dataset is not None:
-            self._attributes = Attributes({"dataset": dataset}, lambda holder, name: True, list)
             self._passed = Passed(dataset)
             private.replace_py_dataset(epoch_iterator, self._passed)
 
     @property
     def how(self) -> str:
         """How a resume will reach the place in the data, in a few words."""
-        if self._passed is not None and not self.has_workers:
+        if self._by_index or (self._passed is not None and not self.has_workers):
             return "skipped by index"
         return "replayed from where its generator began" if self.kind == "GeneratorDataAdapter" else "replayed"
 
@@ -139,30 +173,30 @@ class Source:
             }
         return {}
 
-    def attributes(self) -> Saved:
-        """The data set's attributes that changed since fit began; what can't be stored of them is left out."""
-        return self._attributes.capture()[0] if self._attributes is not None else []
-
-    def put_back_attributes(self, saved: Saved) -> None:
-        """Set what `attributes` gave."""
-        if self._attributes is not None:
-            self._attributes.put_back(saved)
-
-    def must_load(self, began_with: Saved) -> bool:
+    def must_load(self, began_with: Mapping[str, Any]) -> bool:
         """Whether batches must be loaded again to get to a place, since loading them changes what comes after."""
+        if self._by_index:
+            return False
         if self._passed is None or self.has_workers:
             return True
-        return (self._passed.draws and self.runs_ahead) or not same(self.attributes(), began_with)
+        return (self._passed.draws and self.runs_ahead) or not same(self.memory.capture(), began_with)
+
+    def drop(self, iterator: Iterator[Any], load: bool) -> None:
+        """Take a batch that training had already; ``load`` tells whether it must be loaded for that."""
+        if self._by_index and not load:
+            private.draw_index(iterator)
+        else:
+            next(iterator)
 
     def pass_over(self, batches: int) -> None:
         """Let the next batches come without loading them."""
-        assert self._passed is not None
-        self._passed.pass_over(batches)
+        if self._passed is not None:
+            self._passed.pass_over(batches)
 
 
 def same(one: Any, other: Any) -> bool:
     """Whether two trees of plain values and arrays are equal, bit for bit."""
     a, b = encode(one, copy=False), encode(other, copy=False)
-    return a.structure == b.structure and all(
+    return to_json(a.structure) == to_json(b.structure) and all(
         tensor.data.tobytes() == b.tensors[name].data.tobytes() for name, tensor in a.tensors.items()
     )

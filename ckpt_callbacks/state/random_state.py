@@ -359,10 +359,10 @@ def _bits(kind: str) -> Any:
 
 def _children(value: Any) -> Iterator[tuple[str, Any]]:
     """What ``value`` refers to, each with its step of the path; no code of its class runs."""
-    if isinstance(value, dict):
+    if issubclass(type(value), dict):  # isinstance is true of proxies, too
         for index, (key, item) in enumerate(itertools.islice(dict.items(value), MAX_ITEMS)):
             yield f"[{key!r}]" if type(key) in (str, int) else f"[#{index}]", item
-    plain: Any = next((kind for kind in (list, tuple, deque) if isinstance(value, kind)), None)
+    plain: Any = next((kind for kind in (list, tuple, deque) if issubclass(type(value), kind)), None)
     if plain is not None:
         for index, item in enumerate(itertools.islice(plain.__iter__(value), MAX_ITEMS)):
             yield f"[{index}]", item

@@ -20,6 +20,7 @@ from ckpt_callbacks import every_steps, on_end
 from ckpt_callbacks.keras import Checkpointer
 from ckpt_callbacks.keras.epochs import Tape
 from ckpt_callbacks.keras.live import Live
+from ckpt_callbacks.keras.sources import Iterations, Memory
 from tests.processes import die
 
 EPOCHS = 4
@@ -136,6 +137,21 @@ class Sampled(keras.utils.PyDataset):
         np.random.shuffle(self.order)
 
 
+class Owning(Sampled):
+    """Shuffles itself and draws by a random generator of its own."""
+
+    def __init__(self, x: Any, y: Any) -> None:
+        super().__init__(x, y)
+        self.rng = np.random.default_rng(3)
+
+    def __getitem__(self, index: int) -> Any:
+        x, y = self.x[(chosen := self.order[4 * index : 4 * index + 4])], self.y[chosen]
+        return x + self.rng.normal(0, 0.1, x.shape).astype("float32"), y
+
+    def on_epoch_end(self) -> None:
+        self.rng.shuffle(self.order)
+
+
 def generated(x: Any, y: Any) -> Any:
     """A plain generator without end, with a random generator of its own."""
     rng = np.random.default_rng(7)
@@ -167,6 +183,13 @@ def loader(x: Any, y: Any, **options: Any) -> Any:
     return DataLoader(TensorDataset(torch.from_numpy(x), torch.from_numpy(y)), 4, shuffle=True, **options)
 
 
+def own_generator() -> Any:
+    """A generator of torch's that only the loader draws from."""
+    import torch
+
+    return torch.Generator().manual_seed(8)
+
+
 class Warming(keras.callbacks.Callback):
     """A callback of the user's with a counter, by which it changes the learning rate after every batch."""
 
@@ -177,6 +200,17 @@ class Warming(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.batches += 1
         self.model.optimizer.learning_rate.assign(0.01 / (1 + 0.1 * self.batches))
+
+
+class Jittering(keras.callbacks.Callback):
+    """A callback of the user's that draws from a generator of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rng = np.random.default_rng(5)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.model.optimizer.learning_rate.assign(0.01 * self.rng.random())
 
 
 @dataclass(frozen=True)
@@ -238,6 +272,7 @@ JOBS: dict[str, Job] = {
     ),
     "initial_epoch and validation_freq": Job(fit={"initial_epoch": 1, "epochs": 5, "validation_freq": 2}),
     "a callback with a counter": Job(callbacks=lambda: [Warming()]),
+    "a callback with a generator of its own": Job(callbacks=lambda: [Jittering()]),
     "eagerly": Job(compile={"run_eagerly": True}),
     "several steps an execution, not dividing the epoch": Job(compile={"steps_per_execution": 3}),
     "tf.data, shuffled with a seed": Job(data=lambda x, y: {"x": tf_data(x, y).shuffle(27, seed=5).batch(4)}),
@@ -254,6 +289,7 @@ JOBS: dict[str, Job] = {
     "tf.data without length": Job(data=lambda x, y: {"x": tf_data(x, y).shuffle(9).filter(lambda x, y: True).batch(4)}),
     "tf.data for validation, shuffled": Job(fit={"validation_data": "shuffled"}),
     "PyDataset that shuffles itself and draws": Job(data=lambda x, y: {"x": Sampled(x, y)}),
+    "PyDataset with a generator of its own": Job(data=lambda x, y: {"x": Owning(x, y)}),
     "PyDataset that draws nothing": Job(data=lambda x, y: {"x": Sampled(x, y, draws=False)}),
     "PyDataset, shuffled by Keras": Job(data=lambda x, y: {"x": Sampled(x, y), "shuffle": True}),
     "PyDataset, two worker threads": Job(
@@ -261,6 +297,7 @@ JOBS: dict[str, Job] = {
     ),
     "a generator": Job(data=lambda x, y: {"x": generated(x, y)}, fit={"steps_per_epoch": 7}),
     "torch loader": Job(data=lambda x, y: {"x": loader(x, y)}),
+    "torch loader with a generator of its own": Job(data=lambda x, y: {"x": loader(x, y, generator=own_generator())}),
     "torch loader, two workers": Job(data=lambda x, y: {"x": loader(x, y, num_workers=2)}),
 }
 
@@ -297,7 +334,21 @@ def _no_seeds() -> None:
     keras.Variable.assign = lambda self, value: None if "seed" in self.path else whole(self, value)  # type: ignore[method-assign]
 
 
-SWITCHES = {"replay": _no_replay, "state of other callbacks": _no_callback_state, "seeds": _no_seeds}
+def _no_iterations() -> None:
+    Iterations.make_up = lambda self, begun: None  # type: ignore[method-assign]
+
+
+def _no_memory_of_data() -> None:
+    Memory.put_back = lambda self, saved: None  # type: ignore[method-assign]
+
+
+SWITCHES = {
+    "replay": _no_replay,
+    "state of other callbacks": _no_callback_state,
+    "seeds": _no_seeds,
+    "iterations that were begun before": _no_iterations,
+    "what the data remember": _no_memory_of_data,
+}
 
 
 def train(
