@@ -181,8 +181,10 @@ def validation_loaders(trainer: Any) -> list[Any]:
 
 
 def make_validation_loaders(trainer: Any) -> None:
-    """``val_loop.setup_data``: asks the user for them, if that was not done; the first validation would do it."""
-    trainer.fit_loop.epoch_loop.val_loop.setup_data()
+    """``val_loop.setup_data``: asks the user for them, again if a sanity check did (``_combined_loader``)."""
+    loop = trainer.fit_loop.epoch_loop.val_loop
+    loop._combined_loader = None
+    loop.setup_data()
 
 
 def validation_state(trainer: Any) -> dict[str, Any]:

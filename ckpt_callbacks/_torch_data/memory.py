@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ckpt_callbacks.state import random_state
+from ckpt_callbacks.state import encode, random_state
 
 __all__ = ["Memory", "changed", "put_back", "values"]
 
@@ -18,6 +18,9 @@ PLAIN = (bool, int, float, str, type(None))
 
 MAX_ITEMS = 4096
 """How many plain items an attribute may hold to count as plain."""
+
+MAX_BYTES = 1 << 20
+"""How large a tensor or array may be to count as plain."""
 
 FRAMEWORKS = ("pytorch_lightning", "lightning", "lightning_fabric", "keras", "tensorflow")
 
@@ -28,8 +31,8 @@ Values = dict[str, Any]
 
 
 def values(root: object) -> Values:
-    """The plain attributes of ``root`` and what it holds, by their paths: a flag, a count, a list of such."""
-    return {path: copy.copy(vars(holder)[name]) for path, holder, name in _attributes(root)}
+    """The plain attributes of ``root`` and what it holds, by their paths: a flag, a count, a list of such, an array."""
+    return {path: _copy(vars(holder)[name]) for path, holder, name in _attributes(root)}
 
 
 def changed(root: object, before: Mapping[str, Any]) -> Values:
@@ -37,7 +40,9 @@ def changed(root: object, before: Mapping[str, Any]) -> Values:
     return {
         path: value
         for path, value in values(root).items()
-        if path not in before or type(value) is not type(before[path]) or value != before[path]
+        if path not in before
+        or type(value) is not type(before[path])
+        or _comparable(value) != _comparable(before[path])
     }
 
 
@@ -45,7 +50,35 @@ def put_back(root: object, saved: Mapping[str, Any]) -> None:
     """Set the attributes that ``changed`` found; one whose holder is gone is left out."""
     for path, holder in list(_holders(root)):
         for name in [name for name in saved if name.rpartition(".")[0] == path]:
-            vars(holder)[name.rpartition(".")[2]] = copy.copy(saved[name])
+            _set(vars(holder), name.rpartition(".")[2], saved[name])
+
+
+def _set(attributes: dict[str, Any], name: str, value: Any) -> None:
+    """Set an attribute; an array in its place, for others may hold the same one."""
+    live: Any = attributes.get(name)
+    alike = _is_array(live) and type(live) is type(value) and live.shape == value.shape and live.dtype == value.dtype
+    if alike and isinstance(live, torch.Tensor):
+        live.data.copy_(value)
+    elif alike and isinstance(live, np.ndarray) and live.flags.writeable:
+        live[...] = value
+    else:
+        attributes[name] = _copy(value)
+
+
+def _copy(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, torch.Tensor) else copy.copy(value)
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, torch.Tensor | np.ndarray)
+
+
+def _comparable(value: Any) -> Any:
+    """Something in an array's place that can be compared with ``==``."""
+    if not _is_array(value):
+        return value
+    stored = encode(value, copy=False).tensors.values()
+    return str(value.dtype), tuple(value.shape), b"".join(one.data.tobytes() for one in stored)
 
 
 def _attributes(root: object) -> Iterator[tuple[str, Any, str]]:
@@ -55,7 +88,9 @@ def _attributes(root: object) -> Iterator[tuple[str, Any, str]]:
 
 
 def _is_plain(value: Any) -> bool:
-    """A number, a text, or a list, set or dict of such."""
+    """A number, a text, a small array, or a list, set or dict of numbers and texts."""
+    if type(value) in (torch.Tensor, np.ndarray):
+        return bool(value.dtype != object and value.nbytes <= MAX_BYTES)
     if type(value) in (list, set):
         return len(value) <= MAX_ITEMS and all(type(item) in PLAIN for item in value)
     if type(value) is dict:
@@ -87,7 +122,7 @@ class Memory:
     """Looks whether something changes while it is used: a data set that does must see every batch again.
 
     It looks after 1, 2, 4, 8... uses, and whenever it is asked. What the first use changes doesn't count: many open
-    their files then. A change inside an array is not seen.
+    their files then. A change inside a large array is not seen.
 
     Args:
         root: the data set.
@@ -122,7 +157,8 @@ class Memory:
         plain = {path: value for path, value in values(self._root).items() if value is not None}
         walked = ((path, value) for path, value in random_state.walk(self._root, _stop) if path not in plain)
         tokens = {path: _token(value) for path, value in walked if not random_state.is_generator(value)}
-        return {"tokens": tokens, "plain": plain if self._plain else None}
+        contents = {path: _comparable(value) for path, value in plain.items()} if self._plain else None
+        return {"tokens": tokens, "plain": contents}
 
 
 def _token(value: Any) -> Any:
@@ -134,8 +170,10 @@ def _token(value: Any) -> Any:
 
 def _mark(value: Any) -> Any:
     """What shows that an attribute was bound to something else, or a tensor written to."""
+    if _is_plain(value) or random_state.is_generator(value):
+        return None
     if isinstance(value, torch.Tensor):
         return id(value), value._version
     if isinstance(value, np.ndarray):
         return id(value)
-    return None if _is_plain(value) or random_state.is_generator(value) else type(value)
+    return type(value)

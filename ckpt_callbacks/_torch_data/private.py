@@ -22,6 +22,7 @@ __all__ = [
     "is_followed",
     "is_plain",
     "knows_its_draws",
+    "length",
     "pass_over",
     "pin_memory",
     "start_after",
@@ -42,6 +43,14 @@ def is_plain(loader: Any) -> bool:
 def by_index(loader: Any) -> bool:
     """Whether a loader's batches come from indices: its data set is map-style."""
     return is_plain(loader) and not isinstance(loader.dataset, IterableDataset)
+
+
+def length(loader: Any) -> int | None:
+    """How many batches a loader gives, if it tells."""
+    try:
+        return len(loader)
+    except (TypeError, NotImplementedError):
+        return None
 
 
 def can_start_late(loader: Any) -> bool:

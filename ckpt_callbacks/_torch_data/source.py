@@ -119,9 +119,10 @@ class Source:
     def is_adrift(self) -> bool:
         """Whether an iteration was left before its end, with workers ahead of it that draw random numbers and live on:
         how far they get is not known yet."""
+        if not self._lives_on or self.ended or self.taken in (0, private.length(self.loader)):
+            return False
         begun, used = self._follower.begun, self._follower.used
-        draws = any(not same(begun.get(worker), state) for worker, state in used.items())
-        return self._lives_on and not self.ended and self.taken > 0 and draws
+        return any(not same(begun.get(worker), state) for worker, state in used.items())
 
     def values(self) -> memory.Values:
         """The plain attributes of sampler and data set that changed since the loader came."""

@@ -17,9 +17,11 @@ from torch.utils.data import (
     IterableDataset,
     RandomSampler,
     Sampler,
+    Subset,
     SubsetRandomSampler,
     TensorDataset,
     WeightedRandomSampler,
+    default_collate,
     get_worker_info,
 )
 from torchdata.stateful_dataloader import StatefulDataLoader
@@ -255,6 +257,61 @@ def worker_seed(worker: int) -> None:
     np.random.seed(worker + torch.initial_seed() % 1000)
 
 
+class Collate:
+    """A collate function with a generator and a count of its own."""
+
+    def __init__(self) -> None:
+        self.rng, self.calls = np.random.default_rng(7), 0
+
+    def __call__(self, samples: Any) -> Any:
+        self.calls += 1
+        x, y = default_collate(samples)
+        return x + 0.01 * self.calls * float(self.rng.random()), y
+
+
+OF_THE_MODULE = np.random.default_rng(9)
+
+
+def collate_by_global(samples: Any) -> Any:
+    """Draws from a generator under a global name."""
+    x, y = default_collate(samples)
+    return x + 0.01 * float(OF_THE_MODULE.random()), y
+
+
+class Validates(pl.LightningDataModule):
+    """Validates on a random part of the data, in workers that live on and draw."""
+
+    def __init__(self, x: Any, y: Any, **workers: Any) -> None:
+        super().__init__()
+        self.x, self.y, self.workers = x, y, workers
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(TensorDataset(self.x, self.y), BATCH_SIZE, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader:
+        chosen = torch.randperm(len(self.x))[:10].tolist()
+        return DataLoader(Subset(Everything(self.x, self.y), chosen), 5, **self.workers)
+
+
+class Reweighs(pl.Callback):
+    """Changes a sampler's weights, a tensor, as training goes on."""
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        sampler = trainer.train_dataloader.sampler
+        sampler.weights[batch_idx] += 1.0
+        sampler.weights[3] *= 1.5
+
+
+class Fetches(Net):
+    """Gets the iterator over the loader, and fetches for itself."""
+
+    def training_step(self, dataloader_iter: Any) -> torch.Tensor:  # type: ignore[override]
+        batch, _, _ = next(dataloader_iter)
+        loss = self._loss(batch)
+        self.log("train_loss", loss, batch_size=BATCH_SIZE)
+        return loss
+
+
 def collate(samples: Any) -> Any:
     """A user's own, which draws."""
     x, y = torch.utils.data.default_collate(samples)
@@ -264,7 +321,14 @@ def collate(samples: Any) -> Any:
 # The table -----------------------------------------------------------------------------------------------------------
 
 
-def _one(data: Any = Everything, kind: Any = DataLoader, module: Any = Net, trainer: Any = None, **loader: Any) -> Job:
+def _one(
+    data: Any = Everything,
+    kind: Any = DataLoader,
+    module: Any = Net,
+    trainer: Any = None,
+    callbacks: Any = list,
+    **loader: Any,
+) -> Job:
     """A job with one loader; an option that is a function gets the data set."""
 
     def loaders(x: torch.Tensor, y: torch.Tensor) -> Any:
@@ -276,7 +340,7 @@ def _one(data: Any = Everything, kind: Any = DataLoader, module: Any = Net, trai
         }
         return kind(dataset, **batch, **made)
 
-    return Job(module, loaders=loaders, trainer=trainer or {})
+    return Job(module, loaders=loaders, trainer=trainer or {}, callbacks=callbacks)
 
 
 def _several(mode: str, join: Any, trainer: Any = None, **loader: Any) -> Job:
@@ -316,6 +380,11 @@ JOBS: dict[str, Job] = {
     "batch sampler that counts its epochs": _one(batch_sampler=lambda d: CountsEpochs(len(d), "")),
     "batch sampler with set_epoch": _one(batch_sampler=lambda d: SetEpoch(len(d), "")),
     "collate function that draws": _one(shuffle=True, collate_fn=collate, pin_memory=True),
+    "collate function with a generator": _one(shuffle=True, collate_fn=lambda _: Collate()),
+    "a generator under a global name": _one(shuffle=True, collate_fn=lambda _: collate_by_global),
+    "sampler whose weights change": _one(
+        sampler=lambda d: WeightedRandomSampler([1.0] * len(d), len(d)), callbacks=lambda: [Reweighs()]
+    ),
     "data set with a generator": _one(OwnGenerator, shuffle=True),
     "data set that makes a generator": _one(lambda x, y: OwnGenerator(x, y, lazy=True), shuffle=True),
     "data set that remembers": _one(Mixes, shuffle=True),
@@ -325,6 +394,12 @@ JOBS: dict[str, Job] = {
     "stream with a length": _one(SizedShards),
     "iterator without end": Job(loaders=Endless, trainer={"limit_train_batches": 5}),
     "iterable that is no DataLoader": Job(loaders=Batches),
+    "a module that fetches for itself": _one(module=Fetches, shuffle=True),
+    "validation on a random part": Job(loaders=Validates),
+    "validation in persistent workers": Job(
+        loaders=lambda x, y: Validates(x, y, num_workers=1, persistent_workers=True),
+        trainer={"num_sanity_val_steps": 0},
+    ),
     "early iterator": _one(module=lambda: Net("onecycle"), shuffle=True),
     "limit_train_batches=4": _one(shuffle=True, trainer={"limit_train_batches": 4}),
     "limit_train_batches=0.6": _one(shuffle=True, trainer={"limit_train_batches": 0.6}),
@@ -343,6 +418,12 @@ JOBS: dict[str, Job] = {
     ),
     "workers and a batch sampler that draws as it goes": _one(
         batch_sampler=lambda d: AsItGoes(len(d), "torch"), num_workers=2
+    ),
+    "workers and a collate function with a generator": _one(
+        shuffle=True, num_workers=2, collate_fn=lambda _: Collate()
+    ),
+    "workers and a generator under a global name": _one(
+        shuffle=True, num_workers=2, collate_fn=lambda _: collate_by_global
     ),
     "workers and a data set with a generator": _one(OwnGenerator, shuffle=True, num_workers=2),
     "workers and a data set that makes a generator": _one(

@@ -533,14 +533,18 @@ def train(
         callbacks.append(KillAt(*kill))
     losses: list[str] = []
     trainer = pl.Trainer(
-        **{"max_epochs": EPOCHS, "limit_val_batches": 1.0 if job.validate else 0, **job.trainer},
+        **{
+            "max_epochs": EPOCHS,
+            "limit_val_batches": 1.0 if job.validate else 0,
+            "num_sanity_val_steps": 1,
+            **job.trainer,
+        },
         callbacks=[*callbacks, Losses(losses)],
         accelerator="cpu",
         logger=False,
         enable_checkpointing=checkpoint,
         enable_progress_bar=False,
         enable_model_summary=False,
-        num_sanity_val_steps=1,
     )
     loaders = job.loaders(x, y) if job.loaders else DataLoader(job.data(x, y), batch_size=BATCH_SIZE, **job.loader)
     if isinstance(loaders, pl.LightningDataModule):
