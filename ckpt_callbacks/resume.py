@@ -110,6 +110,7 @@ class ResumeReport:
             *([f"what could not be captured ({', '.join(lost)})"] if lost else []),
             *([f"what is not as it was: {self.changed()}"] if self.differences else []),
             f"kernels that are not deterministic ({determinism} asks for others)",
+            "state that no callback can see, such as variables of a module's own that are not random generators",
             "data or code that changed since",
         ]
 

@@ -10,6 +10,7 @@
 ``fit``         one `model.fit`: hooks -> Moments, and the snapshot put back
 ``epochs``      the epoch iterator that remembers how its iterator began, and replays it
 ``sources``     what is known of the data behind a fit: how often iterated, what a PyDataset remembers
+``validation``  what validations leave behind in their data
 ``live``        attributes of the other callbacks, and of a model that runs eagerly
 ``state``       model, optimizer, metrics, live objects -> state, and back
 ``weights``     snapshots -> models, without a fit

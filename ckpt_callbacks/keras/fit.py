@@ -21,7 +21,7 @@ from ckpt_callbacks.errors import CheckpointError
 from ckpt_callbacks.keras import private, state
 from ckpt_callbacks.keras.epochs import Tape
 from ckpt_callbacks.keras.live import Live
-from ckpt_callbacks.keras.sources import Iterations
+from ckpt_callbacks.keras.validation import Validation
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.resume import Restored
 from ckpt_callbacks.signals import LeaveRequest
@@ -54,7 +54,7 @@ class Fit:
         self._live = Live(model(), [callback for callback in running.callbacks if callback not in callbacks])
         deterministic = all(callback.deterministic_data for callback in callbacks)
         self._tape = Tape(running.epoch_iterator, self._between_batches, deterministic)
-        self._validation: Iterations | None = None
+        self._validation = Validation(running.validation_data)
         self._progress, self._batches_before = Progress(), 0
         self._batches_a_step = getattr(model().optimizer, "gradient_accumulation_steps", None) or 1
         self._events = Event.NONE
@@ -64,7 +64,6 @@ class Fit:
         # Keras tells callbacks nothing of an exception; but the iterator ends with the fit.
         self._abandoned = weakref.finalize(running.epoch_iterator, _abandon, self._leave, callbacks)
         self._restored: tuple[BaseCheckpointer, Restored] | None = None
-        self._validated = 0  # how often the validation data were iterated in earlier processes
 
     # Resume --------------------------------------------------------------------------------------------------------
 
@@ -95,8 +94,8 @@ class Fit:
         if self._restored is None or self._restored[1].rest["where"] not in places:
             return False
         (owner, restored), self._restored = self._restored, None
+        self._validation.put_back(restored.rest["validation"])
         state.put_back(self._model(), self._live, restored, metrics=metrics, left=self._tape.left)
-        self._validated = restored.rest["validated"]
         owner.resumed_at(
             restored,
             complete=complete,
@@ -128,14 +127,8 @@ class Fit:
                 callback.stepped(step)
 
     def validation_begins(self) -> None:
-        """The validation data are about to be iterated; what earlier processes did with them is made up for."""
-        iterator = private.evaluated(self._model())
-        if iterator is None or self._validation is not None:
-            return
-        self._validation = Iterations(iterator)
-        if self._validation.shuffles:
-            self._validation.count()
-            self._validation.make_up(self._validated)
+        """The validation data are about to be iterated."""
+        self._validation.begins(private.evaluated(self._model()))
 
     def epoch_ends(self, epoch: int, logs: Mapping[str, Any]) -> None:
         """Metrics were measured; the boundary comes with the next epoch's first fetch."""
@@ -183,8 +176,8 @@ class Fit:
         return Progress(batches // self._batches_a_step, epoch, batch, batches)
 
     def _capture(self, where: str) -> Captured:
-        validated = self._validation.begun if self._validation is not None else self._validated
-        captured = state.capture(self._model(), self._live, where, self._tape.as_dict(), validated)
+        data = {"tape": self._tape.as_dict(), "validation": self._validation.capture()}
+        captured = state.capture(self._model(), self._live, where, data)
         return replace(captured, missing={**captured.missing, **self._tape.missing()}, data=self._tape.how)
 
 

@@ -60,7 +60,10 @@ class Live:
             if name in self._callbacks:
                 private.prepare_monitor(self._callbacks[name])
         left = self._attributes.put_back(saved["attributes"])
-        left += random_state.restore_generators(self._holders(), saved["generators"])
+        holders = self._holders()
+        left += random_state.restore_generators(holders, saved["generators"])
+        for path, one in (self._callbacks | self._layers).items():
+            vars(one).update({name: now for name, now in holders[path].items() if vars(one).get(name) is not now})
         variables = {f"{path}.{name}": found for path, name, found in self._variables()}
         for path, values in saved["variables"].items():
             if [value.shape for value in values] != [tuple(one.shape) for one in variables.get(path, [])]:

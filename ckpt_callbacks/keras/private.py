@@ -47,6 +47,7 @@ __all__ = [
     "objects_behind",
     "optimizers_of",
     "own_attributes",
+    "parts_of",
     "prepare_monitor",
     "put_back_length",
     "py_dataset",
@@ -68,6 +69,7 @@ class Running:
 
     epoch_iterator: Any
     callback_list: Any
+    validation_data: Any
 
     @property
     def callbacks(self) -> list[Any]:
@@ -76,16 +78,16 @@ class Running:
 
 
 def running_fit() -> Running:
-    """The local variables ``epoch_iterator`` and ``callbacks`` of the `fit` that is calling its callbacks.
+    """The local variables ``epoch_iterator``, ``callbacks``, ``validation_data`` of the `fit` that calls its callbacks.
 
     They are in no attribute. Without the first, the data's position can't be restored; without the second, the state
-    of EarlyStopping and its like can't.
+    of EarlyStopping and its like; without the third, what validation data remember.
     """
     frame = sys._getframe(1)
     while frame is not None:
         names = frame.f_locals
         if "epoch_iterator" in names and hasattr(names.get("callbacks"), "callbacks"):
-            return Running(names["epoch_iterator"], names["callbacks"])
+            return Running(names["epoch_iterator"], names["callbacks"], names.get("validation_data"))
         frame = frame.f_back  # type: ignore[assignment]
     raise ResumeError(
         "this on_train_begin was not called by keras' model.fit: found no epoch_iterator among the callers. "
@@ -185,12 +187,18 @@ def draw_index(iterator: Any) -> None:
 def objects_behind(epoch_iterator: Any) -> dict[str, Any]:
     """The user's objects that the data come from: a `PyDataset` or, in ``TorchDataLoaderAdapter._dataloader``, the
     parts of a torch `DataLoader`. Generators and orders that they keep would begin anew in another process."""
-    dataset = py_dataset(epoch_iterator)
-    if dataset is not None:
-        return {"dataset": dataset}
-    loader = getattr(epoch_iterator.data_adapter, "_dataloader", None)
-    names = ("dataset", "sampler", "batch_sampler", "generator")
-    return {name: part for name in names if (part := getattr(loader, name, None)) is not None}
+    return parts_of(py_dataset(epoch_iterator) or getattr(epoch_iterator.data_adapter, "_dataloader", None))
+
+
+def parts_of(data: Any) -> dict[str, Any]:
+    """The objects in a `PyDataset` or torch `DataLoader` that may remember; of other data, none."""
+    if isinstance(data, keras.utils.PyDataset):
+        return {"dataset": data}
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(data, torch.utils.data.DataLoader):
+        return {}
+    names = ("dataset", "sampler", "batch_sampler", "generator", "collate_fn")
+    return {name: part for name in names if (part := getattr(data, name)) is not None}
 
 
 def replace_py_dataset(epoch_iterator: Any, stand_in: Any) -> None:

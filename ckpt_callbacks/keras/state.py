@@ -34,15 +34,14 @@ def names_of(variables: Sequence[Any]) -> list[str]:
     return names
 
 
-def capture(model: Any, live: Live, where: str, tape: Mapping[str, Any], validated: int) -> Captured:
+def capture(model: Any, live: Live, where: str, data: Mapping[str, Any]) -> Captured:
     """Take the whole state of a fit; draws nothing and changes nothing.
 
     Args:
         model: with its optimizer.
         live: what changes outside of variables.
         where: training stands.
-        tape: how the data got there.
-        validated: how often the validation data were iterated.
+        data: how the data got there (``tape``), and what those of the validation remember (``validation``).
     """
     changed, missing = live.capture()
     missing |= {f"random state of {library}": why for library, why in random_state.not_captured().items()}
@@ -50,12 +49,11 @@ def capture(model: Any, live: Live, where: str, tape: Mapping[str, Any], validat
         "where": where,
         "random": random_state.capture(),
         "keras_seed": _maybe(private.global_seed()),
-        "tape": tape,
+        **data,
         "optimizers": [_optimizer(model, one) for one in private.optimizers_of(model)],
         "loose": _values(private.loose_variables(model)),
         "buffers": {name: buffer.detach() for name, buffer in private.buffers_of(model).items()},
         "metrics": _values(model.metrics_variables),
-        "validated": validated,
         "live": changed,
         "stop_training": bool(model.stop_training),
     }

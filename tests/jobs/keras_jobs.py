@@ -152,6 +152,21 @@ class Owning(Sampled):
         self.rng.shuffle(self.order)
 
 
+class Reordered(Sampled):
+    """Shuffles itself by a generator of its own, and gives noise by where a sample stands."""
+
+    def __init__(self, x: Any, y: Any) -> None:
+        super().__init__(x, y, draws=False)
+        self.rng = np.random.default_rng(3)
+
+    def __getitem__(self, index: int) -> Any:
+        x, y = super().__getitem__(index)
+        return x * (1 + 0.1 * index), y
+
+    def on_epoch_end(self) -> None:
+        self.rng.shuffle(self.order)
+
+
 def generated(x: Any, y: Any) -> Any:
     """A plain generator without end, with a random generator of its own."""
     rng = np.random.default_rng(7)
@@ -287,7 +302,8 @@ JOBS: dict[str, Job] = {
         }
     ),
     "tf.data without length": Job(data=lambda x, y: {"x": tf_data(x, y).shuffle(9).filter(lambda x, y: True).batch(4)}),
-    "tf.data for validation, shuffled": Job(fit={"validation_data": "shuffled"}),
+    "tf.data for validation, shuffled": Job(fit={"validation_data": lambda x, y: tf_data(x, y).shuffle(9).batch(4)}),
+    "PyDataset for validation, shuffles itself": Job(fit={"validation_data": Reordered}),
     "PyDataset that shuffles itself and draws": Job(data=lambda x, y: {"x": Sampled(x, y)}),
     "PyDataset with a generator of its own": Job(data=lambda x, y: {"x": Owning(x, y)}),
     "PyDataset that draws nothing": Job(data=lambda x, y: {"x": Sampled(x, y, draws=False)}),
@@ -397,8 +413,8 @@ def train(
     if set(data) == {"x", "y"}:
         data["batch_size"] = 4
     options = {"epochs": EPOCHS, "validation_data": (x[:9], y[:9]), "verbose": 0, **data, **job.fit}
-    if options["validation_data"] == "shuffled":
-        options["validation_data"] = tf_data(x, y).shuffle(9).batch(4)
+    if callable(options["validation_data"]):
+        options["validation_data"] = options["validation_data"](x, y)
     history = model.fit(callbacks=callbacks, **options)
     Path(result + ".json").write_text(json.dumps({"epoch": history.epoch, "history": history.history}))
     Path(result + ".resumed").write_text(str(ours.resumed.step if ours.resumed else 0))
