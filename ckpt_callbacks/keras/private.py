@@ -172,9 +172,19 @@ def py_dataset(epoch_iterator: Any) -> Any:
 
 
 def draws_indices(epoch_iterator: Any) -> bool:
-    """Whether Keras reads arrays by a torch `DataLoader` of its own (``ArrayDataAdapter.get_torch_dataloader``): one
-    without workers, that loads by indices, and draws nothing while it does."""
-    return keras.backend.backend() == "torch" and kind_of_data(epoch_iterator) == "ArrayDataAdapter"
+    """Whether batches come, on the torch backend, from a torch `DataLoader` that loads by indices without workers.
+
+    Keras reads arrays by such a loader of its own (``ArrayDataAdapter.get_torch_dataloader``); the user's is in
+    ``TorchDataLoaderAdapter._dataloader``. Its sampler must be torch's: others may draw as they go.
+    """
+    if keras.backend.backend() != "torch":
+        return False
+    if kind_of_data(epoch_iterator) == "ArrayDataAdapter":
+        return True
+    from ckpt_callbacks._torch_data.private import by_index, knows_its_draws  # imports torch
+
+    loader: Any = getattr(epoch_iterator.data_adapter, "_dataloader", None)
+    return by_index(loader) and not loader.num_workers and knows_its_draws(loader)
 
 
 def draw_index(iterator: Any) -> None:

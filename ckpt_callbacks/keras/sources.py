@@ -175,11 +175,10 @@ class Source:
 
     def must_load(self, began_with: Mapping[str, Any]) -> bool:
         """Whether batches must be loaded again to get to a place, since loading them changes what comes after."""
-        if self._by_index:
-            return False
-        if self._passed is None or self.has_workers:
+        if not self._by_index and (self._passed is None or self.has_workers):
             return True
-        return (self._passed.draws and self.runs_ahead) or not same(self.memory.capture(), began_with)
+        draws = self._passed is not None and self._passed.draws and self.runs_ahead
+        return draws or not same(self.memory.capture(), began_with)
 
     def drop(self, iterator: Iterator[Any], load: bool) -> None:
         """Take a batch that training had already; ``load`` tells whether it must be loaded for that."""
