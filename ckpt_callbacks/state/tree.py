@@ -44,7 +44,7 @@ from ckpt_callbacks.state.tensors import (
     stored_as,
 )
 
-__all__ = ["MAX_DEPTH", "Encoded", "Plan", "decode", "encode", "from_json", "plan", "to_json"]
+__all__ = ["MAX_DEPTH", "Encoded", "Plan", "decode", "encode", "from_json", "knows_factory", "plan", "to_json"]
 
 MAX_DEPTH = 100
 """How many containers may lie within each other."""
@@ -325,10 +325,15 @@ def _write_ordered(encoder: _Encoder, value: OrderedDict[Any, Any], path: str) -
     return node
 
 
+def knows_factory(factory: object) -> bool:
+    """Whether a defaultdict of this factory can be stored."""
+    return factory is None or any(factory is known for known in _FACTORIES.values())
+
+
 def _write_defaultdict(encoder: _Encoder, value: defaultdict[Any, Any], path: str) -> Node:
     factory = value.default_factory
     name = None if factory is None else getattr(factory, "__name__", "")
-    if name is not None and _FACTORIES.get(name) is not factory:
+    if not knows_factory(factory):
         raise RefusedError(f"a defaultdict whose factory is none of None, {', '.join(_FACTORIES)}")
     return {"$": "defaultdict", "factory": name, "items": encoder.pairs(value, path)}
 
