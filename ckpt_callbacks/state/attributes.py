@@ -11,6 +11,7 @@ resume.
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -34,6 +35,7 @@ from ckpt_callbacks.state.kinds import (
     is_walked,
     package_of,
 )
+from ckpt_callbacks.state.lent import Lenders, with_members_named
 from ckpt_callbacks.state.parts import Fields, Items, Parts, fill, items_of, typed
 from ckpt_callbacks.state.tokens import is_bulky, is_large, storable, token
 
@@ -121,24 +123,30 @@ class Attributes:
             if cell.owned and is_iterator(cell.value):
                 missing[cell.path] = "nobody can tell how far an iterator got: make it where it is used up"
             elif cell.parent not in self._holders:
-                missing |= _made(walk.topmost(cell.parent, self._holders)) if cell.owned and type(cell) is _Cell else {}
+                if cell.owned and type(cell) is _Cell:
+                    missing |= _made(walk.made(cell.parent, self._holders))
             elif cell.path not in self._began or self._began[cell.path] != cell.token():
-                self._save(cell, saved, missing)
+                self._save(cell, walk, saved, missing)
         return saved, missing
 
-    def _save(self, cell: _Cell, saved: Saved, missing: dict[str, str]) -> None:
+    def _save(self, cell: _Cell, walk: _Walk, saved: Saved, missing: dict[str, str]) -> None:
         began = self._began_as(cell.path)
         one, why = cell.saved(filled=began is not None and began is cell.value)
         if why is not None:
             missing |= {cell.path: why} if cell.owned and _has_users(cell.value) else {}
         elif type(cell) is _Cell and is_of_its_own_kind(cell.value) and type(began) is not type(cell.value):
             missing |= _made(cell.path) if cell.owned else {}
-        elif one is not None:
+        else:
+            one, members = with_members_named(one)
+            for kind, count in members.items():
+                if walk.lenders.enumeration(kind.__name__) is not kind:
+                    missing[cell.path] = f"{count} of {kind.__name__}, whose class is in no module of an object here"
             saved.append(one)
 
     def put_back(self, saved: Saved) -> list[str]:
         """Set what `capture` found; give the paths of what has no place any more."""
-        holders, left = self._walk().holders, []
+        walk = self._walk()
+        holders, saved, left = walk.holders, walk.lenders.typed(saved), []
         for one in saved:
             if "value" in one and not _put(holders.get(one["in"]), one["key"], one["value"], filled=one["fill"]):
                 left.append(_join(one["in"], one["key"]))
@@ -189,11 +197,16 @@ class _Walk:
             path, holder, home, held = self._queue.popleft()
             self._look(path, holder, home, held, counts)
 
-    def topmost(self, path: str, known: set[str]) -> str:
-        """The outermost of the things that ``path`` lies in and that are not ``known``."""
+    @functools.cached_property
+    def lenders(self) -> Lenders:
+        """Where the classes of enumerations and named tuples are looked for."""
+        return Lenders(holder.of for holder in self.holders.values() if isinstance(holder, Fields))
+
+    def made(self, path: str, known: set[str]) -> str:
+        """The outermost of the things that ``path`` lies in and that are not ``known``, or the container of it."""
         while (parent := self._parents.get(path, "")) and parent not in known:
             path = parent
-        return path
+        return parent if isinstance(self.holders.get(parent), Items) else path
 
     def _roots(self, objects: Mapping[str, Any]) -> None:
         for path, one in objects.items():
@@ -278,7 +291,7 @@ def _join(path: str, key: Any) -> str:
 
 
 def _made(path: str) -> dict[str, str]:
-    return {path: f"{path} was made while training: make it in __init__ or setup"}
+    return {path: "it was made while training, or holds what was: make it in __init__ or setup"}
 
 
 def _has_users(value: Any) -> bool:

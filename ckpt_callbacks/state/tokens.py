@@ -34,11 +34,18 @@ LARGE = 1 << 20
 HASHED_ARRAY, HASHED_TENSOR = 256 << 20, 16 << 20
 """From how many bytes on one is compared by a sample. Torch counts the writes to its tensors, numpy does not."""
 
-_PLAIN = frozenset((type(None), bool, int, float, str, bytes, tuple))
+_SIMPLE = frozenset((type(None), bool, int, float, str, bytes))
+_PLAIN = _SIMPLE | {tuple}
+_BUILTIN = (list, tuple, dict, set, OrderedDict)
 
 
 def token(value: Any) -> Any:
     """What tells whether a value changed: equal tokens, equal values."""
+    kind = type(value)
+    if kind in _SIMPLE:
+        return kind, value.hex() if kind is float else value  # -0.0 is not 0.0, and nan equals nan
+    if kind in _BUILTIN and not value:
+        return kind, None
     if base_of(value) is not None and is_bulky(value):
         return type(value), _bulk(value)
     if is_tensor(value) and is_large(value):

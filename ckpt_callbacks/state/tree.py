@@ -20,6 +20,7 @@ import json
 import math
 import struct
 import types
+import weakref
 from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -44,7 +45,18 @@ from ckpt_callbacks.state.tensors import (
     stored_as,
 )
 
-__all__ = ["MAX_DEPTH", "Encoded", "Plan", "decode", "encode", "from_json", "knows_factory", "plan", "to_json"]
+__all__ = [
+    "MAX_DEPTH",
+    "Encoded",
+    "Plan",
+    "decode",
+    "encode",
+    "from_json",
+    "is_lookalike",
+    "knows_factory",
+    "plan",
+    "to_json",
+]
 
 MAX_DEPTH = 100
 """How many containers may lie within each other."""
@@ -646,12 +658,22 @@ def _read_namedtuple(decoder: _Decoder, node: Node, like: Any, path: str) -> Any
 
 
 @functools.lru_cache(maxsize=256)
-def _lookalike(name: str, fields: tuple[str, ...]) -> type[tuple[Any, ...]]:
+def _lookalike(name: str, fields: tuple[str, ...]) -> Any:
     """A namedtuple's class of this name and these fields, as far as they are names; else a plain tuple."""
     try:
-        return namedtuple(name, fields)
+        kind = namedtuple(name, fields)  # type: ignore[misc]
     except ValueError:
         return tuple
+    _LOOKALIKES.add(kind)
+    return kind
+
+
+_LOOKALIKES: weakref.WeakSet[type] = weakref.WeakSet()
+
+
+def is_lookalike(kind: type) -> bool:
+    """Whether a namedtuple's class was made by ``decode``, which had no live one."""
+    return kind in _LOOKALIKES
 
 
 def _read_dataclass(decoder: _Decoder, node: Node, like: Any, path: str) -> Any:

@@ -143,6 +143,30 @@ def test_types_that_the_live_object_lends():
     assert owner.queue.maxlen == 2
 
 
+def test_types_that_a_module_lends():
+    """Nothing of these types was in the containers when training began; their classes are in the module of Owner's."""
+
+    def change(owner):
+        owner.history += [Phase.COLD, (Phase.WARM,), {Phase.WARM: Pair(1, Phase.COLD)}]
+        owner.queue.append(Pair([Pair(1, 2)], None))
+
+    owner = carried_over(change)
+    assert owner.history == [Phase.COLD, (Phase.WARM,), {Phase.WARM: Pair(1, Phase.COLD)}]
+    pair = owner.queue[0]
+    assert type(pair) is type(pair.one[0]) is type(owner.history[2][Phase.WARM]) is Pair
+
+
+def test_members_of_an_enumeration_that_no_module_lends_are_named():
+    """Once for each attribute."""
+    owner, local = Owner(), enum.Enum("Local", "A B")
+    watched = watch(owner)
+    owner.history += [local.A, local.B]
+    saved, missing = watched.capture()
+    assert list(missing) == ["owner.history"]
+    assert watch(owner).put_back(through_a_file(saved)) == []
+    assert owner.history == [1, 2]
+
+
 def test_tensors_and_modules_that_no_tree_holds():
     def change(owner):
         owner.array += 1
@@ -184,6 +208,8 @@ def test_what_can_not_be_stored_is_named():
     owner.best.count = 3
     _, missing = watched.capture()
     assert list(missing) == ["owner.best"]
+    owner.best = [Meter() for _ in range(20)]
+    assert list(watched.capture()[1]) == ["owner.best"]  # one entry, and not twenty
     assert "make it in __init__ or setup" in missing["owner.best"]
 
 
@@ -238,7 +264,7 @@ def test_data_in_an_attribute_costs_little(monkeypatch):
     owner = Owner()
     owner.documents = [list(range(1000)) for _ in range(5000)]
     assert watch(owner).capture() == ([], {})
-    assert id(owner.history) in encoded
+    assert id(owner.nested) in encoded
     assert not {id(owner.documents), *map(id, owner.documents)} & set(encoded)
 
 
@@ -265,7 +291,7 @@ def test_a_copy_made_while_training_is_named():
     owner.best = {"ema": copy.deepcopy(owner.teacher[0])}
     saved, missing = watched.capture()
     assert saved == []
-    assert missing == {"owner.best": "owner.best was made while training: make it in __init__ or setup"}
+    assert missing == {"owner.best": "it was made while training, or holds what was: make it in __init__ or setup"}
 
 
 def test_what_has_no_tensors_is_no_false_alarm():
