@@ -88,6 +88,13 @@ class _Keys(_Cell):
         return {"in": self.parent, "keys": value}, why
 
 
+class _Object(_Cell):
+    """An object whose attributes are looked at one by one: of another class than at first, these would not fit."""
+
+    def token(self) -> Any:
+        return type(self.value)
+
+
 class Attributes:
     """Some objects, and what their attributes were when training began.
 
@@ -125,6 +132,11 @@ class Attributes:
             elif cell.parent not in self._holders:
                 if cell.owned and type(cell) is _Cell:
                     missing |= _made(walk.made(cell.parent, self._holders))
+            elif type(cell) is _Object:
+                began = self._began.get(cell.path)
+                missing |= (
+                    _made(cell.path) if cell.owned and isinstance(began, type) and began is not cell.token() else {}
+                )
             elif cell.path not in self._began or self._began[cell.path] != cell.token():
                 self._save(cell, walk, saved, missing)
         return saved, missing
@@ -251,6 +263,7 @@ class _Walk:
         if known != path:
             self.cells += [_Alias(path, parent, key, known, owned)] if known else []
         elif is_walked(value, home):
+            self.cells.append(_Object(path, parent, key, value, owned))
             self._enter(path, parent, Fields(value), home if is_users(type(value), home) else None, held=held)
         elif base is not None and self._has_parts(value, home):
             self._enter(path, parent, Items(value), home, held=held)

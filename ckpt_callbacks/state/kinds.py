@@ -5,6 +5,7 @@ Only types are asked, and never by a method of the user's.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import functools
 import io
@@ -145,14 +146,13 @@ def is_stateful(value: Any) -> bool:
 
 
 def is_walked(value: Any, home: str | None) -> bool:
-    """Whether a value's attributes are looked at: objects of users, and modules outside of any tree."""
+    """Whether a value's attributes are looked at: objects of users, any dataclass, and modules outside of any tree."""
     if is_immutable(value) or is_tensor(value) or type(value) in codecs.BY_TYPE or is_code(value):
         return False
     if base_of(value) is not None or isinstance(value, BaseException):
         return False
-    return (_is_module(value) or is_users(type(value), home)) and (
-        fields_of(value) is not None or slots_of(value) != {}
-    )
+    looked_at = _is_module(value) or is_users(type(value), home) or dataclasses.is_dataclass(type(value))
+    return looked_at and (fields_of(value) is not None or slots_of(value) != {})
 
 
 def is_value(value: Any) -> bool:

@@ -294,6 +294,26 @@ def test_a_copy_made_while_training_is_named():
     assert missing == {"owner.best": "it was made while training, or holds what was: make it in __init__ or setup"}
 
 
+def test_an_object_of_another_class_is_named():
+    """Its attributes would not fit into the one that a new process makes."""
+    owner = Owner()
+    watched = watch(owner)
+    owner.meter, owner.meters["x"] = Slots(), Meter()
+    assert list(watched.capture()[1]) == ["owner.meter"]
+
+
+def test_dataclasses_of_installed_packages():
+    """They stay what they are, and are filled."""
+
+    def change(owner):
+        owner.report.nodeid = "changed"
+
+    kind = dataclasses.make_dataclass("Report", ["nodeid"])
+    kind.__module__ = "pytest"
+    owner = carried_over(change, report=lambda: kind(""))
+    assert (type(owner.report), owner.report.nodeid) == (kind, "changed")
+
+
 def test_what_has_no_tensors_is_no_false_alarm():
     """An activation made while training is nothing that a resume could lack, nor is an installed package's object."""
     owner = Owner()
