@@ -127,19 +127,22 @@ class Attributes:
                 f"more than {MAX_OBJECTS} objects are in attributes, and this and the next are left out"
             )
         for cell in walk.cells:
-            if cell.owned and is_iterator(cell.value):
-                missing[cell.path] = "nobody can tell how far an iterator got: make it where it is used up"
-            elif cell.parent not in self._holders:
-                if cell.owned and type(cell) is _Cell:
-                    missing |= _made(walk.made(cell.parent, self._holders))
-            elif type(cell) is _Object:
-                began = self._began.get(cell.path)
-                missing |= (
-                    _made(cell.path) if cell.owned and isinstance(began, type) and began is not cell.token() else {}
-                )
-            elif cell.path not in self._began or self._began[cell.path] != cell.token():
+            lost = self._lost(cell, walk)
+            missing |= lost or {}
+            if lost is None and (cell.path not in self._began or self._began[cell.path] != cell.token()):
                 self._save(cell, walk, saved, missing)
         return saved, missing
+
+    def _lost(self, cell: _Cell, walk: _Walk) -> dict[str, str] | None:
+        """What to name, if a cell is one that can't be put back whatever it holds; None if it can."""
+        if cell.owned and is_iterator(cell.value):
+            return {cell.path: "nobody can tell how far an iterator got: make it where it is used up"}
+        if cell.parent not in self._holders:
+            return _made(walk.made(cell.parent, self._holders)) if cell.owned and type(cell) is _Cell else {}
+        if type(cell) is not _Object:
+            return None
+        began = self._began.get(cell.path)
+        return _made(cell.path) if cell.owned and isinstance(began, type) and began is not cell.token() else {}
 
     def _save(self, cell: _Cell, walk: _Walk, saved: Saved, missing: dict[str, str]) -> None:
         began = self._began_as(cell.path)
