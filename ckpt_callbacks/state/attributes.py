@@ -36,7 +36,7 @@ from ckpt_callbacks.state.kinds import (
     package_of,
 )
 from ckpt_callbacks.state.lent import Lenders, with_members_named
-from ckpt_callbacks.state.parts import Fields, Items, Parts, fill, items_of, typed
+from ckpt_callbacks.state.parts import Fields, Items, Parts, device_of, fill, items_of, moved, typed
 from ckpt_callbacks.state.tokens import is_bulky, is_large, storable, token
 
 __all__ = ["Attributes", "Saved"]
@@ -67,7 +67,8 @@ class _Cell:
     def saved(self, *, filled: bool) -> tuple[dict[str, Any] | None, str | None]:
         """How it is saved, and why it can't be."""
         value, why = storable(self.value)
-        return {"in": self.parent, "key": self.key, "value": value, "fill": filled}, why
+        one = {"in": self.parent, "key": self.key, "value": value, "fill": filled}
+        return one | ({} if why is not None or (device := device_of(value)) is None else {"device": device}), why
 
 
 class _Alias(_Cell):
@@ -144,6 +145,13 @@ class Attributes:
         began = self._began.get(cell.path)
         return _made(cell.path) if cell.owned and isinstance(began, type) and began is not cell.token() else {}
 
+    def note_made(self) -> None:
+        """Tell that what holds attributes now will be there in a new process, too: hooks make it that run at the start.
+
+        What such things hold may come from what was put back before, so all of it is state.
+        """
+        self._holders |= set(self._walk().holders)
+
     def _save(self, cell: _Cell, walk: _Walk, saved: Saved, missing: dict[str, str]) -> None:
         began = self._began_as(cell.path)
         one, why = cell.saved(filled=began is not None and began is cell.value)
@@ -163,7 +171,10 @@ class Attributes:
         walk = self._walk()
         holders, saved, left = walk.holders, walk.lenders.typed(saved), []
         for one in saved:
-            if "value" in one and not _put(holders.get(one["in"]), one["key"], one["value"], filled=one["fill"]):
+            if "value" not in one:
+                continue
+            value = moved(one["value"], one["device"]) if "device" in one else one["value"]
+            if not _put(holders.get(one["in"]), one["key"], value, filled=one["fill"]):
                 left.append(_join(one["in"], one["key"]))
         shared = self._walk().shared
         for one in saved:
@@ -296,7 +307,7 @@ class _Walk:
         if is_immutable(item):
             return False
         if is_tensor(item):
-            return id(item) in self._paths or is_large(item)
+            return id(item) in self._paths or is_large(item) or is_parameter(item)  # these are kept, and filled
         if id(item) in self._paths or is_stateful(item) or is_of_its_own_kind(item) or is_walked(item, home):
             return True
         return not is_value(item) if base_of(item) is None else self._has_parts(item, home, depth + 1)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import enum
 import sys
-from collections import Counter, OrderedDict, defaultdict, deque
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from ckpt_callbacks.state.codecs import register_codec
 from ckpt_callbacks.state.kinds import is_frameworks
+from ckpt_callbacks.state.parts import replaced
 from ckpt_callbacks.state.tree import is_lookalike
 
 __all__ = ["Lenders", "Member", "with_members_named"]
@@ -48,7 +49,7 @@ def with_members_named(value: Any) -> tuple[Any, Counter[type[enum.Enum]]]:
         found[type(part)] += 1
         return Member(type(part).__name__, part._name_, part._value_)
 
-    return _replaced(value, named), found
+    return replaced(value, named), found
 
 
 class Lenders:
@@ -70,7 +71,7 @@ class Lenders:
 
     def typed(self, value: Any) -> Any:
         """A value with its enumerations' members and named tuples of the classes that they had, where these are."""
-        return _replaced(value, self._typed)
+        return replaced(value, self._typed)
 
     def _typed(self, part: Any) -> Any:
         if type(part) is Member:
@@ -86,26 +87,3 @@ class Lenders:
     def _only(self, name: str, fits: Callable[[Any], bool]) -> Any:
         found = [kind for kind in self._classes.get(name, ()) if fits(kind)]
         return found[0] if len(found) == 1 else None
-
-
-def _replaced(value: Any, change: Callable[[Any], Any]) -> Any:
-    """What ``change`` makes of a value, after the same was done to its parts; what stays as it is is not copied."""
-    kind: Any = type(value)
-    if kind in (dict, OrderedDict, defaultdict, Counter):
-        pairs = [(key, _replaced(key, change), item, _replaced(item, change)) for key, item in value.items()]
-        if any(key is not new_key or item is not new for key, new_key, item, new in pairs):
-            new = kind(value.default_factory) if kind is defaultdict else kind()
-            new.update({new_key: new for _, new_key, _, new in pairs})
-            return new
-    elif kind in (list, deque, set, frozenset) or issubclass(kind, tuple):
-        items = [_replaced(item, change) for item in value]
-        if any(item is not new for item, new in zip(value, items, strict=True)):
-            value = _rebuilt(value, items)
-    return change(value)
-
-
-def _rebuilt(value: Any, items: list[Any]) -> Any:
-    kind: Any = type(value)
-    if kind is deque:
-        return deque(items, value.maxlen)
-    return tuple.__new__(kind, items) if issubclass(kind, tuple) else kind(items)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import enum
-from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from ckpt_callbacks.state.kinds import base_of, fields_of, is_tensor, slots_of
 
-__all__ = ["Fields", "Items", "Parts", "content_of", "fill", "items_of", "typed"]
+__all__ = ["Fields", "Items", "Parts", "content_of", "device_of", "fill", "items_of", "moved", "replaced", "typed"]
 
 _DICTS, _LISTS = (dict, OrderedDict), (list, deque)
 
@@ -150,3 +150,44 @@ def typed(value: Any, live: Any) -> Any:
     if is_tensor(live) and hasattr(live, "device") and hasattr(value, "to"):
         return value.to(live.device)
     return value
+
+
+def replaced(value: Any, change: Callable[[Any], Any]) -> Any:
+    """What ``change`` makes of a value, after the same was done to its parts; what stays as it is is not copied."""
+    kind: Any = type(value)
+    if kind in (dict, OrderedDict, defaultdict, Counter):
+        pairs = [(key, replaced(key, change), item, replaced(item, change)) for key, item in value.items()]
+        if any(key is not new_key or item is not new for key, new_key, item, new in pairs):
+            new = kind(value.default_factory) if kind is defaultdict else kind()
+            new.update({new_key: new for _, new_key, _, new in pairs})
+            return new
+    elif kind in (list, deque, set, frozenset) or issubclass(kind, tuple):
+        items = [replaced(item, change) for item in value]
+        if any(item is not new for item, new in zip(value, items, strict=True)):
+            value = _rebuilt(value, items)
+    return change(value)
+
+
+def _rebuilt(value: Any, items: list[Any]) -> Any:
+    kind: Any = type(value)
+    if kind is deque:
+        return deque(items, value.maxlen)
+    return tuple.__new__(kind, items) if issubclass(kind, tuple) else kind(items)
+
+
+def device_of(value: Any) -> str | None:
+    """The device of the tensors in a value, which come back on the CPU; None if they are there, or on several."""
+    devices: set[str] = set()
+
+    def note(part: Any) -> Any:
+        if is_tensor(part) and not isinstance(part, np.ndarray):
+            devices.add(str(part.device))
+        return part
+
+    replaced(value, note)
+    return None if len(devices) != 1 or devices == {"cpu"} else devices.pop()
+
+
+def moved(value: Any, device: str) -> Any:
+    """A value with its tensors on a device."""
+    return replaced(value, lambda part: part.to(device) if is_tensor(part) and hasattr(part, "to") else part)

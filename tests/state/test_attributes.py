@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from ckpt_callbacks.state import attributes, decode, encode, tokens
+from ckpt_callbacks.state import attributes, decode, encode, parts, tokens
 from ckpt_callbacks.state.attributes import Attributes
 from ckpt_callbacks.state.tokens import MAX_ITEMS
 
@@ -312,6 +312,44 @@ def test_dataclasses_of_installed_packages():
     kind.__module__ = "pytest"
     owner = carried_over(change, report=lambda: kind(""))
     assert (type(owner.report), owner.report.nodeid) == (kind, "changed")
+
+
+def test_parameters_of_a_copy_stay_what_they_are():
+    """An optimizer may hold them."""
+    old, new = Owner(), Owner()
+    watched, parameters = watch(old), [*new.teacher[0].parameters()]
+    with torch.no_grad():
+        old.teacher[0].weight.fill_(3)
+    watch(new).put_back(through_a_file(watched.capture()[0]))
+    assert [id(one) for one in new.teacher[0].parameters()] == [*map(id, parameters)]
+    assert torch.equal(new.teacher[0].weight, old.teacher[0].weight)
+
+
+def test_what_hooks_make_at_the_start_of_training():
+    """A new process has it as well, but made of what was restored: all of it is state, changed or not."""
+
+    def start(owner):
+        owner.anchor = {"net": copy.deepcopy(owner.teacher[0]), "meter": Meter()}
+
+    old, new = Owner(), Owner()
+    watched = watch(old)
+    start(old)
+    watched.note_made()
+    with torch.no_grad():
+        new.teacher[0].weight.fill_(5)
+    start(new)
+    saved, missing = watched.capture()
+    assert missing == {}
+    assert watch(new).put_back(through_a_file(saved)) == []
+    assert torch.equal(new.anchor["net"].weight, old.anchor["net"].weight)
+    assert isinstance(new.anchor["net"].weight, nn.Parameter)
+
+
+def test_tensors_come_back_to_their_device():
+    """Also those that no live one tells it."""
+    assert parts.device_of({"a": [torch.empty(1, device="meta")]}) == "meta"
+    assert parts.device_of([torch.zeros(1), np.zeros(1), 1]) is None
+    assert parts.moved({"a": (torch.zeros(1),)}, "meta")["a"][0].device.type == "meta"
 
 
 def test_what_has_no_tensors_is_no_false_alarm():
