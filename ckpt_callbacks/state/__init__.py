@@ -1,6 +1,7 @@
 """What a snapshot holds: a tree of plain values and tensors, and the random generators."""
 
 from ckpt_callbacks.state.codecs import register_codec, unregister_codec
+from ckpt_callbacks.state.lent import Member
 from ckpt_callbacks.state.random_state import (
     capture,
     capture_generators,
@@ -19,6 +20,7 @@ __all__ = [
     "HostTensor",
     "Image",
     "Layout",
+    "Member",
     "Plan",
     "SafetensorsFile",
     "Source",

@@ -3,73 +3,97 @@
 What is the same as when training began is configuration, and belongs to the script: a patience that the user raised
 before resuming stays raised. So nothing has to be known of any class, and nobody has to write a ``state_dict``.
 
-A walk goes through attributes, lists, tuples and dicts, into objects of the user's own classes and into modules that no
-module tree holds. It runs no code of theirs, but the ``state_dict`` of optimizers, schedulers and the like. Its ends
-are plain values and tensors. Large tensors are compared by identity, by torch's own count of writes and by a sample, so
-that a data set in an attribute costs nothing.
+A walk goes through attributes (slots, too), lists, tuples and dicts, into objects of the user's own classes and into
+modules that no module tree holds. It runs no code of theirs, but the ``state_dict`` of optimizers, schedulers and the
+like. Its ends are plain values and tensors, and containers of these. What two attributes share they share again after a
+resume.
 """
 
 from __future__ import annotations
 
-import enum
 import functools
-import hashlib
-import io
-import logging
-import sys
-import threading
-import types
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-import numpy as np
+from ckpt_callbacks.state.kinds import (
+    base_of,
+    is_code,
+    is_frameworks,
+    is_immutable,
+    is_iterator,
+    is_of_its_own_kind,
+    is_parameter,
+    is_shared,
+    is_stateful,
+    is_tensor,
+    is_users,
+    is_value,
+    is_walked,
+    package_of,
+)
+from ckpt_callbacks.state.lent import Lenders, with_members_named
+from ckpt_callbacks.state.parts import Fields, Items, Parts, device_of, fill, items_of, moved, typed
+from ckpt_callbacks.state.tokens import is_bulky, is_large, storable, token
 
-from ckpt_callbacks.errors import UnstorableError
-from ckpt_callbacks.state import codecs
-from ckpt_callbacks.state.tree import encode, to_json
-
-__all__ = ["Attributes"]
+__all__ = ["Attributes", "Saved"]
 
 MAX_OBJECTS = 20_000
 """How many objects a walk looks at."""
 
-MAX_ITEMS = 10_000
-"""How many items a container may hold, in all its depth, to be compared by content; beyond, by its items' identity."""
-
 MAX_DEPTH = 20
 """How deep plain containers may lie in each other to count as one value."""
-
-LARGE = 1 << 20
-"""From how many bytes on a tensor is compared by a sample."""
-
-# Trainers, loggers and the like have their own ways into a snapshot, or none.
-_FRAMEWORKS = (
-    *("torch", "torchmetrics", "torchvision", "torchaudio", "torchdata", "transformers", "timm", "ckpt_callbacks"),
-    *("pytorch_lightning", "lightning", "lightning_fabric", "lightning_utilities", "keras", "tensorflow", "jax"),
-)
-_CODE = (
-    *(types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.BuiltinMethodType, types.ModuleType),
-    *(functools.partial, type, np.ufunc),
-    *(io.IOBase, logging.Logger, threading.Thread, type(threading.Lock()), weakref.ref),
-)
-_CONTAINERS = (list, tuple, dict, deque)
-_NESTING = (*_CONTAINERS, set, frozenset)
 
 Saved = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Cell:
-    """One end of a walk: ``holder`` has ``value`` under ``key``."""
+    """One end of a walk: ``parent`` has ``value`` under ``key``."""
 
     path: str
     parent: str
     key: Any
     value: Any
-    owned: bool  # whether what holds it is of a user's class
+    owned: bool  # whether what holds it is of a user's class, or tensors in what is held by such a thing
+
+    def token(self) -> Any:
+        """Equal tokens, equal values."""
+        return token(self.value)
+
+    def saved(self, *, filled: bool) -> tuple[dict[str, Any] | None, str | None]:
+        """How it is saved, and why it can't be."""
+        value, why = storable(self.value)
+        one = {"in": self.parent, "key": self.key, "value": value, "fill": filled}
+        return one | ({} if why is not None or (device := device_of(value)) is None else {"device": device}), why
+
+
+class _Alias(_Cell):
+    """An attribute whose value is the same object as another's, whose path is ``value``."""
+
+    def token(self) -> Any:
+        return "alias", self.value
+
+    def saved(self, *, filled: bool) -> tuple[dict[str, Any] | None, str | None]:
+        return {"in": self.parent, "key": self.key, "alias": self.value}, None
+
+
+class _Keys(_Cell):
+    """What a container has besides its items, where these are looked at one by one: see `Items.keys`."""
+
+    def saved(self, *, filled: bool) -> tuple[dict[str, Any] | None, str | None]:
+        value, why = storable(self.value)
+        return {"in": self.parent, "keys": value}, why
+
+
+class _Object(_Cell):
+    """An object whose attributes are looked at one by one: of another class than at first, these would not fit."""
+
+    def token(self) -> Any:
+        return type(self.value)
 
 
 class Attributes:
@@ -88,9 +112,10 @@ class Attributes:
         elsewhere: Callable[[], list[Any]],
     ) -> None:
         self._objects, self._counts, self._elsewhere = dict(objects), counts, elsewhere
+        self._same: dict[str, Callable[[], Any]] = {}
         walk = self._walk()
-        self._began = {cell.path: _token(cell.value) for cell in walk.cells}
-        self._same = {cell.path: _reference(cell.value) for cell in walk.cells}
+        self._began = {cell.path: cell.token() for cell in walk.cells}
+        self._same = {path: _reference(value) for path, value in walk.shared.items()}
         self._holders = set(walk.holders)
 
     def settle(self) -> None:
@@ -101,226 +126,218 @@ class Attributes:
         """What changed since, and what of it can't be stored or could not be put back -> why."""
         saved: Saved = []
         missing: dict[str, str] = {}
-        for cell in self._walk().cells:
-            if cell.owned and _is_iterator(cell.value):
-                missing[cell.path] = "nobody can tell how far an iterator got: make it where it is used up"
-                continue
-            if self._began.get(cell.path) == _token(cell.value):
-                continue
-            if cell.parent not in self._holders:
-                what = f"{cell.parent} was made while training: make it in __init__ or setup"
-                missing |= {cell.parent: what} if cell.owned else {}
-                continue
-            value, why = _storable(cell.value)
-            if why is not None:
-                missing |= {cell.path: why} if cell.owned and _is_users(type(cell.value), None) else {}
-                continue
-            began = self._same.get(cell.path)
-            fill = began is not None and began() is cell.value
-            saved.append({"in": cell.parent, "key": cell.key, "value": value, "fill": fill})
+        walk = self._walk()
+        if walk.left_out is not None:
+            missing[walk.left_out] = (
+                f"more than {MAX_OBJECTS} objects are in attributes, and this and the next are left out"
+            )
+        for cell in walk.cells:
+            lost = self._lost(cell, walk)
+            missing |= lost or {}
+            if lost is None and (cell.path not in self._began or self._began[cell.path] != cell.token()):
+                self._save(cell, walk, saved, missing)
         return saved, missing
+
+    def _lost(self, cell: _Cell, walk: _Walk) -> dict[str, str] | None:
+        """What to name, if a cell is one that can't be put back whatever it holds; None if it can."""
+        if cell.owned and is_iterator(cell.value):
+            return {cell.path: "nobody can tell how far an iterator got: make it where it is used up"}
+        if cell.parent not in self._holders:
+            return _made(walk.made(cell.parent, self._holders)) if cell.owned and type(cell) is _Cell else {}
+        if type(cell) is not _Object:
+            return None
+        began = self._began.get(cell.path)
+        return _made(cell.path) if cell.owned and isinstance(began, type) and began is not cell.token() else {}
+
+    def note_made(self) -> None:
+        """Tell that what holds attributes now will be there in a new process, too: hooks make it that run at the start.
+
+        What such things hold may come from what was put back before, so all of it is state.
+        """
+        self._holders |= set(self._walk().holders)
+
+    def _save(self, cell: _Cell, walk: _Walk, saved: Saved, missing: dict[str, str]) -> None:
+        began = self._began_as(cell.path)
+        one, why = cell.saved(filled=began is not None and began is cell.value)
+        if why is not None:
+            missing |= {cell.path: why} if cell.owned and _has_users(cell.value) else {}
+        elif type(cell) is _Cell and is_of_its_own_kind(cell.value) and type(began) is not type(cell.value):
+            missing |= _made(cell.path) if cell.owned else {}
+        else:
+            one, members = with_members_named(one)
+            for kind, count in members.items():
+                if walk.lenders.enumeration(kind.__name__) is not kind:
+                    missing[cell.path] = f"{count} of {kind.__name__}, whose class is in no module of an object here"
+            saved.append(one)
 
     def put_back(self, saved: Saved) -> list[str]:
         """Set what `capture` found; give the paths of what has no place any more."""
-        holders = self._walk().holders
-        left = []
+        walk = self._walk()
+        holders, saved, left = walk.holders, walk.lenders.typed(saved), []
         for one in saved:
-            holder = holders.get(one["in"])
-            if holder is None or not _set(holder, one["key"], one["value"], fill=one["fill"]):
-                left.append(f"{one['in']}.{one['key']}")
+            if "value" not in one:
+                continue
+            value = moved(one["value"], one["device"]) if "device" in one else one["value"]
+            if not _put(holders.get(one["in"]), one["key"], value, filled=one["fill"]):
+                left.append(_join(one["in"], one["key"]))
+        shared = self._walk().shared
+        for one in saved:
+            if "alias" in one and not _share(holders.get(one["in"]), one["key"], shared.get(one["alias"])):
+                left.append(_join(one["in"], one["key"]))
+            elif "keys" in one and one["in"] in holders:
+                holders[one["in"]].keep(one["keys"])
         return left
 
+    def _began_as(self, path: str) -> Any:
+        """The object that was there when training began, as long as it lives."""
+        reference = self._same.get(path)
+        return None if reference is None else reference()
+
     def _walk(self) -> _Walk:
-        return _Walk(self._objects, self._counts, self._elsewhere())
+        return _Walk(self._objects, self._counts, self._elsewhere(), self._began_as)
 
 
 class _Walk:
-    """One walk over some objects: ``cells`` are its ends, ``holders`` what has attributes or items, by path."""
+    """One walk over some objects.
 
-    def __init__(self, objects: Mapping[str, Any], counts: Callable[[Any, str], bool], elsewhere: list[Any]) -> None:
+    Attributes:
+        cells: its ends.
+        holders: what has attributes or items, by path.
+        shared: what several attributes might have, by the path that it is saved under.
+        left_out: the path of the first object of too many.
+    """
+
+    def __init__(
+        self,
+        objects: Mapping[str, Any],
+        counts: Callable[[Any, str], bool],
+        elsewhere: Iterable[Any],
+        began: Callable[[str], Any],
+    ) -> None:
         self.cells: list[_Cell] = []
-        self.holders: dict[str, Any] = {}
-        self._seen = {id(one) for one in [*objects.values(), *elsewhere]}
-        self._queue: deque[tuple[str, Any, str | None]] = deque()
+        self.holders: dict[str, Parts] = {}
+        self.shared: dict[str, Any] = {}
+        self.left_out: str | None = None
+        self._parents: dict[str, str] = {}
+        self._began = began
+        self._paths = {id(one): "" for one in elsewhere if not is_immutable(one)}
+        self._queue: deque[tuple[str, Parts, str | None, bool]] = deque()
+        self._roots(objects)
+        while self._queue:
+            path, holder, home, held = self._queue.popleft()
+            self._look(path, holder, home, held, counts)
+
+    @functools.cached_property
+    def lenders(self) -> Lenders:
+        """Where the classes of enumerations and named tuples are looked for."""
+        return Lenders(holder.of for holder in self.holders.values() if isinstance(holder, Fields))
+
+    def made(self, path: str, known: set[str]) -> str:
+        """The outermost of the things that ``path`` lies in and that are not ``known``, or the container of it."""
+        while (parent := self._parents.get(path, "")) and parent not in known:
+            path = parent
+        return parent if isinstance(self.holders.get(parent), Items) else path
+
+    def _roots(self, objects: Mapping[str, Any]) -> None:
         for path, one in objects.items():
-            self._queue.append((path, one, None if _package(type(one)) in _FRAMEWORKS else _package(type(one))))
-        while self._queue and len(self._seen) < MAX_OBJECTS:
-            path, holder, home = self._queue.popleft()
-            self.holders[path] = holder
-            for key, value in _children(holder):
-                if type(holder) in _CONTAINERS or counts(holder, key):
-                    self._visit(path, key, value, home)
+            self._paths[id(one)], self.shared[path] = path, one
+        for path, one in objects.items():
+            home = None if is_frameworks(type(one)) else package_of(type(one))
+            self._enter(path, "", Fields(one) if base_of(one) is None else Items(one), home, held=False)
 
-    def _visit(self, parent: str, key: Any, value: Any, home: str | None) -> None:
-        """Look at one value; ``home`` is the package of the user's object that it belongs to, if it is a user's."""
-        if isinstance(value, _CODE) or self._is_elsewhere(value):
+    def _look(self, path: str, holder: Parts, home: str | None, held: bool, counts: Callable[[Any, str], bool]) -> None:
+        self.holders[path] = holder
+        parts = [(key, value) for key, value in holder if isinstance(holder, Items) or counts(holder.of, key)]
+        # What is where it was when training began is found there in a new process, too.
+        for key, value in sorted(parts, key=lambda part: self._began(_join(path, part[0])) is not part[1]):
+            if is_shared(value) or is_walked(value, home):
+                self._claim(_join(path, key), value)
+        for key, value in parts:
+            self._visit(path, key, value, home, held=held)
+        # Where functions lie, keys may be numbers of this process: of hooks, say.
+        keys = holder.keys() if self._parents[path] else None
+        if keys is not None and not any(is_code(value) for _, value in parts):
+            self.cells.append(_Keys(f"{path}[]", path, None, keys, home is not None))
+
+    def _claim(self, path: str, value: Any) -> None:
+        if self._paths.setdefault(id(value), path) == path:
+            self.shared[path] = value
+
+    def _visit(self, parent: str, key: Any, value: Any, home: str | None, *, held: bool) -> None:
+        """Look at one value.
+
+        Args:
+            parent: the path of what holds it.
+            key: what it is called there.
+            value: the value.
+            home: the package of the user's object that it belongs to, if it is a user's.
+            held: whether a user's object holds it, however far up.
+        """
+        if is_code(value):
             return
-        path = f"{parent}.{key}"
-        if self._has_parts(value, home, 0):
-            self._seen.add(id(value))
-            users = type(value) in _CONTAINERS or _is_users(type(value), home)
-            self._queue.append((path, value, home if users else None))
-        elif _is_value(value) or home is not None:
-            if type(value) in _CONTAINERS:
-                self.holders[path] = value
-            self.cells.append(_Cell(path, parent, key, value, home is not None))
+        path, base = _join(parent, key), base_of(value)
+        owned, held = home is not None, held or home is not None
+        known = path if is_immutable(value) else self._paths.get(id(value), path)
+        if known != path:
+            self.cells += [_Alias(path, parent, key, known, owned)] if known else []
+        elif is_walked(value, home):
+            self.cells.append(_Object(path, parent, key, value, owned))
+            self._enter(path, parent, Fields(value), home if is_users(type(value), home) else None, held=held)
+        elif base is not None and self._has_parts(value, home):
+            self._enter(path, parent, Items(value), home, held=held)
+        elif is_value(value) or owned:
+            if base not in (None, set, frozenset):
+                self.holders[path] = Items(value)
+            self.cells.append(_Cell(path, parent, key, value, owned or (held and _has_tensors(value))))
+        if known == path and base is not None and is_of_its_own_kind(value):
+            self._enter(f"{path}.__dict__", path, Fields(value), home, held=held)
 
-    def _is_elsewhere(self, value: Any) -> bool:
-        return not _is_immutable(value) and id(value) in self._seen
+    def _enter(self, path: str, parent: str, holder: Parts, home: str | None, *, held: bool) -> None:
+        if len(self._parents) < MAX_OBJECTS:
+            self._parents[path] = parent
+            self._queue.append((path, holder, home, held))
+        else:
+            self.left_out = self.left_out or path
 
-    def _has_parts(self, value: Any, home: str | None, depth: int) -> bool:
-        """Whether to go on into a value: an object with attributes, or a container that holds such a thing."""
-        if type(value) not in _CONTAINERS:
-            return _is_walked(value, home)
-        if depth > MAX_DEPTH or (depth == 0 and _is_bulky(value)):
+    def _has_parts(self, container: Any, home: str | None, depth: int = 0) -> bool:
+        """Whether to go on into a container: it holds what is no plain value, or what others hold as well."""
+        if depth > MAX_DEPTH or (depth == 0 and is_bulky(container)):
             return depth > MAX_DEPTH
-        return any(
-            self._is_elsewhere(item) or _is_stateful(item) or self._has_parts(item, home, depth + 1)
-            for item in _items(value)
+        return base_of(container) not in (set, frozenset) and any(
+            self._is_part(item, home, depth) for item in items_of(container)
         )
 
-
-# What a value is -----------------------------------------------------------------------------------------------------
-
-
-def _is_immutable(value: Any) -> bool:
-    """Values that many attributes may share without being one."""
-    return value is None or isinstance(value, bool | int | float | complex | str | bytes | enum.Enum)
-
-
-def _package(kind: type) -> str:
-    return kind.__module__.partition(".")[0]
+    def _is_part(self, item: Any, home: str | None, depth: int) -> bool:
+        if is_immutable(item):
+            return False
+        if is_tensor(item):
+            return id(item) in self._paths or is_large(item) or is_parameter(item)  # these are kept, and filled
+        if id(item) in self._paths or is_stateful(item) or is_of_its_own_kind(item) or is_walked(item, home):
+            return True
+        return not is_value(item) if base_of(item) is None else self._has_parts(item, home, depth + 1)
 
 
-def _is_users(kind: type, home: str | None) -> bool:
-    """Whether a class is a user's own: of the package ``home``, or of a module that nobody installed."""
-    return _package(kind) == home or _is_script(kind.__module__)
+def _join(path: str, key: Any) -> str:
+    return f"{path}.{key}" if path else str(key)
 
 
-@functools.cache
-def _is_script(module: str) -> bool:
-    """Whether a module is neither a framework's nor Python's own nor installed."""
-    file = getattr(sys.modules.get(module), "__file__", None) or ""
-    installed = "site-packages" in file or "dist-packages" in file
-    return module.partition(".")[0] not in (*_FRAMEWORKS, *sys.stdlib_module_names) and not installed
+def _made(path: str) -> dict[str, str]:
+    return {path: "it was made while training, or holds what was: make it in __init__ or setup"}
 
 
-def _is_iterator(value: Any) -> bool:
-    return hasattr(type(value), "__next__") and not _is_walked(value, None)
+def _has_users(value: Any) -> bool:
+    """Whether a value is of a user's class or holds such things."""
+    inside = () if base_of(value) is None else islice(items_of(value), 1000)
+    return any(is_users(type(one), None) for one in (value, *inside))
 
 
-def _is_module(value: Any) -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.nn.Module)
+def _has_tensors(value: Any) -> bool:
+    inside = () if base_of(value) is None else items_of(value)
+    return any(map(is_tensor, (value, *inside)))
 
 
-def _is_tensor(value: Any) -> bool:
-    torch = sys.modules.get("torch")
-    return isinstance(value, np.ndarray) or (torch is not None and isinstance(value, torch.Tensor))
-
-
-def _is_stateful(value: Any) -> bool:
-    """Optimizers, schedulers, averages of other libraries: their own ``state_dict`` says what they are."""
-    kind = type(value)
-    if _is_module(value) or not (hasattr(kind, "state_dict") and hasattr(kind, "load_state_dict")):
-        return False
-    return not _is_users(kind, None) and (_package(kind) == "torch" or _package(kind) not in _FRAMEWORKS)
-
-
-def _is_walked(value: Any, home: str | None) -> bool:
-    """Whether a value's attributes are looked at: objects of users, and modules outside of any tree."""
-    if _is_immutable(value) or _is_tensor(value) or type(value) in codecs.BY_TYPE or isinstance(value, _CODE):
-        return False
-    if type(getattr(value, "__dict__", None)) is not dict or isinstance(value, BaseException):
-        return False
-    return _is_module(value) or _is_users(type(value), home)
-
-
-def _is_value(value: Any) -> bool:
-    """What is worth comparing even in an object that is no user's."""
-    if _is_immutable(value) or _is_tensor(value) or _is_stateful(value) or type(value) in codecs.BY_TYPE:
-        return True
-    return isinstance(value, (*_CONTAINERS, set, frozenset, bytearray, np.generic))
-
-
-def _children(holder: Any) -> Iterator[tuple[Any, Any]]:
-    if type(holder) is dict:
-        yield from list(holder.items())
-    elif type(holder) in _CONTAINERS:
-        yield from enumerate(holder)
-    else:
-        yield from list(vars(holder).items())
-
-
-def _items(container: Any) -> Any:
-    return container.values() if type(container) is dict else container
-
-
-def _is_bulky(container: Any) -> bool:
-    """Whether a container holds more than ``MAX_ITEMS`` items, those of containers within it among them."""
-    count, pending = 0, [container]
-    while pending and count <= MAX_ITEMS:
-        one = pending.pop()
-        count += len(one)
-        if count <= MAX_ITEMS:
-            pending += [item for item in _items(one) if type(item) in _NESTING]
-    return count > MAX_ITEMS
-
-
-# Comparing and storing ------------------------------------------------------------------------------------------------
-
-
-def _storable(value: Any) -> tuple[Any, str | None]:
-    """What is stored for a value, and why it can't be."""
-    value = {"state_dict": value.state_dict()} if _is_stateful(value) else _plain(value)
-    try:
-        encode(value, copy=False)
-    except UnstorableError:
-        return None, f"{type(value).__name__} can't be stored without pickle"
-    return value, None
-
-
-def _plain(value: Any) -> Any:
-    """A value with the lists, dicts and sets that Keras follows (as it makes of a layer's attributes) as plain ones."""
-    kind: Any = type(value)
-    if kind not in _NESTING and isinstance(value, (list, dict, set)) and _package(kind) == "keras":
-        if isinstance(value, dict):
-            return {key: _plain(item) for key, item in value.items()}
-        return [_plain(item) for item in value] if isinstance(value, list) else set(value)
-    return value
-
-
-def _token(value: Any) -> Any:
-    """What tells whether a value changed: equal tokens, equal values."""
-    if type(value) in _NESTING and _is_bulky(value):
-        return type(value), id(value), len(value), hash(tuple(map(id, _items(value))))
-    if _is_tensor(value) and _bytes(value) >= LARGE:
-        flat = value.reshape(-1)[
-            :: max(1, value.size // 1024 if isinstance(value, np.ndarray) else value.numel() // 1024)
-        ]
-        return id(value), getattr(value, "_version", None), _digest(flat)
-    stored, why = _storable(value)
-    return (type(value), id(value)) if why is not None else _digest(stored)
-
-
-def _bytes(value: Any) -> int:
-    return int(value.nbytes)
-
-
-def _digest(value: Any) -> bytes:
-    encoded = encode(value, copy=False)
-    digest = hashlib.blake2b(to_json(encoded.structure), digest_size=16)
-    for name in sorted(encoded.tensors):
-        tensor = encoded.tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
-        digest.update(tensor.data.tobytes())
-    return digest.digest()
-
-
-def _reference(value: Any) -> Callable[[], Any] | None:
+def _reference(value: Any) -> Callable[[], Any]:
     """A way to tell later whether a value is still the very same object; tensors are not kept alive for it."""
-    if _is_immutable(value):
-        return None
     try:
         return weakref.ref(value)
     except TypeError:
@@ -330,56 +347,20 @@ def _reference(value: Any) -> Callable[[], Any] | None:
 # Putting back ---------------------------------------------------------------------------------------------------------
 
 
-def _set(holder: Any, key: Any, value: Any, *, fill: bool) -> bool:
+def _put(holder: Parts | None, key: Any, value: Any, *, filled: bool) -> bool:
     """Give ``holder`` its value back; tell whether it has a place for it."""
-    if type(holder) is tuple or (type(holder) in (list, deque) and key > len(holder)):
-        live = holder[key] if type(holder) is tuple and key < len(holder) else None
-        return live is not None and _fill(live, value)
-    items = holder if type(holder) in _CONTAINERS else vars(holder)
-    if type(items) in (list, deque) and key == len(items):
-        items.append(value)
-        return True
-    live = items[key] if type(items) in (list, deque) else items.get(key)
-    if _is_stateful(live):
+    if holder is None:
+        return False
+    live = holder.get(key)
+    if is_stateful(live):
         live.load_state_dict(value["state_dict"])
-    elif not ((fill or _is_parameter(live)) and _fill(live, value)):
-        items[key] = _typed(value, live)
-    return True
+        return True
+    in_place = filled or is_parameter(live) or (isinstance(holder, Items) and holder.base is tuple)
+    if (in_place or is_of_its_own_kind(live)) and fill(live, value):
+        return True
+    return holder.set(key, typed(value, live))
 
 
-def _is_parameter(value: Any) -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.nn.Parameter)
-
-
-def _fill(live: Any, value: Any) -> bool:
-    """Write a value into the object that is there, which others may refer to; tell whether it could be."""
-    if isinstance(live, np.ndarray):
-        if not isinstance(value, np.ndarray) or live.shape != value.shape or live.dtype != value.dtype:
-            return False
-        live[...] = value
-    elif _is_tensor(live):
-        if not _is_tensor(value) or live.shape != value.shape or live.dtype != value.dtype:
-            return False
-        live.data.copy_(value)
-    elif not isinstance(live, type(value)):
-        return False
-    elif isinstance(live, list):
-        live[:] = value
-    elif isinstance(live, (dict, set, deque)):
-        live.clear()
-        live.extend(value) if isinstance(live, deque) else live.update(value)
-    else:
-        return False
-    return True
-
-
-def _typed(value: Any, live: Any) -> Any:
-    """A value with what the live one lends it: its device, and the type of an enum's member or a named tuple."""
-    if isinstance(live, enum.Enum):
-        return type(live)(value)
-    if isinstance(live, tuple) and hasattr(type(live), "_fields"):
-        return type(live)(*value)
-    if _is_tensor(live) and hasattr(live, "device") and hasattr(value, "to"):
-        return value.to(live.device)
-    return value
+def _share(holder: Parts | None, key: Any, value: Any) -> bool:
+    """Let ``holder`` have the very object that another has; tell whether it could be."""
+    return holder is not None and value is not None and (holder.get(key) is value or holder.set(key, value))

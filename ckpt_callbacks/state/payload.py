@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ MODEL, STATE, TREE = "model.safetensors", "state.safetensors", "state.json"
 Files = Mapping[str, Iterable[bytes | bytearray | memoryview]]
 
 # Kinds of values that come back as plain ones, since a file names no type to import.
-_PLAIN_ON_RETURN = {"namedtuple": "tuple", "dataclass": "dict", "enum": "value"}
+_PLAIN_ON_RETURN = {"dataclass": "dict", "enum": "value"}
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,9 @@ def pack(
     if rest is not None:
         other = tree.encode(dict(rest), copy=copy, on_unstorable=replacement)
         files[STATE] = safetensors_file.Image.of(other.tensors, {}).chunks()
-        flattened = _flattened(other.structure, "")
-        absent |= {path: kind for path, kind in flattened if not path.startswith(optional)}
+        absent |= _in_short(
+            (path, what) for path, what in _flattened(other.structure, "") if not path.startswith(optional)
+        )
         structure |= {"rest": other.structure, "missing": absent}
     files[TREE] = [tree.to_json(structure)]
     return Packed(files, absent)
@@ -125,14 +127,36 @@ def _aliases(structure: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def _in_short(flattened: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """One entry for each place, however many values it has that come back in a plainer type."""
+    found: dict[str, Counter[str]] = {}
+    for path, what in flattened:
+        found.setdefault(path, Counter())[what] += 1
+    return {
+        path: ", ".join(what if count == 1 else f"{count} times: {what}" for what, count in counts.items())
+        for path, counts in found.items()
+    }
+
+
 def _flattened(node: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Paths of values that come back in a plainer type -> what happens to them."""
+    """Places of values that come back in a plainer type -> what happens to them. A place is a whole attribute's."""
     if isinstance(node, dict):
         plain = _PLAIN_ON_RETURN.get(node.get("$", ""))
         if plain is not None:
             yield path, f"{node.get('type', 'its type')} comes back as a plain {plain}"
+    attribute = _attribute(node)
     for name, inner in _children(node):
-        yield from _flattened(inner, f"{path}.{name}" if path else str(name))
+        if attribute is None:
+            yield from _flattened(inner, f"{path}.{name}" if path else str(name))
+        else:
+            yield from ((attribute, what) for _, what in _flattened(inner, ""))
+
+
+def _attribute(node: Any) -> str | None:
+    """The path of the attribute that a node is, if it is one that ``Attributes`` saved."""
+    if isinstance(node, dict) and {"in", "key", "value"} <= node.keys():
+        return f"{node['in']}.{node['key']}"
+    return None
 
 
 def _children(node: Any) -> Iterable[tuple[Any, Any]]:

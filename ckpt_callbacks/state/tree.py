@@ -6,7 +6,8 @@ dicts whose keys are strings that don't start with ``$``. Everything else is an 
 to import.
 
 Three kinds of values are stored by their parts and get their type back only from the live object at the same place
-(``like``): without one, a namedtuple comes back as a tuple, a dataclass as a dict, an enum member as its value.
+(``like``): without one, a namedtuple comes back as one of the same name and fields that is made anew, a dataclass as a
+dict, an enum member as its value.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import enum
+import functools
 import json
 import math
 import struct
 import types
-from collections import Counter, OrderedDict, defaultdict, deque
+import weakref
+from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +45,18 @@ from ckpt_callbacks.state.tensors import (
     stored_as,
 )
 
-__all__ = ["MAX_DEPTH", "Encoded", "Plan", "decode", "encode", "from_json", "plan", "to_json"]
+__all__ = [
+    "MAX_DEPTH",
+    "Encoded",
+    "Plan",
+    "decode",
+    "encode",
+    "from_json",
+    "is_lookalike",
+    "knows_factory",
+    "plan",
+    "to_json",
+]
 
 MAX_DEPTH = 100
 """How many containers may lie within each other."""
@@ -112,9 +126,10 @@ def decode(
     """The tree that was encoded: torch's tensors on the CPU, those of tensorflow and jax where these put new ones.
 
     ``like`` is the live object that the tree is for: where it has a namedtuple, a dataclass or an enum member at the
-    same place, that one's type is used. Where it has none, plain data stands in, and ``on_flattened(path, kind)`` is
-    told. With ``copy=False`` tensors lie in the memory of ``tensors``: writing to one that is mapped read-only ends the
-    process. A tensor whose library can't be imported comes back as a numpy array.
+    same place, that one's type is used. Where it has none, a namedtuple of the same fields stands in, or plain data,
+    and ``on_flattened(path, kind)`` is told of the latter. With ``copy=False`` tensors lie in the memory of
+    ``tensors``: writing to one that is mapped read-only ends the process. A tensor whose library can't be imported
+    comes back as a numpy array.
 
     CorruptSnapshotError: the structure is not one that ``encode`` makes, or refers to a tensor that isn't there or
     differs. ConfigurationError: a codec or an element type that the tree was saved with is missing here.
@@ -322,10 +337,15 @@ def _write_ordered(encoder: _Encoder, value: OrderedDict[Any, Any], path: str) -
     return node
 
 
+def knows_factory(factory: object) -> bool:
+    """Whether a defaultdict of this factory can be stored."""
+    return factory is None or any(factory is known for known in _FACTORIES.values())
+
+
 def _write_defaultdict(encoder: _Encoder, value: defaultdict[Any, Any], path: str) -> Node:
     factory = value.default_factory
     name = None if factory is None else getattr(factory, "__name__", "")
-    if name is not None and _FACTORIES.get(name) is not factory:
+    if not knows_factory(factory):
         raise RefusedError(f"a defaultdict whose factory is none of None, {', '.join(_FACTORIES)}")
     return {"$": "defaultdict", "factory": name, "items": encoder.pairs(value, path)}
 
@@ -631,10 +651,29 @@ def _read_namedtuple(decoder: _Decoder, node: Node, like: Any, path: str) -> Any
     lends = isinstance(like, tuple) and list(getattr(type(like), "_fields", ())) == names
     live = dict(zip(names, like, strict=True)) if lends else None
     values = tuple(decoder.fields(node["fields"], live, path).values())
-    if lends:
-        return tuple.__new__(type(like), values)
-    decoder.flattened(path, f"namedtuple {node['type']}")
-    return values
+    kind = type(like) if lends else _lookalike(node["type"], tuple(names))
+    if kind is tuple:
+        decoder.flattened(path, f"namedtuple {node['type']}")
+    return tuple.__new__(kind, values)
+
+
+@functools.lru_cache(maxsize=256)
+def _lookalike(name: str, fields: tuple[str, ...]) -> Any:
+    """A namedtuple's class of this name and these fields, as far as they are names; else a plain tuple."""
+    try:
+        kind = namedtuple(name, fields)  # type: ignore[misc]
+    except ValueError:
+        return tuple
+    _LOOKALIKES.add(kind)
+    return kind
+
+
+_LOOKALIKES: weakref.WeakSet[type] = weakref.WeakSet()
+
+
+def is_lookalike(kind: type) -> bool:
+    """Whether a namedtuple's class was made by ``decode``, which had no live one."""
+    return kind in _LOOKALIKES
 
 
 def _read_dataclass(decoder: _Decoder, node: Node, like: Any, path: str) -> Any:

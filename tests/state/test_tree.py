@@ -199,13 +199,28 @@ def test_without_a_live_object_plain_data_stands_in() -> None:
     value = {"p": Point(1, 2), "s": [Settings(0.5)], "c": Colour.RED}
     restored = through_memory(value, like={"p": None}, on_flattened=lambda *found: flattened.append(found))
     assert restored == {"p": (1, 2), "s": [{"rate": 0.5, "inner": None, "derived": 7}], "c": "red"}
-    assert flattened == [("p", "namedtuple Point"), ("s.0", "dataclass Settings"), ("c", "enum Colour")]
+    assert flattened == [("s.0", "dataclass Settings"), ("c", "enum Colour")]
+
+
+def test_without_a_live_object_a_namedtuple_has_its_fields() -> None:
+    """A replay buffer's items are read by name; the class is another one, of the same name."""
+    first, second = through_memory([Point(1, 2), Point(3, 4)])
+    assert (type(first).__name__, first.x, second.y) == ("Point", 1, 4)
+    assert type(first) is type(second) is not Point
+
+
+def test_a_namedtuple_whose_fields_are_no_names_is_a_tuple() -> None:
+    """What no class can be made of comes back plain, and the caller is told."""
+    flattened: list[tuple[str, str]] = []
+    node = {"$": "namedtuple", "type": "Odd", "fields": {"a b": 1}}
+    assert decode(node, {}, on_flattened=lambda *found: flattened.append(found)) == (1,)
+    assert flattened == [("(root)", "namedtuple Odd")]
 
 
 def test_a_live_object_of_another_shape_lends_nothing() -> None:
     """A namedtuple with other fields is another type."""
     other = collections.namedtuple("Point", "x z")
-    assert type(through_memory(Point(1, 2), like=other(1, 2))) is tuple
+    assert type(through_memory(Point(1, 2), like=other(1, 2))) not in (other, Point)
 
 
 # What is refused ------------------------------------------------------------------------------------------------------
