@@ -111,6 +111,7 @@ class Fit:
 
     def start(self) -> None:
         """Training is about to start: try to store the state."""
+        self.live.settle()
         for callback in self.callbacks:
             callback.rehearse(self._capture("between epochs"))
         private.intercept_first_epoch(self.trainer, self._first_epoch)

@@ -117,7 +117,8 @@ class Live:
                 callbacks[f"callbacks.{name}[{numbers[name]}]"] = callback
                 numbers[name] += 1
         datamodule = {} if self.trainer.datamodule is None else {"datamodule": self.trainer.datamodule}
-        return {**modules, **callbacks, **datamodule, "trainer": self.trainer}
+        hparams = {"module.hparams": self.module.hparams}  # in a property, which a walk does not run
+        return {**modules, **hparams, **callbacks, **datamodule, "trainer": self.trainer}
 
     def _counts(self, holder: Any, name: str) -> bool:
         only = private.attributes_of(holder)

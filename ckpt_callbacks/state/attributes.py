@@ -119,7 +119,10 @@ class Attributes:
         self._holders = set(walk.holders)
 
     def settle(self) -> None:
-        """What was made by now has a place in a new process, too: it is made there before anything is put back."""
+        """What was made by now has a place in a new process, too: hooks make it there that run at the start.
+
+        What such things hold may come from what was put back before, so all of it is state.
+        """
         self._holders |= set(self._walk().holders)
 
     def capture(self) -> tuple[Saved, dict[str, str]]:
@@ -148,13 +151,6 @@ class Attributes:
             return None
         began = self._began.get(cell.path)
         return _made(cell.path) if cell.owned and isinstance(began, type) and began is not cell.token() else {}
-
-    def note_made(self) -> None:
-        """Tell that what holds attributes now will be there in a new process, too: hooks make it that run at the start.
-
-        What such things hold may come from what was put back before, so all of it is state.
-        """
-        self._holders |= set(self._walk().holders)
 
     def _save(self, cell: _Cell, walk: _Walk, saved: Saved, missing: dict[str, str]) -> None:
         began = self._began_as(cell.path)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ckpt_callbacks.state import codecs
+from ckpt_callbacks.state.scripts import is_script
 from ckpt_callbacks.state.tree import knows_factory
 
 __all__ = [
@@ -70,15 +71,7 @@ def is_frameworks(kind: type) -> bool:
 
 def is_users(kind: type, home: str | None) -> bool:
     """Whether a class is a user's own: of the package ``home``, or of a module that nobody installed."""
-    return package_of(kind) == home or _is_script(kind.__module__)
-
-
-@functools.cache
-def _is_script(module: str) -> bool:
-    """Whether a module is neither a framework's nor Python's own nor installed."""
-    file = getattr(sys.modules.get(module), "__file__", None) or ""
-    installed = "site-packages" in file or "dist-packages" in file
-    return module.partition(".")[0] not in (*_FRAMEWORKS, *sys.stdlib_module_names) and not installed
+    return package_of(kind) == home or (not is_frameworks(kind) and is_script(kind.__module__))
 
 
 # What it is -----------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from typing import Any
 from ckpt_callbacks.state.codecs import register_codec
 from ckpt_callbacks.state.kinds import is_frameworks
 from ckpt_callbacks.state.parts import replaced
-from ckpt_callbacks.state.tree import is_lookalike
+from ckpt_callbacks.state.tree import is_lookalike, member_of
 
 __all__ = ["Lenders", "Member", "with_members_named"]
 
@@ -76,9 +76,8 @@ class Lenders:
     def _typed(self, part: Any) -> Any:
         if type(part) is Member:
             kind = self.enumeration(part.type)
-            if kind is None:
-                return part.value
-            return kind[part.name] if part.name in kind.__members__ else kind(part.value)
+            member = None if kind is None else member_of(kind, part.name, part.value)
+            return part.value if member is None else member
         return tuple.__new__(self._named_tuple(type(part)), part) if is_lookalike(type(part)) else part
 
     def _named_tuple(self, like: Any) -> Any:

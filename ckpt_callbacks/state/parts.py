@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ckpt_callbacks.state.kinds import base_of, fields_of, is_tensor, slots_of
+from ckpt_callbacks.state.tree import member_of
 
 __all__ = ["Fields", "Items", "Parts", "content_of", "device_of", "fill", "items_of", "moved", "replaced", "typed"]
 
@@ -144,7 +145,7 @@ def _fill_tensor(live: Any, value: Any) -> bool:
 def typed(value: Any, live: Any) -> Any:
     """A value with what the live one lends it: its device, and the type of an enum's member or a named tuple."""
     if isinstance(live, enum.Enum):
-        return type(live)(value)
+        return value if isinstance(value, enum.Enum) else member_of(type(live), None, value)
     if isinstance(live, tuple) and hasattr(type(live), "_fields") and isinstance(value, tuple):
         return tuple.__new__(type(live), value)
     if is_tensor(live) and hasattr(live, "device") and hasattr(value, "to"):

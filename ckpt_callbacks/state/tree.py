@@ -54,6 +54,7 @@ __all__ = [
     "from_json",
     "is_lookalike",
     "knows_factory",
+    "member_of",
     "plan",
     "to_json",
 ]
@@ -638,12 +639,23 @@ def _read_enum(decoder: _Decoder, node: Node, like: Any, path: str) -> Any:
     value = decoder.value(node["value"], None, path)
     kind = type(like)
     if isinstance(like, enum.Enum) and kind.__name__ == node["type"]:
-        if node["name"] in kind.__members__:
-            return kind[node["name"]]
-        if isinstance(like, enum.Flag):
-            return kind(value)
+        member = member_of(kind, node["name"], value)
+        if member is not None:
+            return member
     decoder.flattened(path, f"enum {node['type']}")
     return value
+
+
+def member_of(kind: type[enum.Enum], name: str | None, value: Any) -> enum.Enum | None:
+    """The member of an enumeration by its name, or by its value; None if there is none. Runs no code of the class."""
+    if name in kind._member_map_:
+        return kind._member_map_[name]
+    if issubclass(kind, enum.Flag) and getattr(kind._missing_, "__func__", None) is _FLAGS_OWN:
+        return kind(value)
+    return next((one for one in kind._member_map_.values() if one._value_ == value), None)
+
+
+_FLAGS_OWN = getattr(enum.Flag._missing_, "__func__", None)
 
 
 def _read_namedtuple(decoder: _Decoder, node: Node, like: Any, path: str) -> Any:

@@ -334,7 +334,7 @@ def test_what_hooks_make_at_the_start_of_training():
     old, new = Owner(), Owner()
     watched = watch(old)
     start(old)
-    watched.note_made()
+    watched.settle()
     with torch.no_grad():
         new.teacher[0].weight.fill_(5)
     start(new)
