@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ckpt_callbacks._lightning import private, snapshot_io, state
-from ckpt_callbacks._lightning.live import Live, put_back_groups
+from ckpt_callbacks._lightning.live import Live, modules_of, put_back_groups
 from ckpt_callbacks._lightning.loader import Tape, recording
 from ckpt_callbacks._lightning.losses import Losses, loss_of
 from ckpt_callbacks._lightning.validation import Validation, followed
@@ -45,6 +45,7 @@ class Fit:
         self._training = False
         self._losses = Losses(self._stepped)
         self._live: Live | None = None
+        self._modules: set[str] = set()  # when weights are loaded, or could be
         self._quiet = ExitStack()  # what is silenced until the snapshot is back in its place
         self._events = Event.NONE
         self._metrics: dict[str, Any] = {}
@@ -57,6 +58,7 @@ class Fit:
 
     def _choose_path(self, path: str | Path | None) -> Any:
         """What `Trainer.fit` loads: a snapshot of ours or one that the user named, else what the user named."""
+        self._modules = modules_of(self.trainer)
         named = path if path is not None and snapshot_io.names_snapshot(path) else None
         versions = {name: importlib.metadata.version(name) for name in (self._package.split(".")[0], "torch")}
         self._restored = begin_together(self.callbacks, versions, state.devices(self.trainer), load=named)
@@ -73,7 +75,7 @@ class Fit:
     def load(self, path: str | Path) -> dict[str, Any]:
         """What Lightning's reader gets for the path that `Trainer.fit` was led to."""
         if self._restored is not None and Path(path) == self._restored[1].snapshot.path:
-            self._loaded = state.to_checkpoint(self._restored[1])
+            self._loaded = state.to_checkpoint(self._restored[1], self._modules)
             return self._loaded
         return state.for_evaluation(self.callbacks[0].read(path))
 
@@ -99,7 +101,7 @@ class Fit:
     def live(self) -> Live:
         """What the fit's objects were when training began: noted when first asked for."""
         if self._live is None:
-            self._live = Live(self.trainer)
+            self._live = Live(self.trainer, self._modules)
         return self._live
 
     def prepare(self) -> None:

@@ -6,7 +6,7 @@ Noted when training begins; what differs from that at a boundary is state.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any
 
 import torch
@@ -14,9 +14,9 @@ from torch.nn.utils import prune
 
 from ckpt_callbacks._lightning import private
 from ckpt_callbacks.messages import warn
-from ckpt_callbacks.state.attributes import Attributes
+from ckpt_callbacks.state.attributes import Attributes, outermost
 
-__all__ = ["Live", "put_back_groups", "unpruned"]
+__all__ = ["Live", "modules_of", "of_late", "put_back_groups", "unpruned", "without_late"]
 
 
 class Live:
@@ -24,10 +24,12 @@ class Live:
 
     Args:
         trainer: of the fit, before its first batch and before a snapshot is put back.
+        loaded: names of the modules that were there when Lightning could load weights.
     """
 
-    def __init__(self, trainer: Any) -> None:
+    def __init__(self, trainer: Any, loaded: Set[str]) -> None:
         self.trainer, self.module = trainer, trainer.lightning_module
+        self._loaded, self._settled = loaded, set(loaded)
         self._attributes = Attributes(self._objects(), self._counts, self._elsewhere)
         self._trainable = {name: parameter.requires_grad for name, parameter in self.module.named_parameters()}
         self._buffers = {name: buffer.detach().clone() for name, buffer in self._not_persistent()}
@@ -35,18 +37,26 @@ class Live:
     def settle(self) -> None:
         """Training's own hooks at its start have run: what they made has a place in every process."""
         self._attributes.settle()
+        self._settled = modules_of(self.trainer)
 
-    def capture(self, weights: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    def capture(self, weights: Mapping[str, Any], read_again: Iterable[Any]) -> tuple[dict[str, Any], dict[str, str]]:
         """What changed, and what of it can't be stored -> why.
 
         Args:
             weights: the module's weights as they are saved: Lightning's, after the user's and other callbacks' hooks.
+            read_again: the objects that data are made of once more, to get back to the place in them.
         """
         attributes, missing = self._attributes.capture()
+        for path in self._attributes.changed_within(read_again, attributes):
+            missing[path] = "training changes it, and the data set reads it: what was read before can't be read again"
+        late = modules_of(self.trainer) - self._loaded
+        for name in outermost(late - self._settled):
+            missing[f"module.{name}"] = "this module was made while training: make it in __init__ or configure_model"
         trainable = {name: parameter.requires_grad for name, parameter in self.module.named_parameters()}
         saved = {
             "attributes": attributes,
             "trainable": {name: now for name, now in trainable.items() if self._trainable.get(name) is not now},
+            "late": outermost(late),
             "pruned": _pruned(self.module),
             "tensors": self._tensors(weights),
             "groups": _groups(self.trainer),
@@ -145,6 +155,26 @@ def _is_same(saved: Any, live: torch.Tensor) -> bool:
 
 def _is_equal(one: torch.Tensor, other: torch.Tensor) -> bool:
     return one.shape == other.shape and one.dtype == other.dtype and bool(torch.equal(one, other))
+
+
+# Modules that are made after weights are loaded, in `on_fit_start` or `on_train_start` -------------------------------
+
+
+def modules_of(trainer: Any) -> set[str]:
+    """The names of all modules that there are now."""
+    return {name for name, _ in trainer.lightning_module.named_modules()}
+
+
+def of_late(weights: Mapping[str, Any], late: Iterable[str], modules: Set[str]) -> dict[str, Any]:
+    """The weights of those ``late`` modules that are among ``modules`` by now."""
+    present = tuple(f"{name}." for name in late if name in modules)
+    return {name: value for name, value in weights.items() if name.startswith(present)}
+
+
+def without_late(weights: Mapping[str, Any], late: Iterable[str], modules: Set[str]) -> dict[str, Any]:
+    """The weights less those of ``late`` modules that are not among ``modules`` (yet)."""
+    absent = of_late(weights, [name for name in late if name not in modules], set(late))
+    return {name: value for name, value in weights.items() if name not in absent}
 
 
 # Pruning: it replaces a parameter ``p`` by ``p_orig`` and ``p_mask`` while training runs ----------------------------

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ckpt_callbacks._lightning import private
@@ -77,6 +77,10 @@ class Tape:
     def missing(self) -> dict[str, str]:
         """What the way back would not make exact -> why."""
         return {what: why for source in self.sources for what, why in source.missing().items()}
+
+    def reads_again(self) -> Iterator[Any]:
+        """The objects that data sets hold and the way back reads once more."""
+        return (value for source in self.sources for value in source.reads_again())
 
     @property
     def how(self) -> str:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any, Literal
 
 import torch
 
 from ckpt_callbacks._lightning import private
-from ckpt_callbacks._lightning.live import Live, unpruned
+from ckpt_callbacks._lightning.live import Live, modules_of, of_late, unpruned, without_late
 from ckpt_callbacks._lightning.loader import Tape
 from ckpt_callbacks._lightning.validation import Validation
 from ckpt_callbacks.checkpointer import Captured
@@ -59,7 +59,7 @@ def capture(trainer: Any, tape: Tape, validation: Validation, live: Live, where:
     checkpoint = private.dump_checkpoint(trainer)
     weights = checkpoint.pop("state_dict")
     checkpoint["loops"] = {"fit_loop": private.loops_state(trainer)}
-    changed, missing = live.capture(weights)
+    changed, missing = live.capture(weights, tape.reads_again())
     rest = {
         "where": where,
         "weights_metadata": getattr(weights, "_metadata", None),
@@ -90,10 +90,17 @@ def capture(trainer: Any, tape: Tape, validation: Validation, live: Live, where:
     return Captured(weights, rest, _OPTIONAL, missing=tape.missing() | validation.missing() | missing, data=tape.how)
 
 
-def to_checkpoint(restored: Restored) -> dict[str, Any]:
-    """The dictionary from which Lightning restores itself, with counters that lead its loops to the saved hook."""
+def to_checkpoint(restored: Restored, modules: Set[str]) -> dict[str, Any]:
+    """The dictionary from which Lightning restores itself, with counters that lead its loops to the saved hook.
+
+    Args:
+        restored: the snapshot.
+        modules: the names of the modules that there are now; the weights of others follow when these are made.
+    """
+    live = restored.rest["live"]
     checkpoint = dict(restored.rest["checkpoint"])
-    checkpoint["state_dict"] = unpruned(_state_dict(restored), restored.rest["live"]["pruned"])
+    weights = without_late(unpruned(restored.weights, live["pruned"]), live["late"], modules)
+    checkpoint["state_dict"] = _state_dict(restored, weights)
     checkpoint["loops"] = copy.deepcopy(checkpoint["loops"])
     # The fetch decides anew whether the batch is the epoch's last; left set, the epoch would end before it.
     checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
@@ -105,7 +112,7 @@ def for_evaluation(restored: Restored) -> dict[str, Any]:
     rest = restored.rest or {}
     checkpoint = {key: value for key, value in rest.get("checkpoint", {}).items() if key != "loops"}
     version = restored.snapshot.manifest.versions.get(restored.snapshot.manifest.framework or "", "")
-    return {"pytorch-lightning_version": version, **checkpoint, "state_dict": _state_dict(restored)}
+    return {"pytorch-lightning_version": version, **checkpoint, "state_dict": _state_dict(restored, restored.weights)}
 
 
 def put_back(
@@ -123,6 +130,7 @@ def put_back(
         loaded: the dictionary that Lightning restored from, as the user's `on_load_checkpoint` hooks left it.
     """
     rest = restored.rest
+    loaded["state_dict"].update(of_late(restored.weights, rest["live"]["late"], modules_of(trainer)))
     trainer.strategy.load_model_state_dict(loaded, strict=trainer.lightning_module.strict_loading)
     live.put_back(rest["live"])
     private.put_back_swa(trainer, rest["swa"])
@@ -174,9 +182,9 @@ def _attributes(trainer: Any) -> dict[Any, dict[str, Any]]:
     return {one: {name: value for name, value in vars(one).items() if name not in names} for one, names in own.items()}
 
 
-def _state_dict(restored: Restored) -> OrderedDict[str, torch.Tensor]:
-    """The weights as `torch.nn.Module.state_dict` gives them, with the versions that modules look at when they load."""
-    weights = OrderedDict(restored.weights)
+def _state_dict(restored: Restored, weights: Mapping[str, Any]) -> OrderedDict[str, torch.Tensor]:
+    """Weights as `torch.nn.Module.state_dict` gives them, with the versions that modules look at when they load."""
+    weights = OrderedDict(weights)
     metadata = (restored.rest or {}).get("weights_metadata")
     if metadata is not None:
         weights._metadata = metadata  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ import torch
 
 from ckpt_callbacks.state import encode, random_state
 
-__all__ = ["Memory", "changed", "put_back", "values"]
+__all__ = ["Memory", "changed", "held", "iterators", "put_back", "values"]
 
 PLAIN = (bool, int, float, str, type(None))
 
@@ -98,8 +98,22 @@ def _is_plain(value: Any) -> bool:
     return type(value) in PLAIN
 
 
+def held(root: object) -> Iterator[tuple[str, Any]]:
+    """``root`` and what it holds, by path, less what has its own way into a snapshot."""
+    return random_state.walk(root, _stop)
+
+
+def iterators(root: object) -> dict[str, Any]:
+    """The iterators of Python's own, generators among them, that ``root`` holds: none tells how far it got."""
+    return {path: value for path, value in held(root) if hasattr(type(value), "__next__") and _is_pythons(type(value))}
+
+
+def _is_pythons(kind: type) -> bool:
+    return kind.__module__ in ("builtins", "itertools")
+
+
 def _holders(root: object) -> Iterator[tuple[str, Any]]:
-    for path, value in random_state.walk(root, _stop):
+    for path, value in held(root):
         if type(getattr(value, "__dict__", None)) is dict:
             yield path, value
 
@@ -155,7 +169,7 @@ class Memory:
     def _outline(self) -> dict[str, Any]:
         """What lies where; generators count by their presence, for their states are kept elsewhere."""
         plain = {path: value for path, value in values(self._root).items() if value is not None}
-        walked = ((path, value) for path, value in random_state.walk(self._root, _stop) if path not in plain)
+        walked = ((path, value) for path, value in held(self._root) if path not in plain)
         tokens = {path: _token(value) for path, value in walked if not random_state.is_generator(value)}
         contents = {path: _comparable(value) for path, value in plain.items()} if self._plain else None
         return {"tokens": tokens, "plain": contents}

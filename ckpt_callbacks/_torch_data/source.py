@@ -8,7 +8,7 @@ put back, and the batches before the place are passed over: by index where that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from ckpt_callbacks._torch_data import memory, private
@@ -23,6 +23,8 @@ __all__ = ["Place", "Source"]
 T = TypeVar("T")
 
 Place = dict[str, Any]
+
+_DATASET = "['dataset']"  # a step of a path into a loader's parts
 
 
 class Source:
@@ -48,6 +50,7 @@ class Source:
         self._stamped = self._has_workers and (self._lives_on or (self._by_index and private.can_start_late(loader)))
         self._parts = _parts(loader)
         self._configured = memory.values(self._parts)
+        self._kept_iterators: list[str] = []  # of the data set's own, older than this iteration
         self._iterator: Any = None
         self._follower = _Follower(None, {}, {})
         self._memory: memory.Memory | None = None
@@ -71,7 +74,11 @@ class Source:
             self.ended = False
             return self
         self._begin = _note(self.loader, self.values())
+        before = memory.iterators(self._parts)
         self._start()
+        after = memory.iterators(self._parts) if before and private.is_plain(self.loader) else {}
+        if not self._has_workers or self._lives_on:
+            self._kept_iterators = [path for path, one in after.items() if one is before.get(path)]
         return self
 
     def __next__(self) -> Any:
@@ -136,6 +143,10 @@ class Source:
         """How a return passes over batches, in a few words."""
         return "skipped by index" if self._can_skip() else "replayed with loading"
 
+    def reads_again(self) -> Iterator[Any]:
+        """The objects that a return reads once more, where it must load batches again."""
+        return iter(()) if self._can_skip() else (value for _, value in memory.held(self._parts))
+
     def missing(self) -> dict[str, str]:
         """What a return would not bring back exactly -> why, and what to do."""
         lost = {}
@@ -151,6 +162,10 @@ class Source:
             lost["data (data set)"] = "it changes while it is read, and what it remembers of earlier epochs is not kept"
         if self._has_workers and not getattr(self.loader, "in_order", True):
             lost["data (in_order)"] = "batches come as workers finish them: use in_order=True"
+        for path in self._kept_iterators:
+            lost[f"data ({path.replace(_DATASET, 'data set')})"] = (
+                "nobody can tell how far an iterator got: make it in __iter__"
+            )
         return lost
 
     # Back there ----------------------------------------------------------------------------------------------------

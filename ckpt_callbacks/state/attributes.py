@@ -39,7 +39,7 @@ from ckpt_callbacks.state.lent import Lenders, with_members_named
 from ckpt_callbacks.state.parts import Fields, Items, Parts, device_of, fill, items_of, moved, typed
 from ckpt_callbacks.state.tokens import is_bulky, is_large, storable, token
 
-__all__ = ["Attributes", "Saved"]
+__all__ = ["Attributes", "Saved", "outermost"]
 
 MAX_OBJECTS = 20_000
 """How many objects a walk looks at."""
@@ -117,6 +117,7 @@ class Attributes:
         self._began = {cell.path: cell.token() for cell in walk.cells}
         self._same = {path: _reference(value) for path, value in walk.shared.items()}
         self._holders = set(walk.holders)
+        self._found: dict[int, str] = {}
 
     def settle(self) -> None:
         """What was made by now has a place in a new process, too: hooks make it there that run at the start.
@@ -130,6 +131,8 @@ class Attributes:
         saved: Saved = []
         missing: dict[str, str] = {}
         walk = self._walk()
+        self._found = {id(holder.of): path for path, holder in walk.holders.items()}
+        self._found |= {id(value): path for path, value in walk.shared.items()}
         if walk.left_out is not None:
             missing[walk.left_out] = (
                 f"more than {MAX_OBJECTS} objects are in attributes, and this and the next are left out"
@@ -140,6 +143,12 @@ class Attributes:
             if lost is None and (cell.path not in self._began or self._began[cell.path] != cell.token()):
                 self._save(cell, walk, saved, missing)
         return saved, missing
+
+    def changed_within(self, objects: Iterable[Any], saved: Saved) -> list[str]:
+        """The paths of those ``objects`` that hold something of what `capture`, called just before, found changed."""
+        paths = {self._found[id(one)] for one in objects if id(one) in self._found}
+        changed = [_join(one["in"], one["key"]) if "key" in one else one["in"] for one in saved]
+        return outermost(path for path in paths if any(f"{where}.".startswith(f"{path}.") for where in changed))
 
     def _lost(self, cell: _Cell, walk: _Walk) -> dict[str, str] | None:
         """What to name, if a cell is one that can't be put back whatever it holds; None if it can."""
@@ -311,6 +320,15 @@ class _Walk:
         if id(item) in self._paths or is_stateful(item) or is_of_its_own_kind(item) or is_walked(item, home):
             return True
         return not is_value(item) if base_of(item) is None else self._has_parts(item, home, depth + 1)
+
+
+def outermost(paths: Iterable[str]) -> list[str]:
+    """Dotted paths without those that lie within others of them."""
+    found: list[str] = []
+    for path in sorted(paths):
+        if not any(path.startswith(f"{one}.") for one in found):
+            found.append(path)
+    return found
 
 
 def _join(path: str, key: Any) -> str:

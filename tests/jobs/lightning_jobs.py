@@ -203,6 +203,20 @@ class Taught(Net):
         return super().training_step(batch, batch_idx) + nn.functional.mse_loss(self.net(batch[0]), target)
 
 
+class TaughtLate(Net):
+    """Follows a submodule that is made after Lightning loaded weights."""
+
+    def on_fit_start(self) -> None:
+        self.teacher = copy.deepcopy(self.net).requires_grad_(False)
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        with torch.no_grad():
+            for slow, fast in zip(self.teacher.parameters(), self.net.parameters(), strict=True):
+                slow.lerp_(fast, 0.1)
+            target = self.teacher(batch[0])
+        return super().training_step(batch, batch_idx) + nn.functional.mse_loss(self.net(batch[0]), target)
+
+
 class Frozen(Net):
     """Optimizes what is not frozen."""
 
@@ -422,6 +436,7 @@ JOBS: dict[str, Job] = {
     ),
     "state in plain attributes of the module": Job(Remembers),
     "a slow copy outside of the module": Job(Taught),
+    "a slow copy made in on_fit_start": Job(TaughtLate),
     "a callback with a count, one that sets rates": Job(callbacks=lambda: [Nudge(), Nudge(), Curriculum()]),
     "layers thawed in the module's own hook": Job(Thaws),
     "fine-tuning callback": Job(Frozen, callbacks=lambda: [Finetuning()]),

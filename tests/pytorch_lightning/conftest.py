@@ -40,7 +40,9 @@ def loader(shuffle: bool = True) -> DataLoader:
     return DataLoader(TensorDataset(x, x.sum(1, keepdim=True)), batch_size=4, shuffle=shuffle)
 
 
-def fit(callback, *, epochs: int = 2, module: pl.LightningModule | None = None, ckpt_path=None, seed=0, **options):
+def fit(
+    callback, *, epochs: int = 2, module: pl.LightningModule | None = None, ckpt_path=None, seed=0, data=None, **options
+):
     """Train a `Tiny` for some epochs of three batches; give the trainer and the module."""
     pl.seed_everything(seed, verbose=False)
     module = module or Tiny()
@@ -55,7 +57,7 @@ def fit(callback, *, epochs: int = 2, module: pl.LightningModule | None = None, 
         log_every_n_steps=1,
         **({"enable_checkpointing": callback is not None} | options),
     )
-    trainer.fit(module, loader(), loader(shuffle=False), ckpt_path=ckpt_path)
+    trainer.fit(module, loader() if data is None else data, loader(shuffle=False), ckpt_path=ckpt_path)
     return trainer, module
 
 

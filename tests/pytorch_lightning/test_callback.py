@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import shutil
 import signal
 import subprocess
@@ -11,6 +13,9 @@ import threading
 import lightning.pytorch as lightning_pl
 import pytest
 import pytorch_lightning as pl
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
 
 from ckpt_callbacks import (
     ConfigurationError,
@@ -42,6 +47,37 @@ class Remembers(pl.Callback):
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         self.value = state["value"]
+
+
+class Grows(Tiny):
+    """Makes a module while it trains."""
+
+    def on_train_epoch_end(self) -> None:
+        self.more = nn.Linear(1, 1)
+
+
+class Replays(Tiny):
+    """Trains on what it has seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = [torch.ones(3)]
+
+    def training_step(self, batch, batch_idx):
+        self.seen.append(batch[0][0].detach())
+        return super().training_step(batch, batch_idx)
+
+
+class Stream(IterableDataset):
+    """Six samples of a memory, with an iterator for their targets that lives on from epoch to epoch."""
+
+    def __init__(self, seen: list[torch.Tensor], targets=None) -> None:
+        self.seen, self.targets = seen, targets
+
+    def __iter__(self):
+        for index in range(6):
+            target = torch.ones(1) if self.targets is None else next(self.targets)
+            yield self.seen[index % len(self.seen)], target
 
 
 class Odd:
@@ -234,6 +270,27 @@ def test_state_that_cannot_be_stored_is_named_when_training_starts(tmp_path, cap
     assert caplog.text.count("not captured, and a resume will lack it") == 1
     assert callback.resumed.parts["checkpoint.callbacks.Remembers.value"].startswith("not captured")
     assert "not captured: checkpoint.callbacks.Remembers.value" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("module", "data", "part", "why"),
+    [
+        (Grows, lambda _: None, "module.more", "made while training"),
+        (Replays, lambda module: DataLoader(Stream(module.seen), 4), "module.seen", "the data set reads it"),
+        (
+            Tiny,
+            lambda _: DataLoader(Stream([torch.ones(3)], itertools.repeat(torch.ones(1))), 4),
+            "data (data set.targets)",
+            "how far an iterator got",
+        ),
+    ],
+)
+def test_what_no_resume_can_bring_back_is_named(tmp_path, module, data, part, why):
+    """At the first save that finds it."""
+    module = module()
+    fit(callback := Checkpointer(tmp_path / "run"), module=module, data=data(module))
+    named = json.loads((callback.latest.path / "state.json").read_text())["missing"]
+    assert why in named[part]
 
 
 def test_an_error_of_the_user_stays_the_users(tmp_path):

@@ -177,19 +177,20 @@ def test_draws_that_nothing_disturbs_need_no_splice():
     ("change", "seen"),
     [
         (lambda data: data.items.append(torch.zeros(1)), True),
-        (lambda data: setattr(data, "cache", torch.zeros(1)), True),
+        (lambda data: setattr(data, "cache", torch.zeros(300_000)), True),
         (lambda data: data.tensor.add_(1), True),
         (lambda data: setattr(data, "count", 5), False),
+        (lambda data: setattr(data, "cache", torch.zeros(1)), False),
         (lambda data: setattr(data, "rng", np.random.default_rng(1)), False),
         (lambda data: None, False),
     ],
 )
 def test_a_data_set_that_remembers_is_noticed(change, seen):
-    """Containers, tensors and objects that change are; plain attributes and generators are kept anyway."""
+    """Containers, large tensors and objects that change are; plain attributes and generators are kept anyway."""
 
     class Data(Dataset):
         def __init__(self):
-            self.items, self.cache, self.tensor, self.count, self.rng = [torch.ones(1)], None, torch.zeros(2), 0, None
+            self.items, self.cache, self.tensor, self.count, self.rng = [torch.ones(1)], None, torch.zeros(300_000), 0, None
 
     data = Data()
     watch = Memory(data, plain=False)
