@@ -87,6 +87,12 @@ class Tape:
         serves_many = private.serves_many_epochs(self._epoch_iterator())
         self._pending = {**saved, "batch": 0, "within": saved["lives_on"] and serves_many}
 
+    def complete(self, saved: Mapping[str, Any]) -> None:
+        """Leave the data as a fit left them whose end ``saved`` was taken at: another fit may use them next."""
+        self.source.iterations.make_up(saved["iterations"])
+        self.source.memory.put_back(saved["memory"])
+        self._pending = None
+
     def _note(self, begun: int) -> None:
         """An iterator is about to be made."""
         self._began = {

@@ -95,6 +95,9 @@ class Fit:
             return False
         (owner, restored), self._restored = self._restored, None
         self._validation.put_back(restored.rest["validation"])
+        if complete:
+            self._tape.complete(restored.rest["tape"])
+            self._validation.complete()
         state.put_back(self._model(), self._live, restored, metrics=metrics, left=self._tape.left)
         owner.resumed_at(
             restored,
@@ -129,6 +132,7 @@ class Fit:
     def validation_begins(self) -> None:
         """The validation data are about to be iterated."""
         self._validation.begins(private.evaluated(self._model()))
+        self._live.about_to_run("test_function")
 
     def epoch_ends(self, epoch: int, logs: Mapping[str, Any]) -> None:
         """Metrics were measured; the boundary comes with the next epoch's first fetch."""
@@ -155,7 +159,9 @@ class Fit:
     def _between_batches(self, batch: int) -> None:
         """The boundary: ``batch`` batches of this epoch are done."""
         self._progress = self._progress_at(self._progress.epoch, batch)
-        if self._put_back("between batches", metrics=True):
+        put_back = self._put_back("between batches", metrics=True)
+        self._live.about_to_run("train_function")
+        if put_back:
             return
         if self._leave.signal is not None:
             self._events |= Event.SIGNAL

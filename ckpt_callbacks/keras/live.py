@@ -1,7 +1,7 @@
-"""What training changes outside of the model's variables: attributes of other callbacks, and of a model run eagerly.
+"""What training changes outside of the model's variables: attributes of callbacks, layers, losses and the like.
 
-Noted when training begins; what differs from that at a boundary is state. What a compiled step reads from attributes
-was fixed when it was traced, in the resumed process as in the first one, so there a model's attributes are left alone.
+Noted when training begins; what differs from that at a boundary is state. A compiled step reads attributes only while
+it is traced, so it has what they were then: `Traced` brings that back for the first step of a resumed process.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from typing import Any
 import keras
 
 from ckpt_callbacks.keras import private
+from ckpt_callbacks.keras.sources import same
 from ckpt_callbacks.messages import warn
-from ckpt_callbacks.state import random_state
-from ckpt_callbacks.state.attributes import Attributes
+from ckpt_callbacks.state import random_state, scripts
+from ckpt_callbacks.state.attributes import Attributes, Saved
+from ckpt_callbacks.state.kinds import is_variable
 
 __all__ = ["Live"]
 
@@ -32,27 +34,32 @@ class Live:
     """
 
     def __init__(self, model: Any, callbacks: Sequence[Any]) -> None:
-        self._model = model
+        self._model, self._optimizer = model, model.optimizer
         self._callbacks = _named(one for one in callbacks if not private.is_plain_progress_bar(one))
-        layers = private.layers_of(model) if private.runs_eagerly(model) else []
-        self._layers = {
-            f"layers[{number}] ({layer.name})": layer
-            for number, layer in enumerate(layers)
-            if not private.is_keras_own(type(layer))
-        }
-        self._attributes = Attributes(self._callbacks | self._layers, self._counts, self._elsewhere)
+        self._attributes = Attributes(
+            self._callbacks, lambda _, name: name not in _NOT_STATE, lambda: [*_variables(model), *_parts(model)]
+        )
+        self._settings = Settings(model)
+        self._traced = Traced(model, self._settings)
 
     def capture(self) -> tuple[dict[str, Any], dict[str, str]]:
         """What changed, and what of it can't be stored -> why."""
         attributes, missing = self._attributes.capture()
-        monitored = [name for name, one in self._callbacks.items() if private.has_monitor(one)]
+        settings, lost = self._settings.capture()
         variables = {
-            f"{path}.{name}": [keras.ops.convert_to_numpy(one) for one in found]
-            for path, name, found in self._variables()
+            path: [keras.ops.convert_to_numpy(one) for one in found] for path, found in self._other_variables().items()
         }
-        generators = random_state.capture_generators(self._holders())
-        found = {"attributes": attributes, "monitored": monitored, "variables": variables, "generators": generators}
-        return found, missing
+        if self._model.optimizer is not self._optimizer:
+            lost["optimizer"] = "compile() was called while training: give the fit that follows a directory of its own"
+        found = {
+            "attributes": attributes,
+            "settings": settings,
+            "traced": self._traced.settings,
+            "monitored": [name for name, one in self._callbacks.items() if private.has_monitor(one)],
+            "variables": variables,
+            "generators": random_state.capture_generators(self._holders(), private.is_computing),
+        }
+        return found, missing | lost | self._traced.missing()
 
     def put_back(self, saved: Mapping[str, Any]) -> None:
         """Make everything what it was: the n-th callback of a class gets that of the n-th of that class."""
@@ -60,11 +67,10 @@ class Live:
             if name in self._callbacks:
                 private.prepare_monitor(self._callbacks[name])
         left = self._attributes.put_back(saved["attributes"])
-        holders = self._holders()
-        left += random_state.restore_generators(holders, saved["generators"])
-        for path, one in (self._callbacks | self._layers).items():
-            vars(one).update({name: now for name, now in holders[path].items() if vars(one).get(name) is not now})
-        variables = {f"{path}.{name}": found for path, name, found in self._variables()}
+        self._traced.inherit(saved["traced"], saved["settings"])
+        left += self._settings.put_back(saved["settings"])
+        left += self._put_back_generators(saved["generators"])
+        variables = self._other_variables()
         for path, values in saved["variables"].items():
             if [value.shape for value in values] != [tuple(one.shape) for one in variables.get(path, [])]:
                 left.append(path)
@@ -74,31 +80,180 @@ class Live:
         for path in left:
             warn(f"{path} was in the snapshot, and has no place in the objects of this run: left as it is")
 
-    def _variables(self) -> Iterator[tuple[str, str, list[Any]]]:
-        """Variables that callbacks hold and the model does not: of a metric, say."""
-        known = {id(one) for one in self._model.variables}
-        for path, callback in self._callbacks.items():
-            for name, found in private.variables_in(callback).items():
-                if name not in _NOT_STATE and not known.issuperset(map(id, found)):
-                    yield path, name, found
+    def about_to_run(self, function: str) -> None:
+        """``train_function`` or ``test_function`` of the model is about to be called."""
+        self._traced.about_to_run(function)
+
+    def _other_variables(self) -> dict[str, list[Any]]:
+        """Variables that callbacks, global names and loss functions hold and the model does not."""
+        known = {id(one) for one in _variables(self._model)}
+        found = {
+            f"{path}.{name}": variables
+            for path, callback in self._callbacks.items()
+            for name, variables in private.variables_in(callback).items()
+            if name not in _NOT_STATE
+        }
+        found |= {
+            f"{module}.{name}": [value]
+            for module, names in scripts.namespaces().items()
+            for name, value in list(names.items())
+            if is_variable(value)
+        }
+        for number, function in enumerate(private.functions_of(self._model)):
+            held = random_state.walk(function, private.is_computing)
+            found |= {f"losses[{number}]{path}": [value] for path, value in held if is_variable(value)}
+        return {path: variables for path, variables in found.items() if not known.issuperset(map(id, variables))}
 
     def _holders(self) -> dict[str, dict[str, Any]]:
-        """The attributes that may hold random generators, by the objects' names."""
-        objects = self._callbacks | self._layers
+        """The attributes that may hold random generators, by the objects' names. What a compiled step drew from such
+        it drew while it was traced."""
+        callbacks = {
+            path: {name: value for name, value in vars(one).items() if name not in _NOT_STATE}
+            for path, one in self._callbacks.items()
+        }
+        return callbacks | (self._settings.of_users() if private.runs_eagerly(self._model) else {})
+
+    def _put_back_generators(self, saved: Mapping[str, Any]) -> list[str]:
+        holders = self._holders()
+        left = random_state.restore_generators(holders, saved, private.is_computing)
+        for path, one in (self._callbacks | self._settings.parts).items():
+            now = holders.get(path, {})
+            vars(one).update({name: value for name, value in now.items() if vars(one).get(name) is not value})
+        return left
+
+
+class Settings:
+    """Attributes of what computes: layers, losses, metrics, optimizers; and what of it is trainable.
+
+    Args:
+        model: before training.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.parts = private.parts_that_compute(model)
+        self._attributes = Attributes(self.parts, self._counts, lambda: [*_variables(model), *_parts(model)])
+        self._trainable = self._flags()
+
+    def capture(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """What changed, and what of it can't be stored -> why."""
+        attributes, missing = self._attributes.capture()
+        changed = {name: flag for name, flag in self._flags().items() if self._trainable.get(name) is not flag}
+        return {"attributes": attributes, "trainable": changed}, missing
+
+    def put_back(self, saved: Mapping[str, Any]) -> list[str]:
+        """Set what ``capture`` found; give the paths of what has no place any more."""
+        private.set_trainable(self._model, saved["trainable"])
+        return self._attributes.put_back(saved["attributes"])
+
+    def copies(self, saved: Mapping[str, Any]) -> dict[str, Any]:
+        """What is now where ``saved`` would be put back, in the same form."""
+        flags = self._flags()
+        attributes: Saved = self._attributes.copies(saved["attributes"])
+        return {"attributes": attributes, "trainable": {name: flags[name] for name in saved["trainable"]}}
+
+    def of_users(self) -> dict[str, dict[str, Any]]:
+        """The attributes of parts whose classes are users' own."""
         return {
             path: {name: value for name, value in vars(one).items() if self._counts(one, name)}
-            for path, one in objects.items()
+            for path, one in self.parts.items()
+            if not private.is_keras_own(type(one))
         }
 
-    def _counts(self, holder: Any, name: str) -> bool:
-        if any(holder is one for one in self._callbacks.values()):
-            return name not in _NOT_STATE
-        kind: Any = type(holder)
-        return name not in private.own_attributes(kind)
+    def _flags(self) -> dict[str, bool]:
+        return private.trainable(self._model)
 
-    def _elsewhere(self) -> list[Any]:
-        model = self._model
-        return [model, *private.layers_of(model), *private.optimizers_of(model), *model.variables, *model.metrics]
+    def _counts(self, holder: Any, name: str) -> bool:
+        kind: Any = type(holder)
+        if name in private.own_attributes(kind) or (private.is_keras_own(kind) and name.startswith("_")):
+            return private.is_setting(holder, name)
+        return True
+
+
+class Traced:
+    """The settings that each compiled function was traced with, where they are not those of now.
+
+    Args:
+        model: whose functions they are.
+        settings: of the model.
+    """
+
+    def __init__(self, model: Any, settings: Settings) -> None:
+        self._model, self._live = model, settings
+        self._functions: dict[str, Any] = {}
+        self._inherited: dict[str, Any] = {}
+        self._began: dict[str, Any] = {}
+        self._draws: dict[str, bool] = {}
+        #: Of each function: what had changed when it was traced.
+        self.settings: dict[str, Any] = {}
+
+    def inherit(self, traced: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        """``settings`` are about to be put back; what these functions do next, they shall trace with those of then."""
+        if private.runs_eagerly(self._model):
+            return
+        self._inherited = dict(traced)
+        self._functions = {name: getattr(self._model, name, None) for name in traced}
+        places = _joined([settings, *traced.values()])
+        self._began = self._live.copies(places)
+
+    def about_to_run(self, name: str) -> None:
+        """A function is about to be called: the first time, it is traced."""
+        function = getattr(self._model, name, None)
+        if private.runs_eagerly(self._model) or function is None:
+            return
+        before = self._functions.get(name)
+        inherited = self._inherited.pop(name, None) if before in (None, function) else None
+        if inherited is None and function is before:
+            return
+        self._functions[name] = function
+        self._draws.pop(name, None)
+        now, _ = self._live.capture()
+        self.settings[name] = now if inherited is None else inherited
+        if inherited is not None and not same(inherited, now):
+            self._run_as_then(name, inherited)
+
+    def _run_as_then(self, name: str, then: Mapping[str, Any]) -> None:
+        """Let the next call of a function find the settings of then, and leave those of now."""
+        kept: list[dict[str, Any]] = []
+
+        def before() -> None:
+            kept.append(self._live.copies(_joined([self._began, then])))
+            self._live.put_back(self._began)
+            self._live.put_back(then)
+
+        private.around_next_call(self._model, name, before, lambda: self._live.put_back(kept.pop()))
+
+    def missing(self) -> dict[str, str]:
+        """What no resume brings back -> why, and the remedy."""
+        for name, function in self._functions.items():
+            if name not in self._draws and private.is_traced(function):
+                self._draws[name] = private.draws_by_kernels(function)
+        if not any(self._draws.values()):
+            return {}
+        return {
+            "random state of TensorFlow's ops": "the model calls tf.random or tf.nn.dropout, whose state nobody can "
+            "read: use keras.random, keras.layers.Dropout or a tf.random.Generator"
+        }
+
+
+def _joined(several: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """All places of several settings."""
+    return {
+        "attributes": [one for saved in several for one in saved["attributes"]],
+        "trainable": {name: flag for saved in several for name, flag in saved["trainable"].items()},
+    }
+
+
+def _variables(model: Any) -> Iterator[Any]:
+    yield from model.variables
+    for optimizer in private.optimizers_of(model):
+        yield from optimizer.variables
+    yield from model.metrics_variables
+    yield from private.loose_variables(model)
+
+
+def _parts(model: Any) -> list[Any]:
+    return [model, *private.parts_that_compute(model).values(), *model.metrics]
 
 
 def _named(callbacks: Any) -> dict[str, Any]:

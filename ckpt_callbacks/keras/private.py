@@ -11,16 +11,19 @@ import inspect
 import sys
 import types
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 
 from ckpt_callbacks.errors import ResumeError
+from ckpt_callbacks.state.kinds import is_variable
+from ckpt_callbacks.state.random_state import is_generator
 
 __all__ = [
     "Running",
+    "around_next_call",
     "begin_at_epoch",
     "begin_iteration",
     "buffers_of",
@@ -28,14 +31,20 @@ __all__ = [
     "count_steps",
     "devices",
     "draw_index",
+    "draws_by_kernels",
     "draws_indices",
     "evaluated",
+    "functions_of",
     "global_seed",
     "has_monitor",
     "has_workers",
     "hear_first",
+    "is_computing",
     "is_keras_own",
     "is_plain_progress_bar",
+    "is_setting",
+    "is_traced",
+    "iterate",
     "iterates_at_once",
     "kind_of_data",
     "layers_of",
@@ -48,6 +57,7 @@ __all__ = [
     "optimizers_of",
     "own_attributes",
     "parts_of",
+    "parts_that_compute",
     "prepare_monitor",
     "put_back_length",
     "py_dataset",
@@ -56,7 +66,10 @@ __all__ = [
     "replace_py_dataset",
     "running_fit",
     "runs_eagerly",
+    "runs_generators",
     "serves_many_epochs",
+    "set_trainable",
+    "trainable",
     "trained_by",
     "variables_in",
     "workers_are_orderly",
@@ -144,6 +157,13 @@ def begin_iteration(epoch_iterator: Any) -> None:
     iter(dataset)
 
 
+def iterate(data: Any, times: int) -> None:
+    """The same for a `tf.data.Dataset` that was passed to fit; other data don't remember how often they were."""
+    if hasattr(data, "element_spec"):
+        for _ in range(times):
+            iter(data)
+
+
 def iterates_at_once(epoch_iterator: Any) -> bool:
     """Whether making an iterator iterates the `tf.data.Dataset` (TensorFlow); else its first fetch does."""
     return hasattr(epoch_iterator, "_distributed_dataset")
@@ -195,15 +215,22 @@ def draw_index(iterator: Any) -> None:
 
 
 def objects_behind(epoch_iterator: Any) -> dict[str, Any]:
-    """The user's objects that the data come from: a `PyDataset` or, in ``TorchDataLoaderAdapter._dataloader``, the
-    parts of a torch `DataLoader`. Generators and orders that they keep would begin anew in another process."""
-    return parts_of(py_dataset(epoch_iterator) or getattr(epoch_iterator.data_adapter, "_dataloader", None))
+    """The user's objects that the data come from: a `PyDataset`, in ``TorchDataLoaderAdapter._dataloader`` the parts of
+    a torch `DataLoader`, in ``TFDatasetAdapter._dataset`` the functions of a `tf.data.Dataset`. Generators and orders
+    that they keep would begin anew in another process."""
+    adapter = epoch_iterator.data_adapter
+    if (dataset := getattr(adapter, "_dataset", None)) is not None:
+        return parts_of(dataset)
+    return parts_of(py_dataset(epoch_iterator) or getattr(adapter, "_dataloader", None))
 
 
 def parts_of(data: Any) -> dict[str, Any]:
-    """The objects in a `PyDataset` or torch `DataLoader` that may remember; of other data, none."""
+    """The objects in a `PyDataset`, torch `DataLoader` or `tf.data.Dataset` that may remember; of other data, none."""
     if isinstance(data, keras.utils.PyDataset):
         return {"dataset": data}
+    if hasattr(data, "_inputs") and hasattr(data, "_functions"):
+        functions = [one._func for step in _steps_of(data) for one in step._functions() if hasattr(one, "_func")]
+        return {f"functions[{number}]": one for number, one in enumerate(functions)}
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(data, torch.utils.data.DataLoader):
         return {}
@@ -248,11 +275,14 @@ def evaluated(model: Any) -> Any:
 
 
 def variables_in(holder: Any) -> dict[str, list[Any]]:
-    """The variables of metrics, seed generators, layers and optimizers in the attributes of an object, by attribute."""
+    """The variables of metrics, seed generators, layers and optimizers in the attributes of an object, by attribute.
+
+    Bare ones are attributes like others.
+    """
     found = {}
     for name, value in vars(holder).items():
         parts = list(_leaves(value))
-        lists = [[part] if isinstance(part, keras.Variable) else _variables_of(part) for part in parts]
+        lists = [_variables_of(part) for part in parts]
         if variables := [variable for one in lists for variable in one]:
             found[name] = variables
     return found
@@ -266,14 +296,16 @@ def _variables_of(value: Any) -> list[Any]:
 
 
 def loose_variables(model: Any) -> list[Any]:
-    """Variables that layers hold in attributes, but no list of the model's has: ``RNN.states`` of a stateful layer."""
-    known = {id(variable) for variable in model.variables}
+    """Variables that layers hold in attributes, but no list of the model's has: ``RNN.states`` of a stateful layer,
+    variables of TensorFlow's own, and the states of its generators."""
+    known = {id(one) for variable in model.variables for one in (variable, variable.value)}
     found = []
     for layer in layers_of(model):
         for leaf in _leaves(list(vars(layer).values())):
-            if isinstance(leaf, keras.Variable) and id(leaf) not in known:
-                known.add(id(leaf))
-                found.append(leaf)
+            variable = getattr(leaf, "state", None) if is_generator(leaf) else leaf
+            if is_variable(variable) and id(variable) not in known:
+                known.add(id(variable))
+                found.append(variable)
     return found
 
 
@@ -369,6 +401,130 @@ def is_plain_progress_bar(callback: Any) -> bool:
 def layers_of(model: Any) -> list[Any]:
     """``Layer._flatten_layers``: the model and every layer within it."""
     return list(model._flatten_layers())
+
+
+def parts_that_compute(model: Any) -> dict[str, Any]:
+    """The layers of a model, the model first, its losses, metrics and optimizers, each by a name of its own."""
+    layers = {f"layers[{number}] ({layer.name})": layer for number, layer in enumerate(layers_of(model))}
+    losses = [one for one in _leaves(getattr(model, "loss", None)) if isinstance(one, keras.losses.Loss)]
+    metrics = {f"metrics[{number}] ({one.name})": one for number, one in enumerate(_metrics_of(model))}
+    return {
+        **layers,
+        **{f"losses[{number}]": loss for number, loss in enumerate(losses)},
+        **metrics,
+        **{f"optimizers[{number}]": one for number, one in enumerate(optimizers_of(model))},
+    }
+
+
+def _metrics_of(model: Any) -> list[Any]:
+    """``model._compile_metrics``: what `compile` was given; `model.metrics` has these only once they are built."""
+    given = getattr(getattr(model, "_compile_metrics", None), "_user_metrics", None)
+    found = [one for one in _leaves([given, *model.metrics]) if isinstance(one, keras.metrics.Metric)]
+    return list({id(one): one for one in found}.values())
+
+
+def functions_of(model: Any) -> list[Any]:
+    """What `compile` was given as loss, as far as it is functions."""
+    return [one for one in _leaves(getattr(model, "loss", None)) if isinstance(one, types.FunctionType)]
+
+
+_BOOKKEEPING = {"built", "stop_training", "stop_evaluating", "stop_predicting", "compiled"}
+
+
+def is_setting(holder: Any, name: str) -> bool:
+    """Whether an attribute that Keras set is one that a user may set as well: `Dropout.rate`, `optimizer.clipnorm`."""
+    plain = isinstance(vars(holder).get(name), bool | int | float | str | None)
+    return plain and not name.startswith("_") and name not in _BOOKKEEPING
+
+
+def trainable(model: Any) -> dict[str, bool]:
+    """What of a model is trainable: by the numbers of layers in ``_flatten_layers``, and of its variables."""
+    layers = {f"layers[{number}]": bool(layer.trainable) for number, layer in enumerate(layers_of(model))}
+    return layers | {f"variables[{number}]": bool(one.trainable) for number, one in enumerate(model.variables)}
+
+
+def set_trainable(model: Any, flags: Mapping[str, bool]) -> None:
+    """Set what ``trainable`` gave: outer layers first, for these set the flags of inner ones, and all of variables."""
+    wanted = trainable(model) | dict(flags)
+    for name, one in [*_numbered("layers", layers_of(model)), *_numbered("variables", model.variables)]:
+        if bool(one.trainable) is not wanted[name]:
+            one.trainable = wanted[name]
+
+
+def _numbered(what: str, items: Sequence[Any]) -> list[tuple[str, Any]]:
+    return [(f"{what}[{number}]", one) for number, one in enumerate(items)]
+
+
+def around_next_call(model: Any, name: str, before: Callable[[], Any], after: Callable[[], Any]) -> None:
+    """``model.train_function``, ``model.test_function``: run something before and after it is called once more."""
+    function = getattr(model, name)
+
+    def once(*args: Any, **kwargs: Any) -> Any:
+        setattr(model, name, function)
+        before()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            after()
+
+    setattr(model, name, once)
+
+
+def is_traced(function: Any) -> bool:
+    """Whether TensorFlow has traced a function by now, see ``draws_by_kernels``."""
+    return any(one._list_all_concrete_functions() for one in _traced_in(function))
+
+
+def is_computing(value: object) -> bool:
+    """Whether a value is a layer, a metric or an optimizer: these lead to all of a model and its framework."""
+    return isinstance(value, keras.Layer | keras.metrics.Metric | keras.optimizers.Optimizer)
+
+
+def draws_by_kernels(function: Any) -> bool:
+    """Whether a traced function of TensorFlow has ops whose random state nobody can read: `tf.random.normal`,
+    `tf.nn.dropout`. The ``tf.function`` is in the closures of what Keras makes of it."""
+    return any(
+        node.op in _KERNEL_RANDOM
+        for one in _traced_in(function)
+        for concrete in one._list_all_concrete_functions()
+        for graph in [concrete.graph.as_graph_def()]
+        for nodes in [graph.node, *(inner.node_def for inner in graph.library.function)]
+        for node in nodes
+    )
+
+
+_KERNEL_RANDOM = {
+    *("RandomUniform", "RandomUniformInt", "RandomStandardNormal", "TruncatedNormal", "RandomShuffle", "Multinomial"),
+    *("ParameterizedTruncatedNormal", "RandomGamma", "RandomPoissonV2"),
+}
+
+
+def _traced_in(function: Any, depth: int = 4) -> Iterator[Any]:
+    if hasattr(function, "_list_all_concrete_functions"):
+        yield function
+        function = getattr(function, "python_function", None)
+    for cell in getattr(function, "__closure__", None) or () if depth else ():
+        if callable(cell.cell_contents):
+            yield from _traced_in(cell.cell_contents, depth - 1)
+
+
+def runs_generators(epoch_iterator: Any) -> bool:
+    """Whether a `tf.data.Dataset` draws from a Python generator: ``GeneratorDataset`` in a function of one of its
+    steps, which ``_inputs`` and ``_functions`` reach."""
+    dataset: Any = getattr(epoch_iterator.data_adapter, "_dataset", None)
+    return any(
+        operation.type == "GeneratorDataset"
+        for step in (_steps_of(dataset) if hasattr(dataset, "_inputs") else ())
+        for one in step._functions()
+        for operation in one.function.graph.get_operations()
+    )
+
+
+def _steps_of(dataset: Any) -> Iterator[Any]:
+    """A `tf.data.Dataset` and those that it is made of: ``_inputs``."""
+    yield dataset
+    for one in dataset._inputs():
+        yield from _steps_of(one)
 
 
 def runs_eagerly(model: Any) -> bool:

@@ -104,17 +104,22 @@ class Memory:
 
     Args:
         objects: the user's, by name.
+
+    Attributes:
+        lost: what the last `capture` found and can't store, or could not put back -> why.
     """
 
     def __init__(self, objects: dict[str, Any]) -> None:
         self._objects = objects
         holders = {name: one for name, one in objects.items() if hasattr(one, "__dict__")}
         self._attributes = Attributes(holders, lambda holder, name: True, list)
+        self.lost: dict[str, str] = {}
 
     def capture(self) -> dict[str, Any]:
-        """What they remember now; what can't be stored of it is left out."""
+        """What they remember now."""
+        attributes, self.lost = self._attributes.capture()
         return {
-            "attributes": self._attributes.capture()[0],
+            "attributes": attributes,
             "generators": random_state.capture_generators(self._objects),
         }
 
@@ -138,6 +143,7 @@ class Source:
         #: Whether batches are loaded by a thread that runs ahead of training.
         self.runs_ahead = private.loads_ahead(epoch_iterator)
         self._deterministic = deterministic
+        self._python_generator = private.runs_generators(epoch_iterator)
         #: Whether worker threads or processes load batches as soon as an epoch begins.
         self.has_workers = private.has_workers(epoch_iterator)
         dataset = private.py_dataset(epoch_iterator)
@@ -171,7 +177,12 @@ class Source:
                 "data (PyDataset with workers)": "on this backend Keras itself serves batches of an earlier pass when "
                 "an epoch begins, as the threads' timing has it; pass workers=1, or deterministic_data=True"
             }
-        return {}
+        if self._python_generator:
+            return {
+                "data (from_generator)": "it is drawn again from its beginning, and only you know whether it gives the "
+                "same elements then; if it does, pass deterministic_data=True"
+            }
+        return {f"data ({path})": why for path, why in self.memory.lost.items()}
 
     def must_load(self, began_with: Mapping[str, Any]) -> bool:
         """Whether batches must be loaded again to get to a place, since loading them changes what comes after."""

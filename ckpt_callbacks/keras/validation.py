@@ -19,6 +19,7 @@ class Validation:
     """
 
     def __init__(self, data: Any) -> None:
+        self._data = data
         self._memory = Memory(private.parts_of(data))
         self._iterations: Iterations | None = None
         self._before = 0  # how often earlier processes iterated them
@@ -45,3 +46,8 @@ class Validation:
         """Set what ``capture`` gave."""
         self._before = saved["iterations"]
         self._memory.put_back(saved["memory"])
+
+    def complete(self) -> None:
+        """Leave the data as a fit left them that has ended: another fit may use them next."""
+        if self._iterations is None:
+            private.iterate(self._data, self._before)

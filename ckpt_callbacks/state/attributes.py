@@ -11,6 +11,7 @@ resume.
 
 from __future__ import annotations
 
+import copy
 import functools
 import weakref
 from collections import deque
@@ -32,6 +33,7 @@ from ckpt_callbacks.state.kinds import (
     is_tensor,
     is_users,
     is_value,
+    is_variable,
     is_walked,
     package_of,
 )
@@ -193,6 +195,19 @@ class Attributes:
                 holders[one["in"]].keep(one["keys"])
         return left
 
+    def copies(self, saved: Saved) -> Saved:
+        """What is now where ``saved`` would be put back, in the same form."""
+        holders = self._walk().holders
+        found: Saved = []
+        for one in saved:
+            holder = holders.get(one["in"])
+            if holder is not None and "keys" in one:
+                found.append({"in": one["in"], "keys": holder.keys()})
+            elif holder is not None and any(key == one["key"] for key, _ in holder):
+                value, _ = storable(holder.get(one["key"]))
+                found.append({"in": one["in"], "key": one["key"], "value": copy.deepcopy(value), "fill": False})
+        return found
+
     def _began_as(self, path: str) -> Any:
         """The object that was there when training began, as long as it lives."""
         reference = self._same.get(path)
@@ -315,6 +330,8 @@ class _Walk:
     def _is_part(self, item: Any, home: str | None, depth: int) -> bool:
         if is_immutable(item):
             return False
+        if is_variable(item):
+            return True
         if is_tensor(item):
             return id(item) in self._paths or is_large(item) or is_parameter(item)  # these are kept, and filled
         if id(item) in self._paths or is_stateful(item) or is_of_its_own_kind(item) or is_walked(item, home):
@@ -366,6 +383,9 @@ def _put(holder: Parts | None, key: Any, value: Any, *, filled: bool) -> bool:
     if holder is None:
         return False
     live = holder.get(key)
+    if is_variable(live):
+        live.assign(value)
+        return True
     if is_stateful(live):
         live.load_state_dict(value["state_dict"])
         return True

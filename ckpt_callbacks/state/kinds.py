@@ -37,6 +37,7 @@ __all__ = [
     "is_tensor",
     "is_users",
     "is_value",
+    "is_variable",
     "is_walked",
     "package_of",
     "slots_of",
@@ -100,7 +101,12 @@ def is_immutable(value: Any) -> bool:
 def is_shared(value: Any) -> bool:
     """Whether it matters that two attributes have the same one: what is done to it through one shows in the other."""
     base = base_of(value)
-    return is_tensor(value) or is_stateful(value) or (base is not None and base not in (tuple, frozenset))
+    return (
+        is_tensor(value)
+        or is_stateful(value)
+        or is_variable(value)
+        or (base is not None and base not in (tuple, frozenset))
+    )
 
 
 def is_code(value: Any) -> bool:
@@ -117,6 +123,24 @@ def is_tensor(value: Any) -> bool:
     """Arrays of numpy, tensors of torch."""
     torch = sys.modules.get("torch")
     return isinstance(value, np.ndarray) or (torch is not None and isinstance(value, torch.Tensor))
+
+
+def is_variable(value: Any) -> bool:
+    """A variable of Keras or TensorFlow: it is assigned to, never replaced."""
+    keras, tensorflow = sys.modules.get("keras"), None
+    if package_of(type(value)) == "tensorflow":
+        tensorflow = sys.modules.get("tensorflow")
+    return (keras is not None and isinstance(value, keras.Variable)) or (
+        tensorflow is not None and isinstance(value, tensorflow.Variable)
+    )
+
+
+def _is_other_array(value: Any) -> bool:
+    """A tensor of TensorFlow or JAX: nothing can change it, so it is a value like a number."""
+    package = package_of(type(value))
+    if package == "tensorflow":
+        return isinstance(value, sys.modules["tensorflow"].Tensor)
+    return package in ("jax", "jaxlib") and isinstance(value, sys.modules["jax"].Array)
 
 
 def is_parameter(value: Any) -> bool:
@@ -151,6 +175,8 @@ def is_walked(value: Any, home: str | None) -> bool:
 def is_value(value: Any) -> bool:
     """What is worth comparing even in an object that is no user's."""
     if is_immutable(value) or is_tensor(value) or is_stateful(value) or type(value) in codecs.BY_TYPE:
+        return True
+    if is_variable(value) or _is_other_array(value):
         return True
     return base_of(value) is not None or isinstance(value, bytearray | np.generic)
 

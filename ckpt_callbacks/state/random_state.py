@@ -235,22 +235,31 @@ _PARTS: dict[str, tuple[Callable[[], Tree | None], Callable[[Tree], list[str]]]]
 }
 
 
+Stop = Callable[[object], bool]
+"""Tells what a walk leaves out, with all that it holds."""
+
+
+def _nowhere(value: object) -> bool:
+    return False
+
+
 # Generators that an object holds -------------------------------------------------------------------------------------
 
 
-def generators(root: object) -> list[tuple[str, Any]]:
+def generators(root: object, stop: Stop = _nowhere) -> list[tuple[str, Any]]:
     """The random generators that can be reached from ``root``, nearest first, each with the path to it.
 
-    Found are ``random.Random``, numpy's ``Generator``, ``RandomState`` and ``BitGenerator``, and ``torch.Generator``.
+    Found are ``random.Random``, numpy's ``Generator``, ``RandomState`` and ``BitGenerator``, ``torch.Generator`` and
+    ``tf.random.Generator``.
     The walk goes through attributes, slots, lists, tuples, deques, dicts, partials, bound methods, and the defaults and
     closures of the user's own functions; not into tensors, arrays, modules, classes or text. It looks at
     ``MAX_OBJECTS`` objects at most, at the first ``MAX_ITEMS`` of each container, and runs no code of theirs. The order
     follows from that of attributes and items alone.
     """
-    return [(path, value) for path, value in walk(root) if is_generator(value)]
+    return [(path, value) for path, value in walk(root, stop) if is_generator(value)]
 
 
-def walk(root: object, stop: Callable[[object], bool] = lambda value: False) -> Iterator[tuple[str, Any]]:
+def walk(root: object, stop: Stop = _nowhere) -> Iterator[tuple[str, Any]]:
     """What can be reached from ``root``, nearest first, as ``generators`` looks for it, each with the path to it.
 
     ``stop`` tells objects that are left out, with all that they hold.
@@ -270,9 +279,9 @@ def walk(root: object, stop: Callable[[object], bool] = lambda value: False) -> 
                 queue.append(((path + key).removeprefix("."), child))
 
 
-def capture_generators(root: object) -> Tree:
-    """The state of every generator that ``root`` holds, by its path."""
-    return {path: read_generator(value) for path, value in generators(root)}
+def capture_generators(root: object, stop: Stop = _nowhere) -> Tree:
+    """The state of every generator that ``root`` holds, by its path; ``stop`` as in ``walk``."""
+    return {path: read_generator(value) for path, value in generators(root, stop)}
 
 
 def is_generator(value: object) -> bool:
@@ -295,7 +304,7 @@ def write_generator(generator: object, saved: Mapping[str, Any]) -> bool:
     return True
 
 
-def restore_generators(root: object, tree: Mapping[str, Any]) -> list[str]:
+def restore_generators(root: object, tree: Mapping[str, Any], stop: Stop = _nowhere) -> list[str]:
     """Put the generators that ``root`` holds where ``capture_generators`` found them.
 
     An attribute or item that is None or missing yet gets its generator: many make theirs when they first draw.
@@ -304,8 +313,8 @@ def restore_generators(root: object, tree: Mapping[str, Any]) -> list[str]:
 
     CorruptSnapshotError: a generator doesn't accept its state.
     """
-    live = dict(generators(root))
-    live |= _unmade(root, {path: saved for path, saved in tree.items() if path not in live})
+    live = dict(generators(root, stop))
+    live |= _unmade(root, {path: saved for path, saved in tree.items() if path not in live}, stop)
     left = []
     for path, saved in tree.items():
         try:
@@ -316,10 +325,10 @@ def restore_generators(root: object, tree: Mapping[str, Any]) -> list[str]:
     return left
 
 
-def _unmade(root: object, tree: Mapping[str, Any]) -> Tree:
+def _unmade(root: object, tree: Mapping[str, Any], stop: Stop) -> Tree:
     """Generators made for attributes and items that will hold one and don't yet, by their paths."""
     made: Tree = {}
-    for path, value in walk(root) if tree else ():
+    for path, value in walk(root, stop) if tree else ():
         for place in [place for place in tree if place not in made and place.startswith(path)]:
             names, name = _place_in(value, place[len(path) :].removeprefix("."))
             if path and names is not None and names.get(name) is None:
@@ -346,6 +355,9 @@ def _make(saved: Mapping[str, Any]) -> Any:
         return np.random.RandomState(_bits(saved["state"]["bit_generator"]))
     if saved["kind"] == "torch.Generator":
         return sys.modules["torch"].Generator()
+    if saved["kind"] == "tensorflow.Generator":
+        generators, state = sys.modules["tensorflow"].random.Generator, saved["state"]
+        return generators.from_state(state["state"], state["algorithm"])
     bits = _bits(saved["state"]["bit_generator"])
     return bits if saved["kind"] == "numpy.BitGenerator" else np.random.Generator(bits)
 
@@ -420,8 +432,25 @@ def _kind(value: object) -> str | None:
         return "numpy.RandomState"
     if isinstance(value, np.random.BitGenerator):
         return "numpy.BitGenerator"
+    if _is_tensorflows(value):
+        return "tensorflow.Generator"
     torch = sys.modules.get("torch")
     return "torch.Generator" if torch is not None and isinstance(value, torch.Generator) else None
+
+
+def _is_tensorflows(value: object) -> bool:
+    package = type(value).__module__.partition(".")[0]
+    return package == "tensorflow" and isinstance(value, sys.modules["tensorflow"].random.Generator)
+
+
+def _read_tensorflows(generator: Any) -> Tree:
+    return {"algorithm": int(generator.algorithm), "state": generator.state.numpy()}
+
+
+def _write_tensorflows(generator: Any, state: Mapping[str, Any]) -> None:
+    if int(generator.algorithm) != state["algorithm"]:
+        raise ValueError("a tf.random.Generator has another algorithm")
+    generator.state.assign(state["state"])
 
 
 def _set_bits(generator: Any, state: Any) -> None:
@@ -443,4 +472,5 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], None]]] = {
         lambda value, state: value.set_state(state),
     ),
     "torch.Generator": (lambda value: value.get_state(), lambda value, state: value.set_state(state)),
+    "tensorflow.Generator": (_read_tensorflows, _write_tensorflows),
 }

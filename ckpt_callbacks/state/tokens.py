@@ -16,7 +16,7 @@ import numpy as np
 import xxhash
 
 from ckpt_callbacks.errors import UnstorableError
-from ckpt_callbacks.state.kinds import base_of, is_frameworks, is_of_its_own_kind, is_stateful, is_tensor
+from ckpt_callbacks.state.kinds import base_of, is_frameworks, is_of_its_own_kind, is_stateful, is_tensor, is_variable
 from ckpt_callbacks.state.parts import content_of, items_of
 from ckpt_callbacks.state.tree import encode, to_json
 
@@ -56,6 +56,8 @@ def token(value: Any) -> Any:
 
 def storable(value: Any) -> tuple[Any, str | None]:
     """What is stored for a value, and why it can't be."""
+    if is_variable(value):
+        value = value.numpy()
     stored = {"state_dict": value.state_dict()} if is_stateful(value) else _plain(value)
     try:
         encode(stored, copy=False)

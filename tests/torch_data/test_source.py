@@ -190,7 +190,8 @@ def test_a_data_set_that_remembers_is_noticed(change, seen):
 
     class Data(Dataset):
         def __init__(self):
-            self.items, self.cache, self.tensor, self.count, self.rng = [torch.ones(1)], None, torch.zeros(300_000), 0, None
+            self.items, self.tensor = [torch.ones(1)], torch.zeros(300_000)
+            self.cache, self.count, self.rng = None, 0, None
 
     data = Data()
     watch = Memory(data, plain=False)
