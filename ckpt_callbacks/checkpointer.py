@@ -364,6 +364,7 @@ class BaseCheckpointer:
             self._writer.close()
             self._raise_failed()
         finally:
+            _FITTED.add(self.directory)
             self._store.trace.close()
             if self._lock is not None and not self._writer.busy:  # Ctrl-C while waiting: the thread still commits
                 self._lock.release()
@@ -461,6 +462,10 @@ class BaseCheckpointer:
             warn(f"a save failed, training goes on and the next trigger tries again: {error}")
 
 
+_FITTED: set[Path] = set()
+"""The runs that fits of this process ended in."""
+
+
 def begin_together(
     checkpointers: Sequence[BaseCheckpointer],
     versions: Mapping[str, str],
@@ -483,6 +488,12 @@ def begin_together(
             one.end()
         raise
     found = [(one, restored) for one, restored in begun if restored is not None]
+    for one, restored in found:
+        if one.directory in _FITTED and not restored.named:
+            say(
+                f"an earlier fit of this process ended in {one.directory}, and this one carries it on: "
+                "a fit that shall begin anew needs a directory of its own"
+            )
     return max(found, key=lambda pair: pair[1].snapshot.progress.batches, default=None)
 
 

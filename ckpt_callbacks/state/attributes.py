@@ -3,10 +3,10 @@
 What is the same as when training began is configuration, and belongs to the script: a patience that the user raised
 before resuming stays raised. So nothing has to be known of any class, and nobody has to write a ``state_dict``.
 
-A walk goes through attributes (slots, too), lists, tuples and dicts, into objects of the user's own classes and into
-modules that no module tree holds. It runs no code of theirs, but the ``state_dict`` of optimizers, schedulers and the
-like. Its ends are plain values and tensors, and containers of these. What two attributes share they share again after a
-resume.
+A walk goes through attributes (slots, too), lists, tuples and dicts, into objects of the user's own classes, variables
+that their functions enclose, and into modules that no module tree holds. It runs no code of theirs, but the
+``state_dict`` of optimizers, schedulers and the like. Its ends are plain values and tensors, and containers of these.
+What two attributes share they share again after a resume.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 
 from ckpt_callbacks.state.kinds import (
     base_of,
+    has_variables,
     is_code,
     is_frameworks,
     is_immutable,
@@ -38,7 +39,7 @@ from ckpt_callbacks.state.kinds import (
     package_of,
 )
 from ckpt_callbacks.state.lent import Lenders, with_members_named
-from ckpt_callbacks.state.parts import Fields, Items, Parts, device_of, fill, items_of, moved, typed
+from ckpt_callbacks.state.parts import Cells, Fields, Items, Parts, device_of, fill, items_of, moved, typed
 from ckpt_callbacks.state.tokens import is_bulky, is_large, storable, token
 
 __all__ = ["Attributes", "Saved", "outermost"]
@@ -267,7 +268,7 @@ class _Walk:
 
     def _look(self, path: str, holder: Parts, home: str | None, held: bool, counts: Callable[[Any, str], bool]) -> None:
         self.holders[path] = holder
-        parts = [(key, value) for key, value in holder if isinstance(holder, Items) or counts(holder.of, key)]
+        parts = [(key, value) for key, value in holder if not isinstance(holder, Fields) or counts(holder.of, key)]
         # What is where it was when training began is found there in a new process, too.
         for key, value in sorted(parts, key=lambda part: self._began(_join(path, part[0])) is not part[1]):
             if is_shared(value) or is_walked(value, home):
@@ -293,6 +294,8 @@ class _Walk:
             home: the package of the user's object that it belongs to, if it is a user's.
             held: whether a user's object holds it, however far up.
         """
+        if has_variables(value) and self._paths.setdefault(id(value), _join(parent, key)) == _join(parent, key):
+            self._enter(_join(parent, key), parent, Cells(value), None, held=held)
         if is_code(value):
             return
         path, base = _join(parent, key), base_of(value)

@@ -26,6 +26,7 @@ from ckpt_callbacks.state.tree import knows_factory
 __all__ = [
     "base_of",
     "fields_of",
+    "has_variables",
     "is_code",
     "is_frameworks",
     "is_immutable",
@@ -112,6 +113,12 @@ def is_shared(value: Any) -> bool:
 def is_code(value: Any) -> bool:
     """Functions, classes, threads, files: what a script makes anew."""
     return isinstance(value, _CODE)
+
+
+def has_variables(value: Any) -> bool:
+    """Whether a value is a user's function that refers to variables of an enclosing one."""
+    function = type(value) is types.FunctionType and value.__closure__ is not None
+    return function and is_script(value.__module__ or "")
 
 
 def is_iterator(value: Any) -> bool:

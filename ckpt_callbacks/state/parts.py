@@ -12,7 +12,19 @@ import numpy as np
 from ckpt_callbacks.state.kinds import base_of, fields_of, is_tensor, slots_of
 from ckpt_callbacks.state.tree import member_of
 
-__all__ = ["Fields", "Items", "Parts", "content_of", "device_of", "fill", "items_of", "moved", "replaced", "typed"]
+__all__ = [
+    "Cells",
+    "Fields",
+    "Items",
+    "Parts",
+    "content_of",
+    "device_of",
+    "fill",
+    "items_of",
+    "moved",
+    "replaced",
+    "typed",
+]
 
 _DICTS, _LISTS = (dict, OrderedDict), (list, deque)
 
@@ -93,7 +105,41 @@ class Items:
                 self.base.pop(self.of)
 
 
-Parts = Fields | Items
+class Cells:
+    """The variables of an enclosing function that a function refers to."""
+
+    def __init__(self, of: Any) -> None:
+        self.of = of
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        for name, cell in self._cells().items():
+            try:
+                yield name, cell.cell_contents
+            except ValueError:
+                continue  # it has no value yet
+
+    def get(self, name: Any) -> Any:
+        """The variable's value, None if it has none."""
+        return next((value for key, value in self if key == name), None)
+
+    def set(self, name: Any, value: Any) -> bool:
+        """Give a variable a value; tell whether there is one of that name."""
+        cell = self._cells().get(name)
+        if cell is not None:
+            cell.cell_contents = value
+        return cell is not None
+
+    def keys(self) -> None:
+        """Nothing: its variables are those of its code."""
+
+    def keep(self, keys: Any) -> None:
+        """Nothing, see `keys`."""
+
+    def _cells(self) -> dict[str, Any]:
+        return dict(zip(self.of.__code__.co_freevars, self.of.__closure__ or (), strict=True))
+
+
+Parts = Fields | Items | Cells
 
 
 def items_of(container: Any) -> Any:

@@ -19,7 +19,7 @@ from keras import layers
 from ckpt_callbacks import every_steps, on_end
 from ckpt_callbacks.keras import Checkpointer
 from ckpt_callbacks.keras.epochs import Tape
-from ckpt_callbacks.keras.live import Live
+from ckpt_callbacks.keras.live import Live, Traced
 from ckpt_callbacks.keras.sources import Iterations, Memory
 from tests.processes import die
 
@@ -228,6 +228,98 @@ class Jittering(keras.callbacks.Callback):
         self.model.optimizer.learning_rate.assign(0.01 * self.rng.random())
 
 
+class Factored(Subclassed):
+    """Has an attribute that its step reads when it is traced."""
+
+    factor = 1.0
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        return super().call(inputs, training) * self.factor
+
+
+class Raising(keras.callbacks.Callback):
+    """Changes the model's attribute every epoch; a compiled step doesn't hear of it, the learning rate does."""
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.model.factor += 0.25
+        self.model.optimizer.learning_rate.assign(0.01 * self.model.factor)
+
+
+class Settling(keras.callbacks.Callback):
+    """In the second epoch: less dropout, batch norm frozen, gradients clipped, and the step is made anew."""
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if epoch == 1:
+            self.model.layers[1].trainable = False
+            self.model.layers[4].rate = 0.1
+            self.model.optimizer.clipnorm = 0.01
+            self.model.make_train_function(force=True)
+
+
+class Averaging(keras.callbacks.Callback):
+    """Keeps averages of the weights as the backend's tensors, which the model gets at each epoch's end."""
+
+    averages: Any = None
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        now = [keras.ops.copy(one) for one in self.model.trainable_variables]
+        before = self.averages or now
+        self.averages = [0.9 * old + 0.1 * new for old, new in zip(before, now, strict=True)]
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        for variable, average in zip(self.model.trainable_variables, self.averages, strict=True):
+            variable.assign(average)
+
+
+class Rising(keras.losses.Loss):
+    """Weighs more with each call."""
+
+    calls = 0
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        self.calls += 1
+        return keras.ops.mean((y_true - y_pred) ** 2, -1) * (1 + 0.1 * self.calls)
+
+
+class TensorFlows(layers.Layer):
+    """Noise from a generator of TensorFlow's, that grows with a variable of TensorFlow's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        import tensorflow as tf
+
+        self.generator = tf.random.Generator.from_seed(4)
+        self.scale = tf.Variable(0.0)
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        if not training:
+            return inputs
+        self.scale.assign_add(0.02)
+        return inputs + self.scale * self.generator.normal(keras.ops.shape(inputs))
+
+
+class Counting(keras.callbacks.Callback):
+    """Counts in a variable of TensorFlow's, by which it changes the learning rate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        import tensorflow as tf
+
+        self.count = tf.Variable(1.0)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.count.assign_add(1.0)
+        self.model.optimizer.learning_rate.assign(0.1 / self.count)
+
+
+def drawn_by_generator(x: Any, y: Any) -> Any:
+    """A dataset that draws from a generator of TensorFlow's own."""
+    import tensorflow as tf
+
+    generator = tf.random.Generator.from_seed(5)
+    return tf_data(x, y).map(lambda x, y: (x + 0.1 * generator.normal(tf.shape(x)), y)).batch(4).prefetch(2)
+
+
 @dataclass(frozen=True)
 class Job:
     """A model and how it is trained; ``data`` turns the arrays into what is passed to fit instead of them."""
@@ -287,12 +379,23 @@ JOBS: dict[str, Job] = {
     ),
     "initial_epoch and validation_freq": Job(fit={"initial_epoch": 1, "epochs": 5, "validation_freq": 2}),
     "a callback with a counter": Job(callbacks=lambda: [Warming()]),
+    "a callback that averages weights": Job(callbacks=lambda: [Averaging()]),
+    "a callback that changes an attribute of the model": Job(Factored, callbacks=lambda: [Raising()]),
+    "a callback that changes settings of layers": Job(callbacks=lambda: [Settling()]),
+    "a callback that changes settings of layers, eagerly": Job(
+        compile={"run_eagerly": True}, callbacks=lambda: [Settling()]
+    ),
+    "a loss that counts, eagerly": Job(compile={"run_eagerly": True, "loss": Rising()}),
+    "variables and generators of TensorFlow": Job(
+        lambda: keras.Sequential([keras.Input((6,)), TensorFlows(), layers.Dense(1)]), callbacks=lambda: [Counting()]
+    ),
     "a callback with a generator of its own": Job(callbacks=lambda: [Jittering()]),
     "eagerly": Job(compile={"run_eagerly": True}),
     "several steps an execution, not dividing the epoch": Job(compile={"steps_per_execution": 3}),
     "tf.data, shuffled with a seed": Job(data=lambda x, y: {"x": tf_data(x, y).shuffle(27, seed=5).batch(4)}),
     "tf.data, shuffled without a seed": Job(data=lambda x, y: {"x": tf_data(x, y).shuffle(9).batch(4).prefetch(2)}),
     "tf.data that draws in a map": Job(data=lambda x, y: {"x": tf_data(x, y).shuffle(9).map(noisy).batch(4)}),
+    "tf.data that draws from a generator of TensorFlow": Job(data=lambda x, y: {"x": drawn_by_generator(x, y)}),
     "tf.data, repeated": Job(
         data=lambda x, y: {"x": tf_data(x, y).shuffle(9).repeat().batch(4)}, fit={"steps_per_epoch": 5, "epochs": 5}
     ),
@@ -358,7 +461,12 @@ def _no_memory_of_data() -> None:
     Memory.put_back = lambda self, saved: None  # type: ignore[method-assign]
 
 
+def _no_traces() -> None:
+    Traced.inherit = lambda self, traced, settings: None  # type: ignore[method-assign]
+
+
 SWITCHES = {
+    "settings as they were traced": _no_traces,
     "replay": _no_replay,
     "state of other callbacks": _no_callback_state,
     "seeds": _no_seeds,

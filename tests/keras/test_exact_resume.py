@@ -32,6 +32,7 @@ PLACES = {
 # What the plainest job gets on without, and a job that doesn't.
 NEEDED_BY = {
     "iterations that were begun before": "tf.data, shuffled without a seed",
+    "settings as they were traced": "a callback that changes an attribute of the model",
     "what the data remember": "PyDataset that shuffles itself and draws",
 }
 

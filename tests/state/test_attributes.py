@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import enum
+import itertools
 import time
 from collections import OrderedDict, defaultdict, deque, namedtuple
 
@@ -343,6 +344,31 @@ def test_what_hooks_make_at_the_start_of_training():
     assert watch(new).put_back(through_a_file(saved)) == []
     assert torch.equal(new.anchor["net"].weight, old.anchor["net"].weight)
     assert isinstance(new.anchor["net"].weight, nn.Parameter)
+
+
+def test_variables_that_a_function_encloses():
+    """Numbers are set, containers filled; what is code or an iterator in there is left alone and not named."""
+
+    def scheduled():
+        steps, seen, ticks = 0, [], itertools.count()
+
+        def rate():
+            nonlocal steps
+            steps += 1
+            seen.append(steps)
+            next(ticks)
+            return steps, len(seen)
+
+        return rate
+
+    old, new = Owner(), Owner()
+    old.rate, new.rate = scheduled(), scheduled()
+    watched = watch(old)
+    assert [old.rate() for _ in range(3)][-1] == (3, 3)
+    saved, missing = watched.capture()
+    assert missing == {}
+    assert watch(new).put_back(through_a_file(saved)) == []
+    assert new.rate() == (4, 4)
 
 
 def test_tensors_come_back_to_their_device():
