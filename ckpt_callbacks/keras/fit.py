@@ -51,7 +51,7 @@ class Fit:
     ) -> None:
         self._model, self.callbacks = model, callbacks
         self._params = params
-        self._live = Live(model(), [callback for callback in running.callbacks if callback not in callbacks])
+        self._live = Live(model, [callback for callback in running.callbacks if callback not in callbacks])
         deterministic = all(callback.deterministic_data for callback in callbacks)
         self._tape = Tape(running.epoch_iterator, self._between_batches, deterministic)
         self._validation = Validation(running.validation_data)

@@ -7,7 +7,7 @@ it is traced, so it has what they were then: `Traced` brings that back for the f
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -29,18 +29,19 @@ class Live:
     """The live objects of a fit, and what their attributes were when it began.
 
     Args:
-        model: being fitted.
+        current: gives the model being fitted, with the state of now in its variables.
         callbacks: all of fit's callbacks but ours, in order.
     """
 
-    def __init__(self, model: Any, callbacks: Sequence[Any]) -> None:
+    def __init__(self, current: Callable[[], Any], callbacks: Sequence[Any]) -> None:
+        model = current()
         self._model, self._optimizer = model, model.optimizer
         self._callbacks = _named(one for one in callbacks if not private.is_plain_progress_bar(one))
         self._attributes = Attributes(
             self._callbacks, lambda _, name: name not in _NOT_STATE, lambda: [*_variables(model), *_parts(model)]
         )
         self._settings = Settings(model)
-        self._traced = Traced(model, self._settings)
+        self._traced = Traced(current, self._settings)
 
     def capture(self) -> tuple[dict[str, Any], dict[str, str]]:
         """What changed, and what of it can't be stored -> why."""
@@ -174,12 +175,12 @@ class Traced:
     """The settings that each compiled function was traced with, where they are not those of now.
 
     Args:
-        model: whose functions they are.
+        current: gives the model whose functions they are, with the state of now in its variables.
         settings: of the model.
     """
 
-    def __init__(self, model: Any, settings: Settings) -> None:
-        self._model, self._live = model, settings
+    def __init__(self, current: Callable[[], Any], settings: Settings) -> None:
+        self._current, self._model, self._live = current, current(), settings
         self._functions: dict[str, Any] = {}
         self._inherited: dict[str, Any] = {}
         self._began: dict[str, Any] = {}
@@ -207,6 +208,7 @@ class Traced:
             return
         self._functions[name] = function
         self._draws.pop(name, None)
+        self._current()
         now, _ = self._live.capture()
         self.settings[name] = now if inherited is None else inherited
         if inherited is not None and not same(inherited, now):

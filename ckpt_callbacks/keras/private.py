@@ -298,7 +298,9 @@ def _variables_of(value: Any) -> list[Any]:
 def loose_variables(model: Any) -> list[Any]:
     """Variables that layers hold in attributes, but no list of the model's has: ``RNN.states`` of a stateful layer,
     variables of TensorFlow's own, and the states of its generators."""
-    known = {id(one) for variable in model.variables for one in (variable, variable.value)}
+    known = {id(variable) for variable in model.variables}
+    if keras.backend.backend() == "tensorflow":  # JAX has none while it trains, and no variables of its own
+        known |= {id(variable.value) for variable in model.variables}
     found = []
     for layer in layers_of(model):
         for leaf in _leaves(list(vars(layer).values())):

@@ -197,16 +197,18 @@ class Attributes:
         return left
 
     def copies(self, saved: Saved) -> Saved:
-        """What is now where ``saved`` would be put back, in the same form."""
+        """What is now where ``saved`` would be put back, in the same form; variables are left out."""
         holders = self._walk().holders
         found: Saved = []
         for one in saved:
             holder = holders.get(one["in"])
             if holder is not None and "keys" in one:
                 found.append({"in": one["in"], "keys": holder.keys()})
-            elif holder is not None and any(key == one["key"] for key, _ in holder):
-                value, _ = storable(holder.get(one["key"]))
-                found.append({"in": one["in"], "key": one["key"], "value": copy.deepcopy(value), "fill": False})
+            elif holder is not None:
+                live = [value for key, value in holder if key == one["key"] and not is_variable(value)]
+                value, _ = storable(live[0]) if live else (None, None)
+                copied = {"in": one["in"], "key": one["key"], "value": copy.deepcopy(value), "fill": False}
+                found += [copied] if live else []
         return found
 
     def _began_as(self, path: str) -> Any:

@@ -20,6 +20,7 @@ BACKENDS = ("torch", "jax")
 
 # Where backends go ways of their own: dropout draws from elsewhere, data are fetched earlier than on TensorFlow.
 NAMES = (
+    "a callback that changes an attribute of the model",
     "arrays, shuffle, dropout",
     "steps_per_epoch over one iterator",
     "mixed float16, loss scaling",
