@@ -105,13 +105,16 @@ class ResumeReport:
         Args:
             determinism: how the framework is asked for kernels that give the same bits each time.
         """
+        kernels = [f"kernels that are not deterministic ({determinism} asks for others)"]
+        on_cpu = "cpu" in str(self.snapshot.manifest.provenance.get("machine", {}).get("devices", ""))
         lost = [name for name, how in self.parts.items() if how.startswith("not captured")]
         return [
             *([f"what could not be captured ({', '.join(lost)})"] if lost else []),
             *([f"what is not as it was: {self.changed()}"] if self.differences else []),
-            f"kernels that are not deterministic ({determinism} asks for others)",
-            "state that no callback can see, such as variables of a module's own that are not random generators",
+            *([] if on_cpu else kernels),
+            "state that no callback can see, such as global variables, caches and files",
             "data or code that changed since",
+            *(kernels if on_cpu else []),
         ]
 
 

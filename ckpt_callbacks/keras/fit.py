@@ -136,6 +136,7 @@ class Fit:
 
     def epoch_ends(self, epoch: int, logs: Mapping[str, Any]) -> None:
         """Metrics were measured; the boundary comes with the next epoch's first fetch."""
+        self._live.epoch_ends()
         self._metrics = dict(logs)
         self._events |= Event.EPOCH_END
         if any(name.startswith("val_") for name in logs):

@@ -7,7 +7,7 @@ it is traced, so it has what they were then: `Traced` brings that back for the f
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -37,14 +37,14 @@ class Live:
         model = current()
         self._model, self._optimizer = model, model.optimizer
         self._callbacks = _named(one for one in callbacks if not private.is_plain_progress_bar(one))
-        self._attributes = Attributes(
-            self._callbacks, lambda _, name: name not in _NOT_STATE, lambda: [*_variables(model), *_parts(model)]
-        )
-        self._settings = Settings(model)
+        self._known = Known(model)
+        self._attributes = Attributes(self._callbacks, lambda _, name: name not in _NOT_STATE, self._known)
+        self._settings = Settings(model, self._known)
         self._traced = Traced(current, self._settings)
 
     def capture(self) -> tuple[dict[str, Any], dict[str, str]]:
         """What changed, and what of it can't be stored -> why."""
+        self._known.look()
         attributes, missing = self._attributes.capture()
         settings, lost = self._settings.capture()
         variables = {
@@ -68,6 +68,7 @@ class Live:
             if name in self._callbacks:
                 private.prepare_monitor(self._callbacks[name])
         left = self._attributes.put_back(saved["attributes"])
+        self._known.look()
         self._traced.inherit(saved["traced"], saved["settings"])
         left += self._settings.put_back(saved["settings"])
         left += self._put_back_generators(saved["generators"])
@@ -81,13 +82,17 @@ class Live:
         for path in left:
             warn(f"{path} was in the snapshot, and has no place in the objects of this run: left as it is")
 
+    def epoch_ends(self) -> None:
+        """An epoch is over, with its validation."""
+        self._traced.epoch_ends()
+
     def about_to_run(self, function: str) -> None:
         """``train_function`` or ``test_function`` of the model is about to be called."""
         self._traced.about_to_run(function)
 
     def _other_variables(self) -> dict[str, list[Any]]:
         """Variables that callbacks, global names and loss functions hold and the model does not."""
-        known = {id(one) for one in _variables(self._model)}
+        known = set(map(id, self._known()))
         found = {
             f"{path}.{name}": variables
             for path, callback in self._callbacks.items()
@@ -128,12 +133,13 @@ class Settings:
 
     Args:
         model: before training.
+        known: what is saved elsewhere.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, known: Known) -> None:
         self._model = model
         self.parts = private.parts_that_compute(model)
-        self._attributes = Attributes(self.parts, self._counts, lambda: [*_variables(model), *_parts(model)])
+        self._attributes = Attributes(self.parts, self._counts, known)
         self._trainable = self._flags()
 
     def capture(self) -> tuple[dict[str, Any], dict[str, str]]:
@@ -185,6 +191,7 @@ class Traced:
         self._inherited: dict[str, Any] = {}
         self._began: dict[str, Any] = {}
         self._draws: dict[str, bool] = {}
+        self._ends: list[Callable[[], None]] = []
         #: Of each function: what had changed when it was traced.
         self.settings: dict[str, Any] = {}
 
@@ -193,13 +200,13 @@ class Traced:
         if private.runs_eagerly(self._model):
             return
         self._inherited = dict(traced)
-        self._functions = {name: getattr(self._model, name, None) for name in traced}
+        self._functions = {name: private.function_of(self._model, name) for name in traced}
         places = _joined([settings, *traced.values()])
         self._began = self._live.copies(places)
 
     def about_to_run(self, name: str) -> None:
         """A function is about to be called: the first time, it is traced."""
-        function = getattr(self._model, name, None)
+        function = private.function_of(self._model, name)
         if private.runs_eagerly(self._model) or function is None:
             return
         before = self._functions.get(name)
@@ -214,8 +221,13 @@ class Traced:
         if inherited is not None and not same(inherited, now):
             self._run_as_then(name, inherited)
 
+    def epoch_ends(self) -> None:
+        """An epoch is over. In a whole one every shape of a batch was seen."""
+        if self._ends:
+            self._ends.pop(0)()
+
     def _run_as_then(self, name: str, then: Mapping[str, Any]) -> None:
-        """Let the next call of a function find the settings of then, and leave those of now."""
+        """Let a function find the settings of then while it is traced, and leave those of now."""
         kept: list[dict[str, Any]] = []
 
         def before() -> None:
@@ -223,7 +235,13 @@ class Traced:
             self._live.put_back(self._began)
             self._live.put_back(then)
 
-        private.around_next_call(self._model, name, before, lambda: self._live.put_back(kept.pop()))
+        def after() -> None:
+            self._live.put_back(kept.pop())
+            if not private.traces_each_shape():
+                end()
+
+        end = private.surround(self._model, name, before, after)
+        self._ends += [lambda: None, end]
 
     def missing(self) -> dict[str, str]:
         """What no resume brings back -> why, and the remedy."""
@@ -246,16 +264,26 @@ def _joined(several: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _variables(model: Any) -> Iterator[Any]:
-    yield from model.variables
-    for optimizer in private.optimizers_of(model):
-        yield from optimizer.variables
-    yield from model.metrics_variables
-    yield from private.loose_variables(model)
+class Known:
+    """What is saved elsewhere: the variables of all that computes, and these things themselves.
 
+    Args:
+        model: all of it.
+    """
 
-def _parts(model: Any) -> list[Any]:
-    return [model, *private.parts_that_compute(model).values(), *model.metrics]
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.look()
+
+    def look(self) -> None:
+        """Look again: optimizers make theirs in the first step."""
+        model = self._model
+        of_optimizers = [one for optimizer in private.optimizers_of(model) for one in optimizer.variables]
+        variables = [*model.variables, *of_optimizers, *model.metrics_variables, *private.loose_variables(model)]
+        self._found = [*variables, model, *private.parts_that_compute(model).values(), *model.metrics]
+
+    def __call__(self) -> list[Any]:
+        return self._found
 
 
 def _named(callbacks: Any) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from ckpt_callbacks.state.random_state import is_generator
 
 __all__ = [
     "Running",
-    "around_next_call",
     "begin_at_epoch",
     "begin_iteration",
     "buffers_of",
@@ -34,6 +33,7 @@ __all__ = [
     "draws_by_kernels",
     "draws_indices",
     "evaluated",
+    "function_of",
     "functions_of",
     "global_seed",
     "has_monitor",
@@ -69,6 +69,8 @@ __all__ = [
     "runs_generators",
     "serves_many_epochs",
     "set_trainable",
+    "surround",
+    "traces_each_shape",
     "trainable",
     "trained_by",
     "variables_in",
@@ -303,7 +305,8 @@ def loose_variables(model: Any) -> list[Any]:
         known |= {id(variable.value) for variable in model.variables}
     found = []
     for layer in layers_of(model):
-        for leaf in _leaves(list(vars(layer).values())):
+        held = [value for name, value in vars(layer).items() if name not in own_attributes(keras.Layer)]
+        for leaf in _leaves(held):
             variable = getattr(leaf, "state", None) if is_generator(leaf) else leaf
             if is_variable(variable) and id(variable) not in known:
                 known.add(id(variable))
@@ -435,8 +438,9 @@ _BOOKKEEPING = {"built", "stop_training", "stop_evaluating", "stop_predicting", 
 
 def is_setting(holder: Any, name: str) -> bool:
     """Whether an attribute that Keras set is one that a user may set as well: `Dropout.rate`, `optimizer.clipnorm`."""
-    plain = isinstance(vars(holder).get(name), bool | int | float | str | None)
-    return plain and not name.startswith("_") and name not in _BOOKKEEPING
+    if name.startswith("_") or name in _BOOKKEEPING:
+        return False
+    return isinstance(vars(holder).get(name), bool | int | float | str | None)
 
 
 def trainable(model: Any) -> dict[str, bool]:
@@ -457,19 +461,41 @@ def _numbered(what: str, items: Sequence[Any]) -> list[tuple[str, Any]]:
     return [(f"{what}[{number}]", one) for number, one in enumerate(items)]
 
 
-def around_next_call(model: Any, name: str, before: Callable[[], Any], after: Callable[[], Any]) -> None:
-    """``model.train_function``, ``model.test_function``: run something before and after it is called once more."""
-    function = getattr(model, name)
+def function_of(model: Any, name: str) -> Any:
+    """``model.train_function`` or ``model.test_function``, without what ``surround`` put around it; None if unmade."""
+    function = getattr(model, name, None)
+    return function.inner if isinstance(function, _Surrounded) else function
 
-    def once(*args: Any, **kwargs: Any) -> Any:
-        setattr(model, name, function)
-        before()
+
+def surround(model: Any, name: str, before: Callable[[], Any], after: Callable[[], Any]) -> Callable[[], None]:
+    """Run something before and after each call of such a function; give what ends that."""
+    surrounded = _Surrounded(getattr(model, name), before, after)
+    setattr(model, name, surrounded)
+
+    def end() -> None:
+        if getattr(model, name, None) is surrounded:
+            setattr(model, name, surrounded.inner)
+
+    return end
+
+
+@dataclass(frozen=True)
+class _Surrounded:
+    inner: Callable[..., Any]
+    before: Callable[[], Any]
+    after: Callable[[], Any]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.before()
         try:
-            return function(*args, **kwargs)
+            return self.inner(*args, **kwargs)
         finally:
-            after()
+            self.after()
 
-    setattr(model, name, once)
+
+def traces_each_shape() -> bool:
+    """Whether a step is traced for each shape of a batch (an epoch's last may be smaller). TensorFlow traces once."""
+    return bool(keras.backend.backend() == "jax")
 
 
 def is_traced(function: Any) -> bool:
