@@ -75,7 +75,7 @@ class Fit:
     def load(self, path: str | Path) -> dict[str, Any]:
         """What Lightning's reader gets for the path that `Trainer.fit` was led to."""
         if self._restored is not None and Path(path) == self._restored[1].snapshot.path:
-            self._loaded = state.to_checkpoint(self._restored[1], self._modules)
+            self._loaded = state.to_checkpoint(self._restored[1], self.trainer.lightning_module, self._modules)
             return self._loaded
         return state.for_evaluation(self.callbacks[0].read(path))
 
@@ -193,7 +193,19 @@ class Fit:
 
     def _record(self, ask: Callable[[], Any]) -> Any:
         """Wrap what the user's `train_dataloader` gives into the loader that knows its place."""
-        return self._wrap(recording, self.tape, self.tape.ask(ask), "max_size_cycle")
+        return self._wrap(recording, self.tape, self._ask(ask), "max_size_cycle")
+
+    def _ask(self, ask: Callable[[], Any]) -> Any:
+        """Ask the user for the train loaders, with the random numbers and attributes that made those of the place."""
+        if not self.trainer.optimizers:  # asked by `configure_optimizers`: nothing has changed yet
+            return self.tape.ask(ask)
+        if self._restored is not None and self.tape.pending:
+            with self.live.asking(asked := self._restored[1].rest["live"]["asked"]):
+                loaders = self.tape.ask(ask)
+            self.live.asked = asked
+            return loaders
+        self.live.note_asked()
+        return self.tape.ask(ask)
 
     def _follow(self, ask: Callable[[], Any]) -> Any:
         """Wrap what the user's `val_dataloader` gives into the loader that is followed."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -14,9 +15,18 @@ from torch.nn.utils import prune
 
 from ckpt_callbacks._lightning import private
 from ckpt_callbacks.messages import warn
-from ckpt_callbacks.state.attributes import Attributes, outermost
+from ckpt_callbacks.state.attributes import Attributes, Saved, outermost
 
-__all__ = ["Live", "modules_of", "of_late", "put_back_groups", "unpruned", "without_late"]
+__all__ = [
+    "Live",
+    "modules_of",
+    "of_late",
+    "put_back_groups",
+    "put_back_reshaped",
+    "unpruned",
+    "without_late",
+    "without_reshaped",
+]
 
 
 class Live:
@@ -30,14 +40,26 @@ class Live:
     def __init__(self, trainer: Any, loaded: Set[str]) -> None:
         self.trainer, self.module = trainer, trainer.lightning_module
         self._loaded, self._settled = loaded, set(loaded)
-        self._attributes = Attributes(self._objects(), self._counts, self._elsewhere)
+        self.asked: Saved = []  # what had changed when the user was asked for the loaders
+        self._tree = set(map(id, self.module.modules()))
+        self._attributes = Attributes(self.objects(), self._counts, self._elsewhere)
+        self._optimizers = list(trainer.optimizers)
         self._trainable = {name: parameter.requires_grad for name, parameter in self.module.named_parameters()}
+        self._shapes = _shapes(self.module)
         self._buffers = {name: buffer.detach().clone() for name, buffer in self._not_persistent()}
 
     def settle(self) -> None:
         """Training's own hooks at its start have run: what they made has a place in every process."""
         self._attributes.settle()
-        self._settled = modules_of(self.trainer)
+        self._settled, self._optimizers = modules_of(self.trainer), list(self.trainer.optimizers)
+
+    def asking(self, saved: Saved) -> AbstractContextManager[None]:
+        """While the user is asked for loaders again: attributes are as they were when these were made."""
+        return self._attributes.lending(saved)
+
+    def note_asked(self) -> None:
+        """The user is about to be asked for loaders, which may depend on attributes."""
+        self.asked, _ = self._attributes.capture()
 
     def capture(self, weights: Mapping[str, Any], read_again: Iterable[Any]) -> tuple[dict[str, Any], dict[str, str]]:
         """What changed, and what of it can't be stored -> why.
@@ -46,17 +68,22 @@ class Live:
             weights: the module's weights as they are saved: Lightning's, after the user's and other callbacks' hooks.
             read_again: the objects that data are made of once more, to get back to the place in them.
         """
+        self._tree = set(map(id, self.module.modules()))
         attributes, missing = self._attributes.capture()
         for path in self._attributes.changed_within(read_again, attributes):
             missing[path] = "training changes it, and the data set reads it: what was read before can't be read again"
+        if [id(one) for one in self.trainer.optimizers] != [id(one) for one in self._optimizers]:
+            missing["optimizers"] = "replaced while training: give the fit that follows a directory of its own"
         late = modules_of(self.trainer) - self._loaded
         for name in outermost(late - self._settled):
             missing[f"module.{name}"] = "this module was made while training: make it in __init__ or configure_model"
         trainable = {name: parameter.requires_grad for name, parameter in self.module.named_parameters()}
         saved = {
             "attributes": attributes,
+            "asked": self.asked,
             "trainable": {name: now for name, now in trainable.items() if self._trainable.get(name) is not now},
             "late": outermost(late),
+            "reshaped": [name for name, shape in _shapes(self.module).items() if self._shapes.get(name) != shape],
             "pruned": _pruned(self.module),
             "tensors": self._tensors(weights),
             "groups": _groups(self.trainer),
@@ -111,14 +138,24 @@ class Live:
                     if (buffer := module._buffers.get(name)) is not None:
                         yield f"{path}.{name}".removeprefix("."), buffer
 
+    def attributes_by_name(self) -> dict[str, dict[str, Any]]:
+        """What modules, the datamodule, callbacks and optimizers of the user's have, less what is the framework's."""
+        return {
+            name: {key: value for key, value in vars(one).items() if key != "training" and self._counts(one, key)}
+            for name, one in self.objects().items()
+            if one is not self.trainer and not isinstance(one, list) and private.attributes_of(one) == ()
+        }
+
     # Whose attributes count ---------------------------------------------------------------------------------------
 
-    def _objects(self) -> dict[str, Any]:
-        modules = {
-            f"module.{name}".removesuffix("."): module
-            for name, module in self.module.named_modules()
-            if not private.is_metric(module)
-        }
+    def objects(self) -> dict[str, Any]:
+        """All whose attributes count, by the names that these are saved under."""
+        modules, hooks = {}, {}
+        for name, module in self.module.named_modules():
+            path = f"module.{name}".removesuffix(".")
+            modules[path] = module
+            if functions := private.hooks_of(module):
+                hooks[f"{path}.hooks"] = functions
         numbers: Counter[str] = Counter()
         callbacks = {}
         for callback in self.trainer.callbacks:
@@ -128,13 +165,20 @@ class Live:
                 numbers[name] += 1
         datamodule = {} if self.trainer.datamodule is None else {"datamodule": self.trainer.datamodule}
         hparams = {"module.hparams": self.module.hparams}  # in a property, which a walk does not run
-        return {**modules, **hparams, **callbacks, **datamodule, "trainer": self.trainer}
+        optimizers = {
+            f"optimizers[{number}]": one
+            for number, one in enumerate(self.trainer.optimizers)
+            if not private.is_torchs(type(one))
+        }
+        return {**modules, **hooks, **hparams, **callbacks, **optimizers, **datamodule, "trainer": self.trainer}
 
     def _counts(self, holder: Any, name: str) -> bool:
+        if isinstance(holder, torch.optim.Optimizer):
+            return name not in private.own_of_optimizers()
         only = private.attributes_of(holder)
         if only is not None and len(only) > 0:
             return name in only
-        return name not in private.own_attributes(holder, in_tree=any(holder is one for one in self.module.modules()))
+        return name not in private.own_attributes(holder, in_tree=id(holder) in self._tree)
 
     def _elsewhere(self) -> list[Any]:
         trainer, module = self.trainer, self.module
@@ -163,6 +207,30 @@ def _is_equal(one: torch.Tensor, other: torch.Tensor) -> bool:
 def modules_of(trainer: Any) -> set[str]:
     """The names of all modules that there are now."""
     return {name for name, _ in trainer.lightning_module.named_modules()}
+
+
+def _shapes(module: torch.nn.Module) -> dict[str, torch.Size]:
+    """Of all buffers that there are."""
+    return {name: buffer.shape for name, buffer in module.named_buffers()}
+
+
+def without_reshaped(
+    weights: Mapping[str, Any], reshaped: Iterable[str], module: torch.nn.Module
+) -> dict[str, torch.Tensor]:
+    """The weights with the module's own buffers in the place of those that have another shape now."""
+    own = dict(module.named_buffers())
+    shared = {name: weights[name] if name not in reshaped else own.get(name) for name in weights}
+    return {name: tensor for name, tensor in shared.items() if tensor is not None}
+
+
+def put_back_reshaped(weights: Mapping[str, Any], reshaped: Iterable[str], module: torch.nn.Module) -> dict[str, Any]:
+    """Give the module its buffers of another shape; give their weights."""
+    found = {name: weights[name] for name in reshaped if name in weights}
+    for name, value in found.items():
+        owner, _, key = name.rpartition(".")
+        holder = module.get_submodule(owner)
+        holder._buffers[key] = value.to(next((one.device for one in module.parameters()), value.device), copy=True)
+    return found
 
 
 def of_late(weights: Mapping[str, Any], late: Iterable[str], modules: Set[str]) -> dict[str, Any]:

@@ -8,12 +8,16 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
+import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
+
+from ckpt_callbacks.state.kinds import has_variables
+from ckpt_callbacks.state.scripts import assigned_by, codes_of, is_script
 
 __all__ = [
     "asked_in_epoch",
@@ -352,6 +356,17 @@ def put_back_metric_states(trainer: Any, states: Mapping[str, Mapping[str, Any]]
             module._computed = None
 
 
+def hooks_of(module: Any) -> list[Any]:
+    """The functions and objects that users registered as a module's hooks (``_forward_hooks`` and the like)."""
+    names = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+    return [
+        hook
+        for name in names
+        for hook in module.__dict__[name].values()
+        if is_script(type(hook).__module__) or has_variables(hook)
+    ]
+
+
 def is_metric(module: Any) -> bool:
     """Whether a module is a torchmetrics object (``_defaults``, ``_update_count``): see `metric_states`."""
     return hasattr(module, "_defaults") and hasattr(module, "_update_count")
@@ -395,24 +410,40 @@ def own_attributes(holder: Any, *, in_tree: bool) -> frozenset[str]:
     """The attributes of modules and data modules that are PyTorch's and Lightning's, not the user's.
 
     What a module holds by name is saved as weights if it is in the tree (``in_tree``); its mode (``training``) is not.
+    What torchmetrics sums up (``_defaults``) has its own place, see `metric_states`.
     """
+    kind: Any = type(holder)
+    names = _own_attributes(kind, in_tree)
+    return names | frozenset(holder._defaults) if is_metric(holder) else names
+
+
+@functools.cache
+def _own_attributes(kind: type, in_tree: bool) -> frozenset[str]:
     names: frozenset[str] = frozenset()
-    for kind in type(holder).__mro__:
-        if kind.__name__ in ("LightningModule", "LightningDataModule") and kind.__module__.split(".")[0] in _PACKAGES:
-            names |= _bare(kind) | {"_hparams", "_hparams_initial", "_hparams_name", "_compiler_ctx"}
-        elif kind.__module__ == "torch.nn.modules.module":
-            names |= _bare(kind)
+    for base in kind.__mro__:
+        package = base.__module__.partition(".")[0]
+        if base.__name__ in ("LightningModule", "LightningDataModule") and package in _PACKAGES:
+            names |= _bare(base) | {"_hparams", "_hparams_initial", "_hparams_name", "_compiler_ctx"}
+        elif base.__module__ == "torch.nn.modules.module":
+            names |= _bare(base)
+        elif base.__name__ == "Metric" and package == "torchmetrics":
+            names |= assigned_by(base)
     return names - {"training"} - (frozenset() if in_tree else {"_parameters", "_buffers", "_modules"})
 
 
-def put_back_optimizers(trainer: Any, loaded: Mapping[str, Any]) -> None:
+def put_back_optimizers(trainer: Any, loaded: Mapping[str, Any], schedulers: Sequence[Mapping[str, Any]]) -> None:
     """Load optimizers and schedulers once more, where the rest is put back: hooks may have changed learning rates.
 
     As ``_checkpoint_connector.restore_optimizers`` and ``restore_lr_schedulers`` do.
+
+    Args:
+        trainer: of the fit.
+        loaded: what Lightning loaded from.
+        schedulers: the same of schedulers as it was before: some take items out of what they load (`CyclicLR`).
     """
     trainer.strategy.load_optimizer_state_dict(loaded)
-    for config, saved in zip(trainer.lr_scheduler_configs, loaded["lr_schedulers"], strict=False):
-        config.scheduler.load_state_dict(copy.deepcopy(saved))
+    for config, whole, saved in zip(trainer.lr_scheduler_configs, schedulers, loaded["lr_schedulers"], strict=False):
+        config.scheduler.load_state_dict(copy.deepcopy({**whole, **saved}))
 
 
 def _swa_of(trainer: Any) -> Any | None:
@@ -466,9 +497,46 @@ def put_back_swa(trainer: Any, saved: Mapping[str, Any] | None) -> None:
         swa._accumulate_grad_batches = saved["accumulate"]
 
 
-def is_overridden(module: Any, method: str) -> bool:
-    """Whether a method of the LightningModule is the user's own."""
-    return getattr(type(module), method).__module__.partition(".")[0] not in _PACKAGES
+def is_overridden(holder: Any, method: str) -> bool:
+    """Whether a method of the LightningModule, or of a callback, is the user's own."""
+    return getattr(type(holder), method).__module__.partition(".")[0] not in _PACKAGES
+
+
+def reads_gradients(holder: Any) -> bool:
+    """Whether a module's or callback's own code may look at ``.grad`` between two steps."""
+    hooks = ("on_before_zero_grad", "optimizer_zero_grad")
+    return any(hasattr(holder, hook) and is_overridden(holder, hook) for hook in hooks) or any(
+        _mentions_gradients(kind) for kind in type(holder).__mro__ if is_script(kind.__module__)
+    )
+
+
+@functools.cache
+def _mentions_gradients(kind: type) -> bool:
+    pending, found = list(codes_of(kind)), False
+    while pending and not found:
+        code = pending.pop()
+        found = not {"grad", "grad_norm"}.isdisjoint(code.co_names)
+        pending += [one for one in code.co_consts if isinstance(one, types.CodeType)]
+    return found
+
+
+def in_optimizers(trainer: Any) -> set[int]:
+    """The ids of the parameters that optimizers have, and clear the gradients of."""
+    groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+    return {id(parameter) for group in groups for parameter in group["params"]}
+
+
+@functools.cache
+def own_of_optimizers() -> frozenset[str]:
+    """The attributes that any optimizer of torch has; its ``state_dict`` has what counts of them, hooks belong to the
+    script, and schedulers and strategies replace its ``step``."""
+    bare = torch.optim.Optimizer([torch.zeros(1)], {})
+    return frozenset(vars(bare)) | {"step", "_opt_called", "_step_count", "_on_before_step", "_on_after_step"}
+
+
+def is_torchs(kind: type) -> bool:
+    """Whether a class is PyTorch's own."""
+    return kind.__module__.partition(".")[0] == "torch"
 
 
 def _lottery_tickets(trainer: Any) -> Iterator[tuple[Any, Any]]:

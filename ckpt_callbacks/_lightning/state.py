@@ -14,7 +14,15 @@ from typing import Any, Literal
 import torch
 
 from ckpt_callbacks._lightning import private
-from ckpt_callbacks._lightning.live import Live, modules_of, of_late, unpruned, without_late
+from ckpt_callbacks._lightning.live import (
+    Live,
+    modules_of,
+    of_late,
+    put_back_reshaped,
+    unpruned,
+    without_late,
+    without_reshaped,
+)
 from ckpt_callbacks._lightning.loader import Tape
 from ckpt_callbacks._lightning.validation import Validation
 from ckpt_callbacks.checkpointer import Captured
@@ -65,7 +73,7 @@ def capture(trainer: Any, tape: Tape, validation: Validation, live: Live, where:
         "weights_metadata": getattr(weights, "_metadata", None),
         "checkpoint": checkpoint,
         "random": now,
-        "generators": _capture_generators(trainer),
+        "generators": _capture_generators(trainer, live),
         "tape": tape.as_dict(_batches_used(trainer, tape) if where == "between batches" else None),
         "data_values": tape.values(),
         "validation": validation.capture(),
@@ -90,21 +98,33 @@ def capture(trainer: Any, tape: Tape, validation: Validation, live: Live, where:
     return Captured(weights, rest, _OPTIONAL, missing=tape.missing() | validation.missing() | missing, data=tape.how)
 
 
-def to_checkpoint(restored: Restored, modules: Set[str]) -> dict[str, Any]:
+def to_checkpoint(restored: Restored, module: torch.nn.Module, modules: Set[str]) -> dict[str, Any]:
     """The dictionary from which Lightning restores itself, with counters that lead its loops to the saved hook.
 
     Args:
         restored: the snapshot.
+        module: about to be loaded.
         modules: the names of the modules that there are now; the weights of others follow when these are made.
     """
     live = restored.rest["live"]
     checkpoint = dict(restored.rest["checkpoint"])
     weights = without_late(unpruned(restored.weights, live["pruned"]), live["late"], modules)
+    weights = without_reshaped(weights, live["reshaped"], module)
     checkpoint["state_dict"] = _state_dict(restored, weights)
-    checkpoint["loops"] = copy.deepcopy(checkpoint["loops"])
+    checkpoint |= {"loops": copy.deepcopy(checkpoint["loops"]), "lr_schedulers": _schedulers(restored)}
     # The fetch decides anew whether the batch is the epoch's last; left set, the epoch would end before it.
     checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
     return checkpoint
+
+
+def _schedulers(restored: Restored) -> list[dict[str, Any]]:
+    """The schedulers' states, without what could not be captured: that stays as the script has it, and is not None."""
+    schedulers = copy.deepcopy(restored.rest["checkpoint"]["lr_schedulers"])
+    for path in restored.missing:
+        number, _, name = path.removeprefix("checkpoint.lr_schedulers.").partition(".")
+        if path.startswith("checkpoint.lr_schedulers.") and number.isdecimal() and int(number) < len(schedulers):
+            schedulers[int(number)].pop(name.partition(".")[0], None)
+    return list(schedulers)
 
 
 def for_evaluation(restored: Restored) -> dict[str, Any]:
@@ -130,12 +150,13 @@ def put_back(
         loaded: the dictionary that Lightning restored from, as the user's `on_load_checkpoint` hooks left it.
     """
     rest = restored.rest
+    loaded["state_dict"].update(put_back_reshaped(restored.weights, rest["live"]["reshaped"], trainer.lightning_module))
     loaded["state_dict"].update(of_late(restored.weights, rest["live"]["late"], modules_of(trainer)))
     trainer.strategy.load_model_state_dict(loaded, strict=trainer.lightning_module.strict_loading)
     live.put_back(rest["live"])
     private.put_back_swa(trainer, rest["swa"])
     private.put_back_lottery(trainer, rest["lottery"])
-    private.put_back_optimizers(trainer, loaded)
+    private.put_back_optimizers(trainer, loaded, _schedulers(restored))
     private.put_back_loops(trainer, rest["checkpoint"]["loops"]["fit_loop"])
     private.put_back_metrics(trainer, rest["metrics"])
     private.put_back_metric_states(trainer, rest["metric_states"])
@@ -145,7 +166,7 @@ def put_back(
     _put_back_gradients(trainer, rest["grads"])
     validation.put_back(rest["validation"])
     tape.put_back_values(rest["data_values"])
-    _put_back_generators(trainer, rest["generators"])
+    _put_back_generators(trainer, live, rest["generators"])
     random_state.restore(rest["random"])
 
 
@@ -159,27 +180,17 @@ def _batches_used(trainer: Any, tape: Tape) -> int:
     return int(trainer.fit_loop.epoch_loop.batch_progress.current.completed)
 
 
-def _capture_generators(trainer: Any) -> dict[str, Any]:
-    """Random generators of the user's own: in the loaders, and in attributes of modules and callbacks."""
-    return random_state.capture_generators([private.loaders_of(trainer), *_attributes(trainer).values()])
+def _capture_generators(trainer: Any, live: Live) -> dict[str, Any]:
+    """Random generators of the user's own: in the loaders, and in attributes of modules, callbacks and optimizers."""
+    return random_state.capture_generators({"loaders": private.loaders_of(trainer), **live.attributes_by_name()})
 
 
-def _put_back_generators(trainer: Any, saved: Mapping[str, Any]) -> None:
-    attributes = _attributes(trainer)
-    random_state.restore_generators([private.loaders_of(trainer), *attributes.values()], saved)
-    for holder, names in attributes.items():
-        vars(holder).update({name: value for name, value in names.items() if vars(holder).get(name) is not value})
-
-
-def _attributes(trainer: Any) -> dict[Any, dict[str, Any]]:
-    """What modules, the datamodule and callbacks of the user's have by name, less what is the framework's."""
-    callbacks = [one for one in trainer.callbacks if private.attributes_of(one) == ()]
-    datamodule = [] if trainer.datamodule is None else [trainer.datamodule]
-    own = {
-        one: private.own_attributes(one, in_tree=True) | {"training"}
-        for one in [*trainer.lightning_module.modules(), *datamodule, *callbacks]
-    }
-    return {one: {name: value for name, value in vars(one).items() if name not in names} for one, names in own.items()}
+def _put_back_generators(trainer: Any, live: Live, saved: Mapping[str, Any]) -> None:
+    attributes = live.attributes_by_name()
+    random_state.restore_generators({"loaders": private.loaders_of(trainer), **attributes}, saved)
+    for name, holder in live.objects().items():
+        now = attributes.get(name, {})
+        vars(holder).update({key: value for key, value in now.items() if vars(holder).get(key) is not value})
 
 
 def _state_dict(restored: Restored, weights: Mapping[str, Any]) -> OrderedDict[str, torch.Tensor]:
@@ -194,16 +205,23 @@ def _state_dict(restored: Restored, weights: Mapping[str, Any]) -> OrderedDict[s
 def _gradients(trainer: Any, where: Where) -> dict[str, Any]:
     """Gradients that the next optimizer step will use.
 
-    In automatic optimization that is an open accumulation window; elsewhere the values in ``.grad`` are never read
-    again, but whether there are any is (an optimizer skips parameters without). In manual optimization nobody knows.
+    In automatic optimization that is an open accumulation window, and what no optimizer clears; elsewhere the values in
+    ``.grad`` are read again by the user's own code at most, but whether there are any matters (an optimizer skips
+    parameters without). In manual optimization nobody knows.
     """
-    grads = {name: p.grad for name, p in trainer.lightning_module.named_parameters() if p.grad is not None}
+    module = trainer.lightning_module
+    grads = {name: one.grad for name, one in module.named_parameters() if one.grad is not None}
     done = trainer.fit_loop.epoch_loop.batch_progress.current.completed
     window_open = where != "between epochs" and done % trainer.accumulate_grad_batches != 0
-    module = trainer.lightning_module
-    if window_open or not module.automatic_optimization or private.is_overridden(module, "optimizer_zero_grad"):
+    read_again = any(private.reads_gradients(one) for one in [module, *trainer.callbacks])
+    if window_open or read_again or not module.automatic_optimization:
         return {"values": grads, "present": []}
-    return {"values": {}, "present": list(grads)}
+    cleared = private.in_optimizers(trainer)
+    kept = {name for name, one in module.named_parameters() if id(one) not in cleared}
+    return {
+        "values": {name: grad for name, grad in grads.items() if name in kept},
+        "present": [name for name in grads if name not in kept],
+    }
 
 
 def _put_back_gradients(trainer: Any, grads: Mapping[str, Any]) -> None:

@@ -136,7 +136,8 @@ class Memory:
     """Looks whether something changes while it is used: a data set that does must see every batch again.
 
     It looks after 1, 2, 4, 8... uses, and whenever it is asked. What the first use changes doesn't count: many open
-    their files then. A change inside a large array is not seen.
+    their files then. Nor do new items of a dict, or items in a list that were None, as long as no use was seen to draw
+    random numbers: that is a cache of what would be loaded alike again. A change inside a large array is not seen.
 
     Args:
         root: the data set.
@@ -144,10 +145,11 @@ class Memory:
 
     Attributes:
         remembers: whether a change was seen.
+        draws: whether a use that was looked after drew random numbers; to be set by who uses it.
     """
 
     def __init__(self, root: object, plain: bool) -> None:
-        self.remembers = False
+        self.remembers = self.draws = False
         self._root, self._plain, self._uses = root, plain, 0
         self._before: Any = None
 
@@ -163,8 +165,19 @@ class Memory:
 
     def look(self) -> bool:
         """Whether it changed by now."""
-        self.remembers = self.remembers or (self._uses > 1 and self._outline() != self._before)
+        self.remembers = self.remembers or (self._uses > 1 and self._differs(self._outline()))
         return self.remembers
+
+    @property
+    def looks_next(self) -> bool:
+        """Whether the next use will be one to look after."""
+        return self._uses & (self._uses + 1) == 0
+
+    def _differs(self, now: dict[str, Any]) -> bool:
+        before = self._before
+        if self.draws or now["plain"] != before["plain"]:
+            return bool(now != before)
+        return any(not _is_grown(token, now["tokens"].get(path)) for path, token in before["tokens"].items())
 
     def _outline(self) -> dict[str, Any]:
         """What lies where; generators count by their presence, for their states are kept elsewhere."""
@@ -173,6 +186,14 @@ class Memory:
         tokens = {path: _token(value) for path, value in walked if not random_state.is_generator(value)}
         contents = {path: _comparable(value) for path, value in plain.items()} if self._plain else None
         return {"tokens": tokens, "plain": contents}
+
+
+def _is_grown(before: Any, now: Any) -> bool:
+    """Whether a token is the same, or that of a dict with more items."""
+    if before == now or now is None:
+        return bool(before == now)
+    kind, size, marks = before
+    return bool(kind is dict and now[0] is dict and now[1] >= size and now[2] == marks)
 
 
 def _token(value: Any) -> Any:

@@ -275,12 +275,19 @@ class Source:
     def _load(self) -> Any:
         if not self._follows():
             return self._follower.draw(self._iterator.__next__)
-        batch = next(self._iterator)
-        if self._memory is not None:
-            self._memory.used()
+        batch = self._load_watched() if self._memory is not None else next(self._iterator)
         if type(batch) is Stamped:
             self._follower.use(batch.stamp)
             return batch.batch
+        return batch
+
+    def _load_watched(self) -> Any:
+        assert self._memory is not None
+        watched = self._memory.looks_next and not self._memory.draws
+        before = _states(self.loader) if watched else None
+        batch = next(self._iterator)
+        self._memory.draws = self._memory.draws or (watched and not same(before, _states(self.loader)))
+        self._memory.used()
         return batch
 
     def _can_skip(self) -> bool:
@@ -338,6 +345,11 @@ class _Follower:
         """Training gets a batch."""
         self.used[stamp.worker] = stamp.state
         self.remembers = self.remembers or stamp.remembers
+
+
+def _states(loader: Any) -> dict[str, Any]:
+    """The random states that loading a batch may change."""
+    return {"random": random_state.capture(), "generators": random_state.capture_generators(loader)}
 
 
 def _note(loader: Any, values: memory.Values) -> dict[str, Any]:

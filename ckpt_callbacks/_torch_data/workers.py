@@ -81,6 +81,7 @@ class _Clerk:
         self._iterations = 0
         self._sent: Any = None
         self._began: Any = None
+        self._last: Any = None  # before the last fetch
         self._memory = Memory(self._parts, plain=True)
         self._generators: Sequence[tuple[str, Any]] = ()
         private.follow_fetchers(dataset, self.begin, self.fetch)
@@ -92,7 +93,7 @@ class _Clerk:
         if self._iterations == self._iteration and self._state is not None:
             _restore(self._parts, self._state)
         self._generators = random_state.generators(self._parts)
-        now = _capture(self._generators)
+        self._last = now = _capture(self._generators)
         self._began = None if same(now, self._sent) else now
 
     def fetch(self, load: Callable[[Any], Any], index: Any) -> Stamped:
@@ -102,7 +103,9 @@ class _Clerk:
         if self._memory.used():
             self._generators = random_state.generators(self._parts)  # some are made at the first draw
         now = _capture(self._generators)
+        self._memory.draws = self._memory.draws or not same(now, self._last)
         state, self._sent = (None if same(now, self._sent) else now), now
+        self._last = now
         why = "its data set changes while it is read" if self._memory.remembers else ""
         return Stamped(batch, Stamp(self.worker, state, began, why))
 

@@ -5,9 +5,7 @@ One function each: what it is, and what would break without it. A new Keras rele
 
 from __future__ import annotations
 
-import dis
 import functools
-import inspect
 import sys
 import types
 import weakref
@@ -20,6 +18,7 @@ import keras
 from ckpt_callbacks.errors import ResumeError
 from ckpt_callbacks.state.kinds import is_variable
 from ckpt_callbacks.state.random_state import is_generator
+from ckpt_callbacks.state.scripts import assigned_by
 
 __all__ = [
     "Running",
@@ -574,17 +573,8 @@ def own_attributes(kind: Any) -> frozenset[str]:
     names = {"history", *_attributes_of_modules(kind)}
     for base in kind.__mro__:
         if base.__module__.partition(".")[0] in ("keras", "torch"):
-            for code in _code_of(base):
-                names |= {step.argval for step in dis.get_instructions(code) if step.opname == "STORE_ATTR"}
+            names |= assigned_by(base)
     return frozenset(names)
-
-
-def _code_of(kind: type) -> Iterator[types.CodeType]:
-    for value in vars(kind).values():
-        for function in (value, getattr(value, "fset", None), getattr(value, "__func__", None)):
-            code = getattr(inspect.unwrap(function) if callable(function) else None, "__code__", None)
-            if code is not None:
-                yield code
 
 
 def _attributes_of_modules(kind: type) -> list[str]:

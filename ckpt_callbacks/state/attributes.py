@@ -15,7 +15,8 @@ import copy
 import functools
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -195,6 +196,16 @@ class Attributes:
             elif "keys" in one and one["in"] in holders:
                 holders[one["in"]].keep(one["keys"])
         return left
+
+    @contextmanager
+    def lending(self, saved: Saved) -> Iterator[None]:
+        """Have what ``saved`` tells for a while, and then again what is now."""
+        now = self.copies(saved)
+        self.put_back(saved)
+        try:
+            yield
+        finally:
+            self.put_back(now)
 
     def copies(self, saved: Saved) -> Saved:
         """What is now where ``saved`` would be put back, in the same form; variables are left out."""

@@ -47,6 +47,9 @@ MAX_OBJECTS = 10_000
 MAX_ITEMS = 256
 """How many items of a container ``generators`` looks at."""
 
+MAX_GLOBAL_ITEMS = 32
+"""How many items a container under a global name may have for ``capture`` to look at them."""
+
 BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
 
 Tree = dict[str, Any]
@@ -205,16 +208,21 @@ def _of_scripts() -> dict[str, Any]:
     found: dict[int, tuple[str, Any]] = {}
     for module, names in scripts.namespaces().items():
         for name, value in list(names.items()):
-            for path, one in _in_class(name, value) if isinstance(value, type) else [(name, value)]:
+            for path, one in _in_global(name, value):
                 if _kind(one) is not None:
                     found.setdefault(id(one), (f"{module}.{path}", one))
     return dict(found.values())
 
 
-def _in_class(name: str, kind: type) -> list[tuple[str, Any]]:
-    return [
-        (f"{name}.{attribute}", value) for attribute, value in vars(kind).items() if scripts.is_script(kind.__module__)
-    ]
+def _in_global(name: str, value: Any) -> list[tuple[str, Any]]:
+    """A global value, or what a class, a container or an object of the user's has, one step down."""
+    kind = value if isinstance(value, type) else type(value)
+    if kind in (dict, list, tuple) and len(value) <= MAX_GLOBAL_ITEMS:
+        return [(f"{name}{key}", item) for key, item in _children(value)]
+    held = getattr(value, "__dict__", None) if scripts.is_script(kind.__module__ or "") else None
+    if not isinstance(held, Mapping):
+        return [(name, value)]
+    return [(name, value), *((f"{name}.{attribute}", item) for attribute, item in list(held.items()))]
 
 
 def _read_scripts() -> Tree | None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dis
 import functools
+import inspect
 import sys
+import types
+from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["is_script", "namespaces"]
+__all__ = ["assigned_by", "codes_of", "is_script", "namespaces"]
 
 
 @functools.cache
@@ -30,3 +34,19 @@ def _loaded(count: int) -> tuple[str, ...]:
         for name, module in list(sys.modules.items())
         if (name == "__main__" or getattr(module, "__file__", None)) and is_script(name) and hasattr(module, "__dict__")
     )
+
+
+@functools.cache
+def assigned_by(kind: type) -> frozenset[str]:
+    """The names of the attributes that the code of a class assigns to, whatever object they are of."""
+    steps = [step for code in codes_of(kind) for step in dis.get_instructions(code)]
+    return frozenset(step.argval for step in steps if step.opname == "STORE_ATTR")
+
+
+def codes_of(kind: type) -> Iterator[types.CodeType]:
+    """The code of the methods and properties that a class itself defines."""
+    for value in vars(kind).values():
+        for function in (value, getattr(value, "fset", None), getattr(value, "__func__", None)):
+            code = getattr(inspect.unwrap(function) if callable(function) else None, "__code__", None)
+            if code is not None:
+                yield code
