@@ -23,6 +23,7 @@ from ckpt_callbacks.checkpointer import BaseCheckpointer, Captured, begin_togeth
 from ckpt_callbacks.engine import Event
 from ckpt_callbacks.messages import say
 from ckpt_callbacks.resume import Restored
+from ckpt_callbacks.state.attributes import Saved
 from ckpt_callbacks.store import Step
 
 __all__ = ["Fit"]
@@ -204,12 +205,16 @@ class Fit:
                 loaders = self.tape.ask(ask)
             self.live.asked = asked
             return loaders
-        self.live.note_asked()
+        self.live.asked = self._changed()
         return self.tape.ask(ask)
+
+    def _changed(self) -> Saved:
+        """The attributes that changed by now, on which loaders may depend."""
+        return self.live.changed() if self.trainer.optimizers else []
 
     def _follow(self, ask: Callable[[], Any]) -> Any:
         """Wrap what the user's `val_dataloader` gives into the loader that is followed."""
-        return self._wrap(followed, self.validation, self.validation.ask(ask), "sequential")
+        return self._wrap(followed, self.validation, self.validation.ask(ask, self._changed()), "sequential")
 
     def _wrap(self, kind: Callable[[type], Any], owner: Any, loaders: Any, mode: str) -> Any:
         combined = importlib.import_module(f"{self._package}.utilities").CombinedLoader

@@ -42,8 +42,9 @@ class Live:
         self._loaded, self._settled = loaded, set(loaded)
         self.asked: Saved = []  # what had changed when the user was asked for the loaders
         self._tree = set(map(id, self.module.modules()))
+        self._watching = set(map(id, trainer.callbacks))
         self._attributes = Attributes(self.objects(), self._counts, self._elsewhere)
-        self._optimizers = list(trainer.optimizers)
+        self._optimizers, self._schedulers = list(trainer.optimizers), _schedulers(trainer)
         self._trainable = {name: parameter.requires_grad for name, parameter in self.module.named_parameters()}
         self._shapes = _shapes(self.module)
         self._buffers = {name: buffer.detach().clone() for name, buffer in self._not_persistent()}
@@ -51,15 +52,16 @@ class Live:
     def settle(self) -> None:
         """Training's own hooks at its start have run: what they made has a place in every process."""
         self._attributes.settle()
-        self._settled, self._optimizers = modules_of(self.trainer), list(self.trainer.optimizers)
+        self._settled = modules_of(self.trainer)
+        self._optimizers, self._schedulers = list(self.trainer.optimizers), _schedulers(self.trainer)
 
     def asking(self, saved: Saved) -> AbstractContextManager[None]:
         """While the user is asked for loaders again: attributes are as they were when these were made."""
         return self._attributes.lending(saved)
 
-    def note_asked(self) -> None:
-        """The user is about to be asked for loaders, which may depend on attributes."""
-        self.asked, _ = self._attributes.capture()
+    def changed(self) -> Saved:
+        """The attributes that changed by now."""
+        return self._attributes.capture()[0]
 
     def capture(self, weights: Mapping[str, Any], read_again: Iterable[Any]) -> tuple[dict[str, Any], dict[str, str]]:
         """What changed, and what of it can't be stored -> why.
@@ -68,12 +70,14 @@ class Live:
             weights: the module's weights as they are saved: Lightning's, after the user's and other callbacks' hooks.
             read_again: the objects that data are made of once more, to get back to the place in them.
         """
-        self._tree = set(map(id, self.module.modules()))
+        self._tree, self._watching = set(map(id, self.module.modules())), set(map(id, self.trainer.callbacks))
         attributes, missing = self._attributes.capture()
         for path in self._attributes.changed_within(read_again, attributes):
             missing[path] = "training changes it, and the data set reads it: what was read before can't be read again"
         if [id(one) for one in self.trainer.optimizers] != [id(one) for one in self._optimizers]:
             missing["optimizers"] = "replaced while training: give the fit that follows a directory of its own"
+        if not private.replaces_schedulers(self.trainer) and _schedulers(self.trainer) != self._schedulers:
+            missing["schedulers"] = "replaced while training: give the fit that follows a directory of its own"
         late = modules_of(self.trainer) - self._loaded
         for name in outermost(late - self._settled):
             missing[f"module.{name}"] = "this module was made while training: make it in __init__ or configure_model"
@@ -143,14 +147,15 @@ class Live:
         return {
             name: {key: value for key, value in vars(one).items() if key != "training" and self._counts(one, key)}
             for name, one in self.objects().items()
-            if one is not self.trainer and not isinstance(one, list) and private.attributes_of(one) == ()
+            if one is not self.trainer and not isinstance(one, list)
         }
 
     # Whose attributes count ---------------------------------------------------------------------------------------
 
     def objects(self) -> dict[str, Any]:
         """All whose attributes count, by the names that these are saved under."""
-        modules, hooks = {}, {}
+        modules: dict[str, Any] = {}
+        hooks: dict[str, Any] = {}
         for name, module in self.module.named_modules():
             path = f"module.{name}".removesuffix(".")
             modules[path] = module
@@ -160,24 +165,36 @@ class Live:
         callbacks = {}
         for callback in self.trainer.callbacks:
             name = type(callback).__name__
-            if private.attributes_of(callback) is not None:
-                callbacks[f"callbacks.{name}[{numbers[name]}]"] = callback
-                numbers[name] += 1
+            callbacks[f"callbacks.{name}[{numbers[name]}]"] = callback
+            numbers[name] += 1
         datamodule = {} if self.trainer.datamodule is None else {"datamodule": self.trainer.datamodule}
         hparams = {"module.hparams": self.module.hparams}  # in a property, which a walk does not run
+        rates: dict[str, Any] = {
+            f"schedulers[{number}].lr_lambdas": rate
+            for number, config in enumerate(self.trainer.lr_scheduler_configs)
+            if isinstance(rate := getattr(config.scheduler, "lr_lambdas", None), list)
+        }
         optimizers = {
             f"optimizers[{number}]": one
             for number, one in enumerate(self.trainer.optimizers)
             if not private.is_torchs(type(one))
         }
-        return {**modules, **hooks, **hparams, **callbacks, **optimizers, **datamodule, "trainer": self.trainer}
+        return {
+            **modules,
+            **hooks,
+            **hparams,
+            **callbacks,
+            **optimizers,
+            **rates,
+            **datamodule,
+            "trainer": self.trainer,
+        }
 
     def _counts(self, holder: Any, name: str) -> bool:
         if isinstance(holder, torch.optim.Optimizer):
             return name not in private.own_of_optimizers()
-        only = private.attributes_of(holder)
-        if only is not None and len(only) > 0:
-            return name in only
+        if holder is self.trainer or id(holder) in self._watching:
+            return private.counts_of_callback(holder, name)
         return name not in private.own_attributes(holder, in_tree=id(holder) in self._tree)
 
     def _elsewhere(self) -> list[Any]:
@@ -272,6 +289,10 @@ def unpruned(weights: Mapping[str, Any], pruned: list[list[str]]) -> dict[str, A
 
 
 # Optimizers' groups: some are added while training runs -------------------------------------------------------------
+
+
+def _schedulers(trainer: Any) -> list[int]:
+    return [id(config.scheduler) for config in trainer.lr_scheduler_configs]
 
 
 def _groups(trainer: Any) -> list[list[list[str]]]:

@@ -21,8 +21,8 @@ from ckpt_callbacks.state.scripts import assigned_by, codes_of, is_script
 
 __all__ = [
     "asked_in_epoch",
-    "attributes_of",
     "batches_begun",
+    "counts_of_callback",
     "dump_checkpoint",
     "epoch_metrics",
     "go_on_from",
@@ -356,6 +356,12 @@ def put_back_metric_states(trainer: Any, states: Mapping[str, Mapping[str, Any]]
             module._computed = None
 
 
+def schedulers_of(trainer: Any) -> list[Any]:
+    """What users' schedulers, and the functions of torch's (``lr_lambdas``), hold."""
+    schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
+    return [getattr(one, "lr_lambdas", None) if is_torchs(type(one)) else vars(one) for one in schedulers]
+
+
 def hooks_of(module: Any) -> list[Any]:
     """The functions and objects that users registered as a module's hooks (``_forward_hooks`` and the like)."""
     names = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
@@ -377,8 +383,6 @@ _KEPT_BY = {
     "WeightAveraging": ("_average_model", "_latest_update_step", "_latest_update_epoch"),
     "StochasticWeightAveraging": ("_average_model", "n_averaged", "_latest_update_epoch", "_swa_lrs"),
     "EarlyStopping": ("stopped_epoch",),
-    "Timer": (),
-    "GradientAccumulationScheduler": (),
     "Trainer": (
         *("gradient_clip_val", "gradient_clip_algorithm", "check_val_every_n_epoch", "val_check_batch"),
         *("val_check_interval", "limit_val_batches"),
@@ -386,16 +390,15 @@ _KEPT_BY = {
 }
 
 
-def attributes_of(holder: Any) -> tuple[str, ...] | None:
-    """Which attributes of a callback of Lightning's (or of the trainer) are state.
-
-    None: none of them; an empty tuple: all, because the class is a user's.
-    """
-    kinds = [kind for kind in type(holder).__mro__ if kind.__module__.partition(".")[0] in _PACKAGES]
-    if not kinds or type(holder) is not kinds[0]:
-        return ()
-    kept = [_KEPT_BY[kind.__name__] for kind in kinds if kind.__name__ in _KEPT_BY]
-    return kept[0] if kept and kept[0] else None
+def counts_of_callback(callback: Any, name: str) -> bool:
+    """Whether an attribute of a callback (or of the trainer) may be state: the user's own may, in a subclass of
+    Lightning's or set from outside, and of Lightning's own those of the table above."""
+    kinds = [kind for kind in type(callback).__mro__ if kind.__module__.partition(".")[0] in _PACKAGES]
+    if any(kind.__module__.partition(".")[0] == "ckpt_callbacks" for kind in kinds):
+        return False
+    if any(name in _KEPT_BY.get(kind.__name__, ()) for kind in kinds):
+        return True
+    return not any(kind.__name__ == "Trainer" or name in assigned_by(kind) for kind in kinds)
 
 
 _PACKAGES = ("pytorch_lightning", "lightning", "ckpt_callbacks")
@@ -410,11 +413,11 @@ def own_attributes(holder: Any, *, in_tree: bool) -> frozenset[str]:
     """The attributes of modules and data modules that are PyTorch's and Lightning's, not the user's.
 
     What a module holds by name is saved as weights if it is in the tree (``in_tree``); its mode (``training``) is not.
-    What torchmetrics sums up (``_defaults``) has its own place, see `metric_states`.
+    What torchmetrics in the tree sums up (``_defaults``) has its own place, see `metric_states`.
     """
     kind: Any = type(holder)
     names = _own_attributes(kind, in_tree)
-    return names | frozenset(holder._defaults) if is_metric(holder) else names
+    return names | frozenset(holder._defaults) if in_tree and is_metric(holder) else names
 
 
 @functools.cache
@@ -426,7 +429,7 @@ def _own_attributes(kind: type, in_tree: bool) -> frozenset[str]:
             names |= _bare(base) | {"_hparams", "_hparams_initial", "_hparams_name", "_compiler_ctx"}
         elif base.__module__ == "torch.nn.modules.module":
             names |= _bare(base)
-        elif base.__name__ == "Metric" and package == "torchmetrics":
+        elif in_tree and base.__name__ == "Metric" and package == "torchmetrics":
             names |= assigned_by(base)
     return names - {"training"} - (frozenset() if in_tree else {"_parameters", "_buffers", "_modules"})
 
@@ -449,6 +452,11 @@ def put_back_optimizers(trainer: Any, loaded: Mapping[str, Any], schedulers: Seq
 def _swa_of(trainer: Any) -> Any | None:
     named = "StochasticWeightAveraging"
     return next((one for one in trainer.callbacks if any(k.__name__ == named for k in type(one).__mro__)), None)
+
+
+def replaces_schedulers(trainer: Any) -> bool:
+    """Whether a callback of Lightning's does so, which is put back with its own state: see `swa_state`."""
+    return _swa_of(trainer) is not None
 
 
 def swa_state(trainer: Any) -> dict[str, Any] | None:

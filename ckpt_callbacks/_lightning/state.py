@@ -67,6 +67,7 @@ def capture(trainer: Any, tape: Tape, validation: Validation, live: Live, where:
     checkpoint = private.dump_checkpoint(trainer)
     weights = checkpoint.pop("state_dict")
     checkpoint["loops"] = {"fit_loop": private.loops_state(trainer)}
+    checkpoint["lr_schedulers"] = [_without_generators(one) for one in checkpoint["lr_schedulers"]]
     changed, missing = live.capture(weights, tape.reads_again())
     rest = {
         "where": where,
@@ -117,6 +118,16 @@ def to_checkpoint(restored: Restored, module: torch.nn.Module, modules: Set[str]
     return checkpoint
 
 
+def _without_generators(scheduler: Any) -> Any:
+    """A scheduler's state without random generators, which have a place of their own."""
+    if isinstance(scheduler, list):
+        return [_without_generators(item) for item in scheduler]
+    if type(scheduler) is not dict:
+        return scheduler
+    kept = {key: value for key, value in scheduler.items() if not random_state.is_generator(value)}
+    return {key: _without_generators(value) if key == "lr_lambdas" else value for key, value in kept.items()}
+
+
 def _schedulers(restored: Restored) -> list[dict[str, Any]]:
     """The schedulers' states, without what could not be captured: that stays as the script has it, and is not None."""
     schedulers = copy.deepcopy(restored.rest["checkpoint"]["lr_schedulers"])
@@ -150,6 +161,7 @@ def put_back(
         loaded: the dictionary that Lightning restored from, as the user's `on_load_checkpoint` hooks left it.
     """
     rest = restored.rest
+    validation.make(rest["validation"], live)
     loaded["state_dict"].update(put_back_reshaped(restored.weights, rest["live"]["reshaped"], trainer.lightning_module))
     loaded["state_dict"].update(of_late(restored.weights, rest["live"]["late"], modules_of(trainer)))
     trainer.strategy.load_model_state_dict(loaded, strict=trainer.lightning_module.strict_loading)
@@ -182,14 +194,17 @@ def _batches_used(trainer: Any, tape: Tape) -> int:
 
 def _capture_generators(trainer: Any, live: Live) -> dict[str, Any]:
     """Random generators of the user's own: in the loaders, and in attributes of modules, callbacks and optimizers."""
-    return random_state.capture_generators({"loaders": private.loaders_of(trainer), **live.attributes_by_name()})
+    holders = {"loaders": private.loaders_of(trainer), "schedulers": private.schedulers_of(trainer)}
+    return random_state.capture_generators({**holders, **live.attributes_by_name()})
 
 
 def _put_back_generators(trainer: Any, live: Live, saved: Mapping[str, Any]) -> None:
     attributes = live.attributes_by_name()
-    random_state.restore_generators({"loaders": private.loaders_of(trainer), **attributes}, saved)
-    for name, holder in live.objects().items():
-        now = attributes.get(name, {})
+    holders = {"loaders": private.loaders_of(trainer), "schedulers": private.schedulers_of(trainer)}
+    random_state.restore_generators({**holders, **attributes}, saved)
+    objects = live.objects()
+    for name, now in attributes.items():
+        holder = objects[name]
         vars(holder).update({key: value for key, value in now.items() if vars(holder).get(key) is not value})
 
 

@@ -12,8 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ckpt_callbacks._lightning import private
+from ckpt_callbacks._lightning.live import Live
 from ckpt_callbacks._torch_data.source import Source
 from ckpt_callbacks.state import random_state
+from ckpt_callbacks.state.attributes import Saved
 
 __all__ = ["Validation", "followed"]
 
@@ -28,11 +30,12 @@ class Validation:
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
         self._asked: Any = None  # the random state when the user was asked for the loaders
+        self._asked_with: Saved = []  # the attributes that had changed by then
         self._sources: Sequence[Source] = ()
 
-    def ask(self, loaders: Callable[[], Any]) -> Any:
-        """Ask the user for the loaders."""
-        self._asked = random_state.capture()
+    def ask(self, loaders: Callable[[], Any], attributes: Saved) -> Any:
+        """Ask the user for the loaders; ``attributes`` tells what has changed by now."""
+        self._asked, self._asked_with = random_state.capture(), attributes
         return loaders()
 
     def follow(self, loaders: Sequence[Any]) -> list[Any]:
@@ -45,18 +48,25 @@ class Validation:
         """How the loaders were made, and what lives on in them."""
         return {
             "asked": self._asked,
+            "asked_with": self._asked_with,
             "loop": private.validation_state(self._trainer),
             "sources": [source.place() if source.lives_on else None for source in self._sources],
             "values": [source.values() for source in self._sources],
             "generators": random_state.capture_generators([source.loader for source in self._sources]),
         }
 
+    def make(self, saved: Mapping[str, Any], live: Live) -> None:
+        """Ask the user for them as they were asked for; changes the random state, which is put back afterwards."""
+        if saved["asked"] is not None:
+            random_state.restore(saved["asked"])
+            with live.asking(saved["asked_with"]):
+                private.make_validation_loaders(self._trainer)
+            self._asked, self._asked_with = saved["asked"], saved["asked_with"]
+
     def put_back(self, saved: Mapping[str, Any]) -> None:
-        """Make everything what it was; changes the random state, which is put back afterwards."""
+        """Make them what they were; changes the random state, too."""
         if saved["asked"] is None:
             return
-        random_state.restore(saved["asked"])
-        private.make_validation_loaders(self._trainer)
         self.follow(private.validation_loaders(self._trainer))
         for source, place, values in zip(self._sources, saved["sources"], saved["values"], strict=False):
             if place is not None:

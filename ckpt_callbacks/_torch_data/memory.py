@@ -170,8 +170,8 @@ class Memory:
 
     @property
     def looks_next(self) -> bool:
-        """Whether the next use will be one to look after."""
-        return self._uses & (self._uses + 1) == 0
+        """Whether the next use will be one to look after; not the first, in which samplers draw their order."""
+        return self._uses > 0 and self._uses & (self._uses + 1) == 0
 
     def _differs(self, now: dict[str, Any]) -> bool:
         before = self._before

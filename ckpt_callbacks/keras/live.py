@@ -159,6 +159,16 @@ class Settings:
         attributes: Saved = self._attributes.copies(saved["attributes"])
         return {"attributes": attributes, "trainable": {name: flags[name] for name in saved["trainable"]}}
 
+    def remember(self, saved: Mapping[str, Any]) -> Callable[[], None]:
+        """Give what brings back what is now where ``saved`` would be put back."""
+        flags, attributes = self._flags(), self._attributes.remember(saved["attributes"])
+
+        def undo() -> None:
+            private.set_trainable(self._model, {name: flags[name] for name in saved["trainable"]})
+            attributes()
+
+        return undo
+
     def of_users(self) -> dict[str, dict[str, Any]]:
         """The attributes of parts whose classes are users' own."""
         return {
@@ -228,15 +238,15 @@ class Traced:
 
     def _run_as_then(self, name: str, then: Mapping[str, Any]) -> None:
         """Let a function find the settings of then while it is traced, and leave those of now."""
-        kept: list[dict[str, Any]] = []
+        kept: list[Callable[[], None]] = []
 
         def before() -> None:
-            kept.append(self._live.copies(_joined([self._began, then])))
+            kept.append(self._live.remember(_joined([self._began, then])))
             self._live.put_back(self._began)
             self._live.put_back(then)
 
         def after() -> None:
-            self._live.put_back(kept.pop())
+            kept.pop()()
             if not private.traces_each_shape():
                 end()
 

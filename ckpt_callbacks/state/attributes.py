@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
 from ckpt_callbacks.state.kinds import (
     base_of,
     has_variables,
@@ -200,12 +202,30 @@ class Attributes:
     @contextmanager
     def lending(self, saved: Saved) -> Iterator[None]:
         """Have what ``saved`` tells for a while, and then again what is now."""
-        now = self.copies(saved)
+        undo = self.remember(saved)
         self.put_back(saved)
         try:
             yield
         finally:
-            self.put_back(now)
+            undo()
+
+    def remember(self, saved: Saved) -> Callable[[], None]:
+        """Give what makes all that is now where ``saved`` would be put back the same objects again, with what they hold
+        now; variables are left out."""
+        holders, live = self._walk().holders, []
+        for one in saved:
+            holder = holders.get(one["in"])
+            if holder is not None and "keys" in one:
+                live.append(functools.partial(holder.keep, holder.keys()))
+            elif holder is not None:
+                found = [value for key, value in holder if key == one["key"] and not is_variable(value)]
+                live += [functools.partial(_reset, holder, one["key"], value, _content(value)) for value in found]
+
+        def undo() -> None:
+            for reset in live:
+                reset()
+
+        return undo
 
     def copies(self, saved: Saved) -> Saved:
         """What is now where ``saved`` would be put back, in the same form; variables are left out."""
@@ -389,6 +409,19 @@ def _reference(value: Any) -> Callable[[], Any]:
         return weakref.ref(value)
     except TypeError:
         return lambda: value
+
+
+def _content(value: Any) -> Any:
+    """A copy of what a container or tensor holds; None for what can't be filled."""
+    if is_tensor(value):
+        return value.copy() if isinstance(value, np.ndarray) else value.detach().clone()
+    return copy.copy(value) if base_of(value) not in (None, tuple, frozenset) else None
+
+
+def _reset(holder: Parts, key: Any, value: Any, content: Any) -> None:
+    holder.set(key, value)
+    if content is not None:
+        fill(value, content)
 
 
 # Putting back ---------------------------------------------------------------------------------------------------------
