@@ -241,6 +241,40 @@ class Reloads(pl.LightningDataModule):
         return DataLoader(TensorDataset(self.x, self.y), 9)
 
 
+class Grows(pl.LightningDataModule):
+    """Makes its loaders anew, with batches of a size that grows while it is read."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        super().__init__()
+        self.data, self.size = TensorDataset(x, y), 3
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        self.size = 3 + (self.size + 1) % 3
+        return batch
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(self.data, self.size, shuffle=True)
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(self.data, 2 * self.size)
+
+
+class Caches(Dataset):
+    """Loads each sample once."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.x, self.y = x, y
+        self.cache: dict[int, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> Any:
+        if index not in self.cache:
+            self.cache[index] = (2 * self.x[index], self.y[index])
+        return self.cache[index]
+
+
 class Curriculum(pl.Callback):
     """Changes an attribute of the data set in mid-epoch, and in an epoch's beginning."""
 
@@ -408,6 +442,8 @@ JOBS: dict[str, Job] = {
     "loaders made anew in every other epoch": Job(
         loaders=Reloads, trainer={"reload_dataloaders_every_n_epochs": 2, "max_epochs": 5}
     ),
+    "loaders made anew, by an attribute": Job(loaders=Grows, trainer={"reload_dataloaders_every_n_epochs": 1}),
+    "data that are cached": _one(Caches, shuffle=True),
     "attributes that a callback sets": Job(
         loaders=lambda x, y: DataLoader(Counts(x, y), BATCH_SIZE, shuffle=True), callbacks=lambda: [Curriculum()]
     ),

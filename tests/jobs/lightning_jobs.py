@@ -62,6 +62,9 @@ class Net(pl.LightningModule):
         if self.schedule == "onecycle":
             cycle = lr.OneCycleLR(optimizer, 0.05, total_steps=int(self.trainer.estimated_stepping_batches))
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+        if self.schedule == "cyclic":
+            cycle = lr.CyclicLR(optimizer, 0.001, 0.02, step_size_up=3)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
         monitor = self.schedule.removeprefix("plateau:")
         plateau = lr.ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=0.2)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": monitor}}
@@ -84,10 +87,12 @@ class Measured(Net):
     def __init__(self) -> None:
         super().__init__()
         self.measure = torchmetrics.MeanSquaredError()
+        self.range = torchmetrics.wrappers.MinMaxMetric(torchmetrics.MeanMetric())
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         self.measure(self.net(batch[0]), batch[1])
         self.log("measure", self.measure, on_step=False, on_epoch=True)
+        self.log("smallest", self.range(self.net(batch[0]).detach().mean())["min"])
         return super().training_step(batch, batch_idx)
 
 
@@ -100,6 +105,79 @@ class OwnNoise(Net):
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         return super().training_step(batch, batch_idx) * (1 + 0.1 * torch.rand((), generator=self.generator))
+
+
+class NoisyLookahead(torch.optim.SGD):
+    """Keeps slow weights in an attribute, and draws from a generator of its own."""
+
+    def __init__(self, parameters: Any, **options: Any) -> None:
+        super().__init__(parameters, **options)
+        self.steps, self.generator = 0, torch.Generator().manual_seed(3)
+        self.slow = [one.detach().clone() for group in self.param_groups for one in group["params"]]
+
+    def step(self, closure: Any = None) -> Any:
+        loss = super().step(closure)
+        self.steps += 1
+        fast = [one for group in self.param_groups for one in group["params"]]
+        for slow, one in zip(self.slow, fast, strict=True):
+            one.data.add_(torch.randn(one.shape, generator=self.generator), alpha=1e-3)
+            if self.steps % 3 == 0:
+                one.data.copy_(slow.lerp_(one.data, 0.5))
+        return loss
+
+
+class OwnKindOfOptimizer(Net):
+    """Trained by an optimizer of the user's."""
+
+    def configure_optimizers(self) -> Any:
+        return NoisyLookahead(self.parameters(), lr=0.01, momentum=0.9)
+
+
+class LooksBack(Net):
+    """Weighs the loss by the gradients of the step before; they pile up where no optimizer clears them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bank = nn.Parameter(torch.ones(1))
+        self.register_buffer("seen", torch.zeros(0))
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adam(self.net.parameters(), lr=0.01)
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        before = sum((one.grad.norm() for one in self.parameters() if one.grad is not None), torch.zeros(()))
+        loss = super().training_step(batch, batch_idx) * self.bank.mean() * (1 + 0.01 * before.detach())
+        self.seen = torch.cat([self.seen, loss.detach()[None]])
+        return loss + 0 * self.seen.mean()
+
+
+def hooked() -> Net:
+    """A model whose first layer has a hook that encloses a variable."""
+    module, mean = Net(), 0.0
+
+    def hook(layer: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        nonlocal mean
+        mean = 0.9 * mean + 0.1 * float(output.detach().mean())
+        return output - mean
+
+    module.net[0].register_forward_hook(hook)
+    return module
+
+
+def counting() -> pl.Callback:
+    """A callback made of a function that encloses a count."""
+    batches = 0
+
+    def count(trainer: Any, *_: Any) -> None:
+        nonlocal batches
+        batches += 1
+        trainer.optimizers[0].param_groups[0]["lr"] = 0.01 / (1 + 0.1 * batches)
+
+    return pl.callbacks.LambdaCallback(on_train_batch_end=count)
+
+
+class AveragesLate(pl.callbacks.StochasticWeightAveraging):
+    """A class of the user's."""
 
 
 class Gan(pl.LightningModule):
@@ -417,11 +495,15 @@ JOBS: dict[str, Job] = {
     "augmentation without workers": Job(data=Augmented),
     "schedule per epoch": Job(lambda: Net("epoch")),
     "one-cycle schedule": Job(lambda: Net("onecycle")),
+    "cyclic schedule": Job(lambda: Net("cyclic")),
     "plateau on the validation loss": Job(lambda: Net("plateau:val_loss")),
     "plateau on the epoch's mean train loss": Job(lambda: Net("plateau:train_loss_epoch"), validate=False),
     "metrics logged once an epoch, or as a maximum": Job(LogsOnce),
     "precision 64": Job(trainer={"precision": "64-true"}),
     "a torchmetrics object": Job(Measured),
+    "an optimizer of the user's class": Job(OwnKindOfOptimizer),
+    "gradients read again, a buffer that grows": Job(LooksBack),
+    "variables that hooks and callbacks enclose": Job(hooked, callbacks=lambda: [counting()]),
     "a generator in the module": Job(OwnNoise),
     "gradient accumulation": Job(trainer={"accumulate_grad_batches": 3}),
     "manual optimization, two optimizers": Job(Gan),
@@ -445,6 +527,9 @@ JOBS: dict[str, Job] = {
     "metric collections and lists": Job(Measures),
     "accumulation scheduler": Job(callbacks=lambda: [pl.callbacks.GradientAccumulationScheduler({0: 1, 1: 3})]),
     "stochastic weight averaging": Job(callbacks=lambda: [swa(annealing_epochs=2)]),
+    "a subclass of stochastic weight averaging": Job(
+        callbacks=lambda: [AveragesLate(swa_lrs=0.02, swa_epoch_start=1, annealing_epochs=2)]
+    ),
     "stochastic weight averaging without batch norm": Job(Gentle, callbacks=lambda: [swa(annealing_epochs=2)]),
     "weight averaging, validation inside the epoch": Job(
         callbacks=lambda: [pl.callbacks.EMAWeightAveraging(decay=0.8)], trainer={"val_check_interval": 3}
