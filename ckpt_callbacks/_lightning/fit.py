@@ -198,15 +198,16 @@ class Fit:
 
     def _ask(self, ask: Callable[[], Any]) -> Any:
         """Ask the user for the train loaders, with the random numbers and attributes that made those of the place."""
+        datamodule = private.datamodule_with_state(self.trainer)
         if not self.trainer.optimizers:  # asked by `configure_optimizers`: nothing has changed yet
-            return self.tape.ask(ask)
+            return self.tape.ask(ask, datamodule)
         if self._restored is not None and self.tape.pending:
             with self.live.asking(asked := self._restored[1].rest["live"]["asked"]):
-                loaders = self.tape.ask(ask)
+                loaders = self.tape.ask(ask, datamodule)
             self.live.asked = asked
             return loaders
         self.live.asked = self._changed()
-        return self.tape.ask(ask)
+        return self.tape.ask(ask, datamodule)
 
     def _changed(self) -> Saved:
         """The attributes that changed by now, on which loaders may depend."""

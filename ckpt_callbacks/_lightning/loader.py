@@ -9,6 +9,7 @@ epoch, and nothing that runs in between can disturb the order.
 
 from __future__ import annotations
 
+import copy
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,6 +46,7 @@ class Tape:
         self._expected: Any = None  # the random state that the next fetch must find
         self._asked: Any = None  # the random state when the user was asked for the loaders
         self._ask_again: Any = None  # the same, of the pending place
+        self._datamodule: Any = None  # what the user's data module called its state then
         self.loader: Any = None  # the recording loader, once it is iterated
 
     # The part that goes into a snapshot ------------------------------------------------------------------------------
@@ -58,6 +60,7 @@ class Tape:
                 "batches": None,
                 "sources": [source.place() if source.lives_on else None for source in self.sources],
                 "asked": self._asked,
+                "datamodule": self._datamodule,
                 "random": None,
             }
         if used < self.fetched:
@@ -93,6 +96,7 @@ class Tape:
             "batches": self.fetched,
             "sources": [source.place() for source in self.sources],
             "asked": self._asked,
+            "datamodule": self._datamodule,
             "random": random_state.capture() if random else None,
         }
 
@@ -102,17 +106,28 @@ class Tape:
         """Let the next fetch go to a saved place first."""
         self._pending, self._ask_again = dict(saved), saved["asked"]
 
-    def ask(self, loaders: Callable[[], Any]) -> Any:
-        """Ask the user for the loaders, with the random numbers that made those of the pending place."""
+    def ask(self, loaders: Callable[[], Any], datamodule: Any = None) -> Any:
+        """Ask the user for the loaders, with the random numbers that made those of the pending place.
+
+        Args:
+            loaders: asks.
+            datamodule: the user's, if it has a state of its own: that may tell where the data shall begin.
+        """
         again, self._ask_again = self._ask_again, None
         self._asked = now = random_state.capture()
+        state = self._datamodule = None if datamodule is None else copy.deepcopy(datamodule.state_dict())
         if again is None:
             return loaders()
-        self._asked = again
+        assert self._pending is not None
+        self._asked, self._datamodule = again, self._pending["datamodule"]
         random_state.restore(again)
+        if state is not None and self._datamodule is not None:
+            datamodule.load_state_dict(copy.deepcopy(self._datamodule))
         try:
             return loaders()
         finally:
+            if state is not None:
+                datamodule.load_state_dict(state)
             random_state.restore(now)
 
     def follow(self, loaders: Sequence[Any]) -> Sequence[Source]:

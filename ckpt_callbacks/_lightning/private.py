@@ -510,6 +510,13 @@ def is_overridden(holder: Any, method: str) -> bool:
     return getattr(type(holder), method).__module__.partition(".")[0] not in _PACKAGES
 
 
+def datamodule_with_state(trainer: Any) -> Any:
+    """The data module, if the user wrote a state for it; else None."""
+    datamodule = trainer.datamodule
+    has = datamodule is not None and all(is_overridden(datamodule, one) for one in ("state_dict", "load_state_dict"))
+    return datamodule if has else None
+
+
 def reads_gradients(holder: Any) -> bool:
     """Whether a module's or callback's own code may look at ``.grad`` between two steps."""
     hooks = ("on_before_zero_grad", "optimizer_zero_grad")

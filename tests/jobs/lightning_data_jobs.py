@@ -259,6 +259,32 @@ class Grows(pl.LightningDataModule):
         return DataLoader(self.data, 2 * self.size)
 
 
+class KnowsItsPlace(pl.LightningDataModule):
+    """Counts the samples that were used, in a state of its own, and makes loaders that begin there."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        super().__init__()
+        self.data, self.used = TensorDataset(x, y), 0
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        self.used += len(batch[0]) if self.trainer.training else 0
+        return batch
+
+    def train_dataloader(self) -> Any:
+        epoch, begin = divmod(self.used, len(self.data))
+        order = np.random.default_rng(epoch).permutation(len(self.data)).tolist()
+        return DataLoader(self.data, BATCH_SIZE, sampler=order[begin:])
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(self.data, 9)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"used": self.used}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.used = state["used"]
+
+
 class Caches(Dataset):
     """Loads each sample once."""
 
@@ -443,6 +469,9 @@ JOBS: dict[str, Job] = {
         loaders=Reloads, trainer={"reload_dataloaders_every_n_epochs": 2, "max_epochs": 5}
     ),
     "loaders made anew, by an attribute": Job(loaders=Grows, trainer={"reload_dataloaders_every_n_epochs": 1}),
+    "loaders made anew, by the data module's state": Job(
+        loaders=KnowsItsPlace, trainer={"reload_dataloaders_every_n_epochs": 1}
+    ),
     "data that are cached": _one(Caches, shuffle=True),
     "attributes that a callback sets": Job(
         loaders=lambda x, y: DataLoader(Counts(x, y), BATCH_SIZE, shuffle=True), callbacks=lambda: [Curriculum()]
