@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from ckpt_callbacks._lightning import private, snapshot_io, state
-from ckpt_callbacks._lightning.live import Live, modules_of, put_back_groups
+from ckpt_callbacks._lightning.live import Live, put_back_groups
 from ckpt_callbacks._lightning.loader import Tape, recording
 from ckpt_callbacks._lightning.losses import Losses, loss_of
 from ckpt_callbacks._lightning.validation import Validation, followed
+from ckpt_callbacks._lightning.weights import modules_of
 from ckpt_callbacks.checkpointer import BaseCheckpointer, Captured, begin_together
 from ckpt_callbacks.engine import Event
 from ckpt_callbacks.messages import say

@@ -14,19 +14,11 @@ import torch
 from torch.nn.utils import prune
 
 from ckpt_callbacks._lightning import private
+from ckpt_callbacks._lightning.weights import is_mask_or_masked, modules_of, pruned_in, shapes_of
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.state.attributes import Attributes, Saved, outermost
 
-__all__ = [
-    "Live",
-    "modules_of",
-    "of_late",
-    "put_back_groups",
-    "put_back_reshaped",
-    "unpruned",
-    "without_late",
-    "without_reshaped",
-]
+__all__ = ["Live", "put_back_groups"]
 
 
 class Live:
@@ -46,7 +38,7 @@ class Live:
         self._attributes = Attributes(self.objects(), self._counts, self._elsewhere)
         self._optimizers, self._schedulers = list(trainer.optimizers), _schedulers(trainer)
         self._trainable = {name: parameter.requires_grad for name, parameter in self.module.named_parameters()}
-        self._shapes = _shapes(self.module)
+        self._shapes = shapes_of(self.module)
         self._buffers = {name: buffer.detach().clone() for name, buffer in self._not_persistent()}
 
     def settle(self) -> None:
@@ -87,8 +79,8 @@ class Live:
             "asked": self.asked,
             "trainable": {name: now for name, now in trainable.items() if self._trainable.get(name) is not now},
             "late": outermost(late),
-            "reshaped": [name for name, shape in _shapes(self.module).items() if self._shapes.get(name) != shape],
-            "pruned": _pruned(self.module),
+            "reshaped": [name for name, shape in shapes_of(self.module).items() if self._shapes.get(name) != shape],
+            "pruned": pruned_in(self.module),
             "tensors": self._tensors(weights),
             "groups": _groups(self.trainer),
         }
@@ -125,8 +117,8 @@ class Live:
             name: tensor
             for name, tensor in self.module.state_dict(keep_vars=True).items()
             if isinstance(tensor, torch.Tensor)
-            and (_is_mask_or_masked(name) or not _is_same(weights.get(name), tensor))
-            and (name in weights or tensor.requires_grad or name in anyway or _is_mask_or_masked(name))
+            and (is_mask_or_masked(name) or not _is_same(weights.get(name), tensor))
+            and (name in weights or tensor.requires_grad or name in anyway or is_mask_or_masked(name))
         }
         buffers = {
             name: buffer
@@ -216,76 +208,6 @@ def _is_same(saved: Any, live: torch.Tensor) -> bool:
 
 def _is_equal(one: torch.Tensor, other: torch.Tensor) -> bool:
     return one.shape == other.shape and one.dtype == other.dtype and bool(torch.equal(one, other))
-
-
-# Modules that are made after weights are loaded, in `on_fit_start` or `on_train_start` -------------------------------
-
-
-def modules_of(trainer: Any) -> set[str]:
-    """The names of all modules that there are now."""
-    return {name for name, _ in trainer.lightning_module.named_modules()}
-
-
-def _shapes(module: torch.nn.Module) -> dict[str, torch.Size]:
-    """Of all buffers that there are."""
-    return {name: buffer.shape for name, buffer in module.named_buffers()}
-
-
-def without_reshaped(
-    weights: Mapping[str, Any], reshaped: Iterable[str], module: torch.nn.Module
-) -> dict[str, torch.Tensor]:
-    """The weights with the module's own buffers in the place of those that have another shape now."""
-    own = dict(module.named_buffers())
-    shared = {name: weights[name] if name not in reshaped else own.get(name) for name in weights}
-    return {name: tensor for name, tensor in shared.items() if tensor is not None}
-
-
-def put_back_reshaped(weights: Mapping[str, Any], reshaped: Iterable[str], module: torch.nn.Module) -> dict[str, Any]:
-    """Give the module its buffers of another shape; give their weights."""
-    found = {name: weights[name] for name in reshaped if name in weights}
-    for name, value in found.items():
-        owner, _, key = name.rpartition(".")
-        holder = module.get_submodule(owner)
-        holder._buffers[key] = value.to(next((one.device for one in module.parameters()), value.device), copy=True)
-    return found
-
-
-def of_late(weights: Mapping[str, Any], late: Iterable[str], modules: Set[str]) -> dict[str, Any]:
-    """The weights of those ``late`` modules that are among ``modules`` by now."""
-    present = tuple(f"{name}." for name in late if name in modules)
-    return {name: value for name, value in weights.items() if name.startswith(present)}
-
-
-def without_late(weights: Mapping[str, Any], late: Iterable[str], modules: Set[str]) -> dict[str, Any]:
-    """The weights less those of ``late`` modules that are not among ``modules`` (yet)."""
-    absent = of_late(weights, [name for name in late if name not in modules], set(late))
-    return {name: value for name, value in weights.items() if name not in absent}
-
-
-# Pruning: it replaces a parameter ``p`` by ``p_orig`` and ``p_mask`` while training runs ----------------------------
-
-
-def _pruned(module: torch.nn.Module) -> list[list[str]]:
-    return [
-        [name, hook._tensor_name]
-        for name, one in module.named_modules()
-        for hook in one._forward_pre_hooks.values()
-        if isinstance(hook, prune.BasePruningMethod)
-    ]
-
-
-def _is_mask_or_masked(name: str) -> bool:
-    return name.endswith(("_orig", "_mask"))
-
-
-def unpruned(weights: Mapping[str, Any], pruned: list[list[str]]) -> dict[str, Any]:
-    """Weights under the names of a module that isn't pruned yet, as a new process has it."""
-    names = {f"{module}.{tensor}".removeprefix(".") for module, tensor in pruned}
-    renamed = {
-        name.removesuffix("_orig") if name.endswith("_orig") and name.removesuffix("_orig") in names else name: value
-        for name, value in weights.items()
-    }
-    return {name: value for name, value in renamed.items() if name.removesuffix("_mask") not in names or name in names}
 
 
 # Optimizers' groups: some are added while training runs -------------------------------------------------------------

@@ -14,8 +14,10 @@ from typing import Any, Literal
 import torch
 
 from ckpt_callbacks._lightning import private
-from ckpt_callbacks._lightning.live import (
-    Live,
+from ckpt_callbacks._lightning.live import Live
+from ckpt_callbacks._lightning.loader import Tape
+from ckpt_callbacks._lightning.validation import Validation
+from ckpt_callbacks._lightning.weights import (
     modules_of,
     of_late,
     put_back_reshaped,
@@ -23,8 +25,6 @@ from ckpt_callbacks._lightning.live import (
     without_late,
     without_reshaped,
 )
-from ckpt_callbacks._lightning.loader import Tape
-from ckpt_callbacks._lightning.validation import Validation
 from ckpt_callbacks.checkpointer import Captured
 from ckpt_callbacks.engine import Progress
 from ckpt_callbacks.resume import Restored

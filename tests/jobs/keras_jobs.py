@@ -19,7 +19,8 @@ from keras import layers
 from ckpt_callbacks import every_steps, on_end
 from ckpt_callbacks.keras import Checkpointer
 from ckpt_callbacks.keras.epochs import Tape
-from ckpt_callbacks.keras.live import Live, Traced
+from ckpt_callbacks.keras.live import Live
+from ckpt_callbacks.keras.settings import Traced
 from ckpt_callbacks.keras.sources import Iterations, Memory
 from tests.processes import die
 

@@ -1,0 +1,91 @@
+"""The weights of a module whose tensors are others while training runs: made late, reshaped, or pruned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+from typing import Any
+
+import torch
+from torch.nn.utils import prune
+
+__all__ = [
+    "is_mask_or_masked",
+    "modules_of",
+    "of_late",
+    "pruned_in",
+    "put_back_reshaped",
+    "shapes_of",
+    "unpruned",
+    "without_late",
+    "without_reshaped",
+]
+
+
+# Modules that are made after weights are loaded, in `on_fit_start` or `on_train_start` -------------------------------
+
+
+def modules_of(trainer: Any) -> set[str]:
+    """The names of all modules that there are now."""
+    return {name for name, _ in trainer.lightning_module.named_modules()}
+
+
+def shapes_of(module: torch.nn.Module) -> dict[str, torch.Size]:
+    """Of all buffers that there are."""
+    return {name: buffer.shape for name, buffer in module.named_buffers()}
+
+
+def without_reshaped(
+    weights: Mapping[str, Any], reshaped: Iterable[str], module: torch.nn.Module
+) -> dict[str, torch.Tensor]:
+    """The weights with the module's own buffers in the place of those that have another shape now."""
+    own = dict(module.named_buffers())
+    shared = {name: weights[name] if name not in reshaped else own.get(name) for name in weights}
+    return {name: tensor for name, tensor in shared.items() if tensor is not None}
+
+
+def put_back_reshaped(weights: Mapping[str, Any], reshaped: Iterable[str], module: torch.nn.Module) -> dict[str, Any]:
+    """Give the module its buffers of another shape; give their weights."""
+    found = {name: weights[name] for name in reshaped if name in weights}
+    for name, value in found.items():
+        owner, _, key = name.rpartition(".")
+        holder = module.get_submodule(owner)
+        holder._buffers[key] = value.to(next((one.device for one in module.parameters()), value.device), copy=True)
+    return found
+
+
+def of_late(weights: Mapping[str, Any], late: Iterable[str], modules: Set[str]) -> dict[str, Any]:
+    """The weights of those ``late`` modules that are among ``modules`` by now."""
+    present = tuple(f"{name}." for name in late if name in modules)
+    return {name: value for name, value in weights.items() if name.startswith(present)}
+
+
+def without_late(weights: Mapping[str, Any], late: Iterable[str], modules: Set[str]) -> dict[str, Any]:
+    """The weights less those of ``late`` modules that are not among ``modules`` (yet)."""
+    absent = of_late(weights, [name for name in late if name not in modules], set(late))
+    return {name: value for name, value in weights.items() if name not in absent}
+
+
+# Pruning: it replaces a parameter ``p`` by ``p_orig`` and ``p_mask`` while training runs ----------------------------
+
+
+def pruned_in(module: torch.nn.Module) -> list[list[str]]:
+    return [
+        [name, hook._tensor_name]
+        for name, one in module.named_modules()
+        for hook in one._forward_pre_hooks.values()
+        if isinstance(hook, prune.BasePruningMethod)
+    ]
+
+
+def is_mask_or_masked(name: str) -> bool:
+    return name.endswith(("_orig", "_mask"))
+
+
+def unpruned(weights: Mapping[str, Any], pruned: list[list[str]]) -> dict[str, Any]:
+    """Weights under the names of a module that isn't pruned yet, as a new process has it."""
+    names = {f"{module}.{tensor}".removeprefix(".") for module, tensor in pruned}
+    renamed = {
+        name.removesuffix("_orig") if name.endswith("_orig") and name.removesuffix("_orig") in names else name: value
+        for name, value in weights.items()
+    }
+    return {name: value for name, value in renamed.items() if name.removesuffix("_mask") not in names or name in names}
