@@ -7,6 +7,7 @@ compared with those of the page.
 from __future__ import annotations
 
 import argparse
+import array
 import base64
 import collections
 import datetime
@@ -176,6 +177,9 @@ class Reader:
 
     def read_bytearray(self, node: Any) -> bytearray:
         return bytearray(base64.b64decode(node["base64"]))
+
+    def read_array(self, node: Any) -> array.array:
+        return array.array(node["typecode"], np.frombuffer(base64.b64decode(node["base64"]), node["dtype"]).tolist())
 
     def read_range(self, node: Any) -> range:
         return range(*map(self.integer, node["items"]))
@@ -413,6 +417,7 @@ def everything() -> dict[str, Any]:
         "str": "lone \ud800",
         "bytes": b"\x00\xff",
         "bytearray": bytearray(b"ab"),
+        "array": array.array("d", [0.1, math.inf]),
         "tuple": (1, 1.0, -0.0, True, None, "x", [1.5, 2**53 - 1], 1e300, 0.1),
         "dict": {0: "zero", (1, 2): {"$": 3}, None: {}, "n": math.pi},
         "Counter": collections.Counter("aab"),

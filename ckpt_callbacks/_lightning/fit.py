@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from ckpt_callbacks._lightning import private, snapshot_io, state
-from ckpt_callbacks._lightning.live import Live, put_back_groups
+from ckpt_callbacks._lightning.live import NOTHING, Live, put_back_groups
 from ckpt_callbacks._lightning.loader import Tape, recording
 from ckpt_callbacks._lightning.losses import Losses, loss_of
 from ckpt_callbacks._lightning.validation import Validation, followed
@@ -24,7 +24,6 @@ from ckpt_callbacks.checkpointer import BaseCheckpointer, Captured, begin_togeth
 from ckpt_callbacks.engine import Event
 from ckpt_callbacks.messages import say
 from ckpt_callbacks.resume import Restored
-from ckpt_callbacks.state.attributes import Saved
 from ckpt_callbacks.store import Step
 
 __all__ = ["Fit"]
@@ -207,16 +206,16 @@ class Fit:
                 loaders = self.tape.ask(ask, datamodule)
             self.live.asked = asked
             return loaders
-        self.live.asked = self._changed()
+        self.live.asked = self._circumstances()
         return self.tape.ask(ask, datamodule)
 
-    def _changed(self) -> Saved:
-        """The attributes that changed by now, on which loaders may depend."""
-        return self.live.changed() if self.trainer.optimizers else []
+    def _circumstances(self) -> Mapping[str, Any]:
+        """What has changed by now that loaders may depend on."""
+        return self.live.circumstances() if self.trainer.optimizers else NOTHING
 
     def _follow(self, ask: Callable[[], Any]) -> Any:
         """Wrap what the user's `val_dataloader` gives into the loader that is followed."""
-        return self._wrap(followed, self.validation, self.validation.ask(ask, self._changed()), "sequential")
+        return self._wrap(followed, self.validation, self.validation.ask(ask, self._circumstances()), "sequential")
 
     def _wrap(self, kind: Callable[[type], Any], owner: Any, loaders: Any, mode: str) -> Any:
         combined = importlib.import_module(f"{self._package}.utilities").CombinedLoader

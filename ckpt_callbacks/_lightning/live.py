@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,9 +17,14 @@ from torch.nn.utils import prune
 from ckpt_callbacks._lightning import private
 from ckpt_callbacks._lightning.weights import is_mask_or_masked, modules_of, pruned_in, shapes_of
 from ckpt_callbacks.messages import warn
-from ckpt_callbacks.state.attributes import Attributes, Saved, outermost
+from ckpt_callbacks.state import random_state
+from ckpt_callbacks.state.attributes import Attributes, outermost
 
-__all__ = ["Live", "put_back_groups"]
+__all__ = ["NOTHING", "Live", "put_back_groups"]
+
+
+NOTHING: Mapping[str, Any] = MappingProxyType({"attributes": [], "generators": {}})
+"""What has changed when nothing has."""
 
 
 class Live:
@@ -32,7 +38,7 @@ class Live:
     def __init__(self, trainer: Any, loaded: Set[str]) -> None:
         self.trainer, self.module = trainer, trainer.lightning_module
         self._loaded, self._settled = loaded, set(loaded)
-        self.asked: Saved = []  # what had changed when the user was asked for the loaders
+        self.asked: Mapping[str, Any] = NOTHING  # what `circumstances` gave when the user was asked for the loaders
         self._tree = set(map(id, self.module.modules()))
         self._watching = set(map(id, trainer.callbacks))
         self._attributes = Attributes(self.objects(), self._counts, self._elsewhere)
@@ -47,13 +53,32 @@ class Live:
         self._settled = modules_of(self.trainer)
         self._optimizers, self._schedulers = list(self.trainer.optimizers), _schedulers(self.trainer)
 
-    def asking(self, saved: Saved) -> AbstractContextManager[None]:
-        """While the user is asked for loaders again: attributes are as they were when these were made."""
-        return self._attributes.lending(saved)
+    def circumstances(self) -> dict[str, Any]:
+        """What loaders may be made of, beside the global random state: attributes that changed, and generators."""
+        return {"attributes": self._attributes.capture()[0], "generators": self.generators()}
 
-    def changed(self) -> Saved:
-        """The attributes that changed by now."""
-        return self._attributes.capture()[0]
+    @contextmanager
+    def asking(self, circumstances: Mapping[str, Any]) -> Iterator[None]:
+        """While the user is asked for loaders again: all is as it was when these were made."""
+        now = self.generators()
+        with self._attributes.lending(circumstances["attributes"]):
+            self.put_back_generators(circumstances["generators"])
+            try:
+                yield
+            finally:
+                self.put_back_generators(now)
+
+    def generators(self) -> dict[str, Any]:
+        """The states of the random generators in attributes of modules, the datamodule, callbacks and optimizers."""
+        return random_state.capture_generators(self._attributes_by_name())
+
+    def put_back_generators(self, saved: Mapping[str, Any]) -> None:
+        """Set them, and make those that were made while training."""
+        attributes, objects = self._attributes_by_name(), self.objects()
+        random_state.restore_generators(attributes, saved)
+        for name, now in attributes.items():
+            fields = vars(objects[name])
+            fields.update({key: value for key, value in now.items() if fields.get(key) is not value})
 
     def capture(self, weights: Mapping[str, Any], read_again: Iterable[Any]) -> tuple[dict[str, Any], dict[str, str]]:
         """What changed, and what of it can't be stored -> why.
@@ -76,7 +101,7 @@ class Live:
         trainable = {name: parameter.requires_grad for name, parameter in self.module.named_parameters()}
         saved = {
             "attributes": attributes,
-            "asked": self.asked,
+            "asked": dict(self.asked),
             "trainable": {name: now for name, now in trainable.items() if self._trainable.get(name) is not now},
             "late": outermost(late),
             "reshaped": [name for name, shape in shapes_of(self.module).items() if self._shapes.get(name) != shape],
@@ -134,7 +159,7 @@ class Live:
                     if (buffer := module._buffers.get(name)) is not None:
                         yield f"{path}.{name}".removeprefix("."), buffer
 
-    def attributes_by_name(self) -> dict[str, dict[str, Any]]:
+    def _attributes_by_name(self) -> dict[str, dict[str, Any]]:
         """What modules, the datamodule, callbacks and optimizers of the user's have, less what is the framework's."""
         return {
             name: {key: value for key, value in vars(one).items() if key != "training" and self._counts(one, key)}

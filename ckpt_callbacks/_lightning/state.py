@@ -35,6 +35,8 @@ __all__ = ["Where", "capture", "devices", "for_evaluation", "progress_of", "put_
 # Where training stood: all of a batch is done and nothing of the next; or no epoch is running.
 Where = Literal["between batches", "between epochs"]
 
+_HOLDERS = ("loaders", "schedulers")
+
 # What a run can be resumed without: hyperparameters are for people, and may hold anything.
 _OPTIONAL = ("checkpoint.hyper_parameters", "checkpoint.datamodule_hyper_parameters", "checkpoint.hparams_")
 
@@ -193,19 +195,18 @@ def _batches_used(trainer: Any, tape: Tape) -> int:
 
 
 def _capture_generators(trainer: Any, live: Live) -> dict[str, Any]:
-    """Random generators of the user's own: in the loaders, and in attributes of modules, callbacks and optimizers."""
-    holders = {"loaders": private.loaders_of(trainer), "schedulers": private.schedulers_of(trainer)}
-    return random_state.capture_generators({**holders, **live.attributes_by_name()})
+    """Random generators of the user's own: in the loaders, in schedulers, and in attributes."""
+    return random_state.capture_generators(_holders(trainer)) | live.generators()
 
 
 def _put_back_generators(trainer: Any, live: Live, saved: Mapping[str, Any]) -> None:
-    attributes = live.attributes_by_name()
-    holders = {"loaders": private.loaders_of(trainer), "schedulers": private.schedulers_of(trainer)}
-    random_state.restore_generators({**holders, **attributes}, saved)
-    objects = live.objects()
-    for name, now in attributes.items():
-        holder = objects[name]
-        vars(holder).update({key: value for key, value in now.items() if vars(holder).get(key) is not value})
+    ours = {path: state for path, state in saved.items() if path.startswith(tuple(f"[{name!r}]" for name in _HOLDERS))}
+    random_state.restore_generators(_holders(trainer), ours)
+    live.put_back_generators({path: state for path, state in saved.items() if path not in ours})
+
+
+def _holders(trainer: Any) -> dict[str, Any]:
+    return dict(zip(_HOLDERS, (private.loaders_of(trainer), private.schedulers_of(trainer)), strict=True))
 
 
 def _state_dict(restored: Restored, weights: Mapping[str, Any]) -> OrderedDict[str, torch.Tensor]:

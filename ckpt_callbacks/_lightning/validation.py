@@ -12,10 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ckpt_callbacks._lightning import private
-from ckpt_callbacks._lightning.live import Live
+from ckpt_callbacks._lightning.live import NOTHING, Live
 from ckpt_callbacks._torch_data.source import Source
 from ckpt_callbacks.state import random_state
-from ckpt_callbacks.state.attributes import Saved
 
 __all__ = ["Validation", "followed"]
 
@@ -30,12 +29,12 @@ class Validation:
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
         self._asked: Any = None  # the random state when the user was asked for the loaders
-        self._asked_with: Saved = []  # the attributes that had changed by then
+        self._asked_with: Mapping[str, Any] = NOTHING  # what had changed by then
         self._sources: Sequence[Source] = ()
 
-    def ask(self, loaders: Callable[[], Any], attributes: Saved) -> Any:
-        """Ask the user for the loaders; ``attributes`` tells what has changed by now."""
-        self._asked, self._asked_with = random_state.capture(), attributes
+    def ask(self, loaders: Callable[[], Any], circumstances: Mapping[str, Any]) -> Any:
+        """Ask the user for the loaders; ``circumstances`` tells what has changed by now."""
+        self._asked, self._asked_with = random_state.capture(), circumstances
         return loaders()
 
     def follow(self, loaders: Sequence[Any]) -> list[Any]:
@@ -48,7 +47,7 @@ class Validation:
         """How the loaders were made, and what lives on in them."""
         return {
             "asked": self._asked,
-            "asked_with": self._asked_with,
+            "asked_with": dict(self._asked_with),
             "loop": private.validation_state(self._trainer),
             "sources": [source.place() if source.lives_on else None for source in self._sources],
             "values": [source.values() for source in self._sources],

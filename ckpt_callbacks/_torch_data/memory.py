@@ -4,98 +4,172 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 
-from ckpt_callbacks.state import encode, random_state
+from ckpt_callbacks.messages import warn
+from ckpt_callbacks.state import random_state
+from ckpt_callbacks.state.kinds import base_of
+from ckpt_callbacks.state.parts import content_of, fill, items_of
+from ckpt_callbacks.state.tokens import is_bulky, leaf_types, quick, storable
 
-__all__ = ["Memory", "changed", "held", "iterators", "put_back", "values"]
+__all__ = ["Memory", "Was", "changed", "held", "iterators", "outline", "put_back", "values"]
 
-PLAIN = (bool, int, float, str, type(None))
+PLAIN = (bool, int, float, complex, str, bytes, type(None))
+ARRAYS = (torch.Tensor, np.ndarray, np.generic)
 
-MAX_ITEMS = 4096
-"""How many plain items an attribute may hold to count as plain."""
-
-MAX_BYTES = 1 << 20
-"""How large a tensor or array may be to count as plain."""
+LARGEST = 256 << 20
+"""The most bytes of an attribute of data that a snapshot takes."""
 
 FRAMEWORKS = ("pytorch_lightning", "lightning", "lightning_fabric", "keras", "tensorflow")
 
 Values = dict[str, Any]
+"""Path -> ``{"value": ...}``, or ``{"picked": ...}``: which of a list's first items it has now, in what order."""
 
 
-# Plain attributes ----------------------------------------------------------------------------------------------------
+# Attributes ----------------------------------------------------------------------------------------------------------
 
 
-def values(root: object) -> Values:
-    """The plain attributes of ``root`` and what it holds, by their paths: a flag, a count, a list of such, an array."""
-    return {path: _copy(vars(holder)[name]) for path, holder, name in _attributes(root)}
+class Was:
+    """An attribute as it was when it was looked at first: enough to tell what became of it.
+
+    Args:
+        value: a number, a text, an array, or a container of such.
+    """
+
+    def __init__(self, value: Any) -> None:
+        self.token = quick(value)
+        self._size = len(value) if base_of(value) is not None else 0
+        self._items = list(value) if type(value) is list else []  # as long as these live, their ids are theirs alone
+        self._gaps = [index for index, item in enumerate(self._items) if item is None]
+
+    def differs(self, value: Any) -> bool:
+        """Whether the value is another one now."""
+        return bool(quick(value) != self.token)
+
+    def grew(self, value: Any) -> bool:
+        """Whether a dict only got more items, or a list had items put where it had None: so a cache is filled."""
+        if type(value) in (dict, OrderedDict) and len(value) > self._size:
+            return not self.differs(type(value)(islice(value.items(), self._size)))
+        if type(value) is list and self._gaps and len(value) == self._size:
+            emptied = list(value)
+            for gap in self._gaps:
+                emptied[gap] = None
+            return not self.differs(emptied)
+        return False
+
+    def state(self, value: Any) -> dict[str, Any]:
+        """How the value is saved. A list of its own first items is told by these: data sets are shuffled so."""
+        if self._items and type(value) is list and not _is_nested(value):
+            places = {id(item): index for index, item in enumerate(self._items)}
+            picked = [places.get(id(item), -1) for item in value]
+            if -1 not in picked:
+                return {"picked": np.array(picked, np.int64)}
+        return {"value": _copy(value)}
+
+    def back(self, saved: Mapping[str, Any]) -> Any:
+        """The value that was saved. IndexError: it was picked from a list with more items than this one had."""
+        return _copy(saved["value"]) if "value" in saved else [self._items[index] for index in saved["picked"].tolist()]
 
 
-def changed(root: object, before: Mapping[str, Any]) -> Values:
-    """The plain attributes that are not what they were: state, where the others are configuration."""
-    return {
-        path: value
-        for path, value in values(root).items()
-        if path not in before
-        or type(value) is not type(before[path])
-        or _comparable(value) != _comparable(before[path])
-    }
+def outline(root: object) -> dict[str, Was]:
+    """The attributes of ``root`` and what it holds, by their paths: a flag, a count, an array, a container of such."""
+    return {path: Was(vars(holder)[name]) for path, holder, name in _attributes(root)}
 
 
-def put_back(root: object, saved: Mapping[str, Any]) -> None:
+def changed(root: object, before: Mapping[str, Was]) -> tuple[Values, dict[str, str]]:
+    """The attributes that are not what they were: state, where the others are configuration; and what of it can't be
+    stored -> why. A large cache that was filled is neither: what it has would be loaded alike again."""
+    found: Values = {}
+    missing: dict[str, str] = {}
+    for path, holder, name in _attributes(root):
+        value = vars(holder)[name]
+        was = before.get(path, _ABSENT)
+        if not was.differs(value) or _is_cache(was, value):
+            continue
+        state = was.state(value)
+        if "value" in state and (size := _bytes_of(value)) > LARGEST:
+            missing[path] = f"it changes, and its {size >> 20} MiB are too many to be saved each time"
+        elif (why := storable(state)[1]) is not None:
+            missing[path] = why
+        else:
+            found[path] = state
+    return found, missing
+
+
+def values(root: object, paths: Mapping[str, Any]) -> Values:
+    """What attributes have now, of those that there are."""
+    return {path: {"value": _copy(vars(holder)[name])} for path, holder, name in _attributes(root) if path in paths}
+
+
+def put_back(root: object, saved: Mapping[str, Any], before: Mapping[str, Was]) -> None:
     """Set the attributes that ``changed`` found; one whose holder is gone is left out."""
     for path, holder in list(_holders(root)):
-        for name in [name for name in saved if name.rpartition(".")[0] == path]:
-            _set(vars(holder), name.rpartition(".")[2], saved[name])
+        for place in [place for place in saved if place.rpartition(".")[0] == path]:
+            try:
+                value = before.get(place, _ABSENT).back(saved[place])
+            except IndexError:
+                warn(f"{place} of the data had more items when the snapshot was taken: left as it is")
+                continue
+            name = place.rpartition(".")[2]
+            live = vars(holder).get(name)
+            if type(live) is not type(value) or not fill(live, value):  # others may hold the same one
+                vars(holder)[name] = value
 
 
-def _set(attributes: dict[str, Any], name: str, value: Any) -> None:
-    """Set an attribute; an array in its place, for others may hold the same one."""
-    live: Any = attributes.get(name)
-    alike = _is_array(live) and type(live) is type(value) and live.shape == value.shape and live.dtype == value.dtype
-    if alike and isinstance(live, torch.Tensor):
-        live.data.copy_(value)
-    elif alike and isinstance(live, np.ndarray) and live.flags.writeable:
-        live[...] = value
-    else:
-        attributes[name] = _copy(value)
+def _is_cache(was: Was, value: Any) -> bool:
+    """Whether a container only got more of what would be loaded alike again, and too much to be saved each time."""
+    return base_of(value) is not None and was.grew(value) and (is_bulky(value) or not _is_without_arrays(value))
+
+
+def _is_without_arrays(container: Any) -> bool:
+    return set(PLAIN).issuperset(leaf_types(container))
+
+
+def _is_nested(items: list[Any]) -> bool:
+    """Whether some items may change while they stay the same objects."""
+    return any(base_of(item) not in (None, tuple) or isinstance(item, ARRAYS) for item in items)
 
 
 def _copy(value: Any) -> Any:
-    return value.detach().clone() if isinstance(value, torch.Tensor) else copy.copy(value)
-
-
-def _is_array(value: Any) -> bool:
-    return isinstance(value, torch.Tensor | np.ndarray)
-
-
-def _comparable(value: Any) -> Any:
-    """Something in an array's place that can be compared with ``==``."""
-    if not _is_array(value):
-        return value
-    stored = encode(value, copy=False).tensors.values()
-    return str(value.dtype), tuple(value.shape), b"".join(one.data.tobytes() for one in stored)
+    """The same value, whatever training does to the one that is there."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    flat = type(value) in (list, set, dict) and set(PLAIN).issuperset(map(type, content_of(value)))
+    return copy.copy(value) if flat and type(value) is not dict else copy.deepcopy(value)
 
 
 def _attributes(root: object) -> Iterator[tuple[str, Any, str]]:
     for path, holder in _holders(root):
-        for name in [name for name, value in vars(holder).items() if _is_plain(value)]:
+        for name in [name for name, value in vars(holder).items() if type(name) is str and _is_data(value)]:
             yield f"{path}.{name}".removeprefix("."), holder, name
 
 
-def _is_plain(value: Any) -> bool:
-    """A number, a text, a small array, or a list, set or dict of numbers and texts."""
-    if type(value) in (torch.Tensor, np.ndarray):
-        return bool(value.dtype != object and value.nbytes <= MAX_BYTES)
-    if type(value) in (list, set):
-        return len(value) <= MAX_ITEMS and all(type(item) in PLAIN for item in value)
-    if type(value) is dict:
-        return len(value) <= MAX_ITEMS and all(type(item) in PLAIN for pair in value.items() for item in pair)
-    return type(value) in PLAIN
+def _is_data(value: Any) -> bool:
+    """A number, a text, an array, or a container of nothing else."""
+    if base_of(value) is None:
+        return type(value) in PLAIN or _is_plain_array(value)
+    return all(kind in PLAIN or issubclass(kind, (*ARRAYS, tuple)) for kind in leaf_types([value]))
+
+
+def _is_plain_array(value: Any) -> bool:
+    return type(value) in (torch.Tensor, np.ndarray) and value.dtype != object
+
+
+def _bytes_of(value: Any) -> int:
+    """About how much of a snapshot a value would take."""
+    if isinstance(value, ARRAYS):
+        return int(value.nbytes)
+    return sum(map(_bytes_of, items_of(value))) if base_of(value) is not None else 8
+
+
+_ABSENT = Was(object())
+"""In place of what was not there."""
 
 
 def held(root: object) -> Iterator[tuple[str, Any]]:
@@ -141,17 +215,18 @@ class Memory:
 
     Args:
         root: the data set.
-        plain: whether a changed plain attribute counts; not where ``values`` are put back anyway.
+        saved: whether what ``changed`` finds is put back anyway, and does not count.
 
     Attributes:
         remembers: whether a change was seen.
         draws: whether a use that was looked after drew random numbers; to be set by who uses it.
     """
 
-    def __init__(self, root: object, plain: bool) -> None:
+    def __init__(self, root: object, saved: bool) -> None:
         self.remembers = self.draws = False
-        self._root, self._plain, self._uses = root, plain, 0
-        self._before: Any = None
+        self._root, self._saved, self._uses = root, saved, 0
+        self._attributes: dict[str, Was] = {}
+        self._tokens: dict[str, Any] = {}
 
     def used(self) -> bool:
         """Note a use; tell whether it was one to look after."""
@@ -159,13 +234,14 @@ class Memory:
         if self._uses & (self._uses - 1):
             return False
         if self._uses == 1:
-            self._before = self._outline()
+            self._attributes = outline(self._root)
+            self._tokens = self._walked()
         self.look()
         return True
 
     def look(self) -> bool:
         """Whether it changed by now."""
-        self.remembers = self.remembers or (self._uses > 1 and self._differs(self._outline()))
+        self.remembers = self.remembers or (self._uses > 1 and (self._has_other_values() or self._has_other_objects()))
         return self.remembers
 
     @property
@@ -173,19 +249,34 @@ class Memory:
         """Whether the next use will be one to look after; not the first, in which samplers draw their order."""
         return self._uses > 0 and self._uses & (self._uses + 1) == 0
 
-    def _differs(self, now: dict[str, Any]) -> bool:
-        before = self._before
-        if self.draws or now["plain"] != before["plain"]:
-            return bool(now != before)
-        return any(not _is_grown(token, now["tokens"].get(path)) for path, token in before["tokens"].items())
+    def _has_other_values(self) -> bool:
+        now = {path: vars(holder)[name] for path, holder, name in _attributes(self._root)}
+        others = {path: value for path, value in held(self._root) if path not in now}
+        if any(base_of(others.get(path)) is not None for path in self._attributes):
+            return True  # a container holds objects by now
+        return any(self._counts(self._attributes.get(path, _ABSENT), value) for path, value in now.items())
 
-    def _outline(self) -> dict[str, Any]:
+    def _counts(self, was: Was, value: Any) -> bool:
+        if not was.differs(value):
+            return False
+        cache = _is_cache(was, value) if self._saved else was.grew(value)
+        return self.draws if cache else not self._saved
+
+    def _has_other_objects(self) -> bool:
+        now = self._walked()
+        if self.draws:
+            return now != self._tokens
+        return any(not _is_grown(token, now.get(path)) for path, token in self._tokens.items())
+
+    def _walked(self) -> dict[str, Any]:
         """What lies where; generators count by their presence, for their states are kept elsewhere."""
-        plain = {path: value for path, value in values(self._root).items() if value is not None}
-        walked = ((path, value) for path, value in held(self._root) if path not in plain)
-        tokens = {path: _token(value) for path, value in walked if not random_state.is_generator(value)}
-        contents = {path: _comparable(value) for path, value in plain.items()} if self._plain else None
-        return {"tokens": tokens, "plain": contents}
+        data = {path for path, _, _ in _attributes(self._root)}
+        inside = tuple(f"{path}[" for path in data)
+        return {
+            path: _token(value)
+            for path, value in held(self._root)
+            if path not in data and not path.startswith(inside) and not random_state.is_generator(value)
+        }
 
 
 def _is_grown(before: Any, now: Any) -> bool:
@@ -205,7 +296,7 @@ def _token(value: Any) -> Any:
 
 def _mark(value: Any) -> Any:
     """What shows that an attribute was bound to something else, or a tensor written to."""
-    if _is_plain(value) or random_state.is_generator(value):
+    if _is_data(value) or random_state.is_generator(value):
         return None
     if isinstance(value, torch.Tensor):
         return id(value), value._version

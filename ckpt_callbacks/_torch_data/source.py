@@ -49,7 +49,8 @@ class Source:
         self._lives_on = self._has_workers and loader.persistent_workers
         self._stamped = self._has_workers and (self._lives_on or (self._by_index and private.can_start_late(loader)))
         self._parts = _parts(loader)
-        self._configured = memory.values(self._parts)
+        self._configured = memory.outline(self._parts)
+        self._unsaved: dict[str, str] = {}  # of these, what can't be stored -> why
         self._kept_iterators: list[str] = []  # of the data set's own, older than this iteration
         self._iterator: Any = None
         self._follower = _Follower(None, {}, {})
@@ -65,10 +66,10 @@ class Source:
 
     def __iter__(self) -> Source:
         if self._asleep is not None:
-            here, attributes = _note(self.loader, {}), memory.values(self._parts)
+            assert self._birth is not None
+            here = _note(self.loader, memory.values(self._parts, self._birth["values"]))
             self._wake(self._asleep)
             self._put_back(here)
-            memory.put_back(self._parts, attributes)
         if self._iterator is self.loader and self._iterator is not None:
             iter(self.loader)  # an iterator itself: it goes on where it stands
             self.ended = False
@@ -132,12 +133,13 @@ class Source:
         return any(not same(begun.get(worker), state) for worker, state in used.items())
 
     def values(self) -> memory.Values:
-        """The plain attributes of sampler and data set that changed since the loader came."""
-        return memory.changed(self._parts, self._configured)
+        """The attributes of sampler and data set that changed since the loader came."""
+        found, self._unsaved = memory.changed(self._parts, self._configured)
+        return found
 
     def put_back_values(self, values: Mapping[str, Any]) -> None:
         """Set the attributes that ``values`` gave."""
-        memory.put_back(self._parts, values)
+        memory.put_back(self._parts, values, self._configured)
 
     def how(self) -> str:
         """How a return passes over batches, in a few words."""
@@ -162,10 +164,9 @@ class Source:
             lost["data (data set)"] = "it changes while it is read, and what it remembers of earlier epochs is not kept"
         if self._has_workers and not getattr(self.loader, "in_order", True):
             lost["data (in_order)"] = "batches come as workers finish them: use in_order=True"
-        for path in self._kept_iterators:
-            lost[f"data ({path.replace(_DATASET, 'data set')})"] = (
-                "nobody can tell how far an iterator got: make it in __iter__"
-            )
+        kept = dict.fromkeys(self._kept_iterators, "nobody can tell how far an iterator got: make it in __iter__")
+        for path, why in {**self._unsaved, **kept}.items():
+            lost[f"data ({path.replace(_DATASET, 'data set')})"] = why
         return lost
 
     # Back there ----------------------------------------------------------------------------------------------------
@@ -223,7 +224,7 @@ class Source:
         self._iterator = private.begin(self.loader, self._follower, start)
 
     def _put_back(self, begin: Mapping[str, Any]) -> None:
-        memory.put_back(self._parts, begin["values"])
+        self.put_back_values(begin["values"])
         random_state.restore(begin["random"])
         random_state.restore_generators(self.loader, begin["generators"])
 
@@ -260,7 +261,7 @@ class Source:
         self._follower.has_begun()
         if self._by_index and not self._has_workers:
             parts = {"dataset": self.loader.dataset, "collate_fn": self.loader.collate_fn}
-            self._memory = memory.Memory(parts, plain=False)
+            self._memory = memory.Memory(parts, saved=True)
 
     def _follows(self) -> bool:
         """Whether the iterator itself tells what it draws; else all that happens in a fetch counts as a draw."""

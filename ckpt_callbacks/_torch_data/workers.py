@@ -82,7 +82,7 @@ class _Clerk:
         self._sent: Any = None
         self._began: Any = None
         self._last: Any = None  # before the last fetch
-        self._memory = Memory(self._parts, plain=True)
+        self._memory = Memory(self._parts, saved=False)
         self._generators: Sequence[tuple[str, Any]] = ()
         private.follow_fetchers(dataset, self.begin, self.fetch)
 
@@ -90,6 +90,7 @@ class _Clerk:
         """An iteration begins; an iterable data set is about to be asked for its iterator."""
         self._parts["collate_fn"] = collate_fn
         self._iterations += 1
+        self._memory.look()
         if self._iterations == self._iteration and self._state is not None:
             _restore(self._parts, self._state)
         self._generators = random_state.generators(self._parts)

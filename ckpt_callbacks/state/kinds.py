@@ -5,11 +5,14 @@ Only types are asked, and never by a method of the user's.
 
 from __future__ import annotations
 
+import array
+import collections
 import dataclasses
 import enum
 import functools
 import io
 import logging
+import queue
 import sys
 import threading
 import types
@@ -54,6 +57,7 @@ _CODE = (
     *(functools.partial, type, np.ufunc),
     *(io.IOBase, logging.Logger, threading.Thread, type(threading.Lock()), weakref.ref),
 )
+_STANDARD = (collections.UserDict, collections.UserList, collections.ChainMap, queue.Queue)
 _BASES = (list, tuple, OrderedDict, dict, deque, set, frozenset)
 _STORED = (*_BASES, Counter)
 
@@ -170,12 +174,14 @@ def is_stateful(value: Any) -> bool:
 
 
 def is_walked(value: Any, home: str | None) -> bool:
-    """Whether a value's attributes are looked at: objects of users, any dataclass, and modules outside of any tree."""
+    """Whether a value's attributes are looked at: objects of users, any dataclass, modules outside of any tree, and the
+    standard library's containers that are objects."""
     if is_immutable(value) or is_tensor(value) or type(value) in codecs.BY_TYPE or is_code(value):
         return False
     if base_of(value) is not None or isinstance(value, BaseException):
         return False
     looked_at = _is_module(value) or is_users(type(value), home) or dataclasses.is_dataclass(type(value))
+    looked_at = looked_at or isinstance(value, _STANDARD)
     return looked_at and (fields_of(value) is not None or slots_of(value) != {})
 
 
@@ -185,7 +191,7 @@ def is_value(value: Any) -> bool:
         return True
     if is_variable(value) or _is_other_array(value):
         return True
-    return base_of(value) is not None or isinstance(value, bytearray | np.generic)
+    return base_of(value) is not None or isinstance(value, bytearray | array.array | np.generic)
 
 
 # What it is made of ---------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ every tag. Integers in fields are JSON numbers below 2**53 and ``0x...`` strings
 
 from __future__ import annotations
 
+import array
 import base64
 import datetime
 import decimal
@@ -90,6 +91,20 @@ def _read_float(node: Node) -> float:
 
 def _read_complex(node: Node) -> complex:
     return complex(*struct.unpack(">dd", bytes.fromhex(node["hex"])))
+
+
+def _write_array(value: array.array[Any]) -> Node:
+    code = "U" if value.typecode in "uw" else value.typecode
+    if code == "U":
+        return {"$": "array", "typecode": value.typecode, "text": _text(value.tounicode())}
+    little = np.frombuffer(value, np.dtype(code)).astype(np.dtype(code).newbyteorder("<"))
+    return {"$": "array", "typecode": code, "dtype": little.dtype.str, "base64": _base64(little.tobytes())}
+
+
+def _read_array(node: Node) -> array.array[Any]:
+    if "text" in node:
+        return array.array(node["typecode"], _read_text(node["text"]))
+    return array.array(node["typecode"], np.frombuffer(_bytes(node["base64"]), np.dtype(node["dtype"])).tolist())
 
 
 def _read_fraction(node: Node) -> fractions.Fraction:
@@ -206,6 +221,7 @@ _WRITERS: dict[type, Callable[[Any], Node]] = {
     str: lambda value: {"$": "str", "base64": _base64(value.encode("utf-8", "surrogatepass"))},
     bytes: lambda value: {"$": "bytes", "base64": _base64(value)},
     bytearray: lambda value: {"$": "bytearray", "base64": _base64(value)},
+    array.array: _write_array,
     range: lambda value: {"$": "range", "items": [_integer(i) for i in (value.start, value.stop, value.step)]},
     decimal.Decimal: lambda value: {"$": "decimal", "text": str(value)},
     fractions.Fraction: lambda value: {"$": "fraction", "items": [_integer(i) for i in value.as_integer_ratio()]},
@@ -237,6 +253,7 @@ READERS: dict[str, Callable[[Node], Any]] = {
     "str": _read_text,
     "bytes": lambda node: _bytes(node["base64"]),
     "bytearray": lambda node: bytearray(_bytes(node["base64"])),
+    "array": _read_array,
     "range": _read_range,
     "decimal": lambda node: decimal.Decimal(_read_text(node["text"])),
     "fraction": _read_fraction,

@@ -9,18 +9,29 @@ from __future__ import annotations
 import hashlib
 import marshal
 import sys
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Set
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import xxhash
 
 from ckpt_callbacks.errors import UnstorableError
-from ckpt_callbacks.state.kinds import base_of, is_frameworks, is_of_its_own_kind, is_stateful, is_tensor, is_variable
+from ckpt_callbacks.state.kinds import (
+    base_of,
+    fields_of,
+    is_frameworks,
+    is_of_its_own_kind,
+    is_stateful,
+    is_tensor,
+    is_variable,
+    is_walked,
+)
 from ckpt_callbacks.state.parts import content_of, items_of
 from ckpt_callbacks.state.tree import encode, to_json
 
-__all__ = ["MAX_ITEMS", "is_bulky", "is_large", "storable", "token"]
+__all__ = ["MAX_ITEMS", "is_bulky", "is_large", "leaf_types", "quick", "storable", "token"]
 
 MAX_ITEMS = 10_000
 """How many items a container may hold, in all its depth, to be compared by content; beyond, by its items' identity."""
@@ -34,8 +45,14 @@ LARGE = 1 << 20
 HASHED_ARRAY, HASHED_TENSOR = 256 << 20, 16 << 20
 """From how many bytes on one is compared by a sample. Torch counts the writes to its tensors, numpy does not."""
 
+GLANCED = 3
+"""How deep the items of a large container are looked into, where these are not plain."""
+
+MAX_DEPTH = 50
+"""How deep plain containers may lie in each other to be compared in one go."""
+
 _SIMPLE = frozenset((type(None), bool, int, float, str, bytes))
-_PLAIN = _SIMPLE | {tuple}
+_MARSHALLED = frozenset((list, tuple, dict, set, frozenset))
 _BUILTIN = (list, tuple, dict, set, OrderedDict)
 
 
@@ -52,6 +69,11 @@ def token(value: Any) -> Any:
         return _large(value)
     stored, why = storable(value)
     return (type(value), id(value)) if why is not None else _digest(stored)
+
+
+def quick(value: Any) -> Any:
+    """As ``token``, but of a container only what can be had quickly, however small it is."""
+    return (type(value), _bulk(value)) if base_of(value) is not None and value else token(value)
 
 
 def storable(value: Any) -> tuple[Any, str | None]:
@@ -101,27 +123,56 @@ def is_bulky(container: Any) -> bool:
 
 
 def _bulk(container: Any) -> Any:
-    """Plain items by content, in one go; others by identity and what of them can be had at once."""
-    items = list(items_of(container))
-    keys = list(content_of(container)) if base_of(container) in (dict, OrderedDict) else []
-    data = _dumped([keys, items]) if _PLAIN.issuperset(map(type, items)) else None
-    return xxhash.xxh3_128_digest(data) if data is not None else (len(items), hash(tuple(map(_glance, items))))
+    """What is plain all the way by content, in one go; of other items what of them can be had quickly."""
+    keys = content_of(container) if base_of(container) in (dict, OrderedDict) else {}
+    plain = [list(keys), list(items_of(container))]
+    if not _is_plain_all_the_way(plain):
+        plain = [[_glance(item) for item in items] for items in plain]
+    return xxhash.xxh3_128_digest(marshal.dumps(plain, 2))  # only to compare them: nothing is ever loaded from these
 
 
-def _dumped(items: list[Any]) -> bytes | None:
-    """Plain values as bytes, only to compare them (nothing is ever loaded from these); None if some are not plain."""
-    try:
-        return marshal.dumps(items, 2)
-    except ValueError:
-        return None
+def _is_plain_all_the_way(container: Any) -> bool:
+    """Whether a container holds nothing but numbers, texts and builtin containers of such."""
+    return _SIMPLE.issuperset(leaf_types(container, of=_MARSHALLED))
 
 
-def _glance(item: Any) -> Any:
-    """What shows at once whether an item of a large container is the same."""
+def leaf_types(
+    container: Any, of: Set[type] = frozenset((*_BUILTIN, frozenset, deque, defaultdict, Counter))
+) -> set[type]:
+    """The types of what lies in a container and in those within it; no item is asked itself.
+
+    Args:
+        container: a builtin one.
+        of: the types of containers to look into; others are leaves.
+    """
+    found: set[type] = set()
+    level = [container]
+    for _ in range(MAX_DEPTH):
+        lists = chain.from_iterable(one for one in level if not isinstance(one, dict))
+        dicts = [one for one in level if isinstance(one, dict)]
+        inner = [*lists, *chain.from_iterable(dicts), *chain.from_iterable(map(dict.values, dicts))]
+        kinds = set(map(type, inner))
+        found |= kinds - of
+        if not kinds & of:
+            return found
+        level = [one for one in inner if type(one) in of]
+    return found | of  # deeper than anybody stores
+
+
+def _glance(item: Any, depth: int = 0) -> Any:
+    """What shows quickly whether an item of a large container is the same: numbers and texts only."""
+    if type(item) in _SIMPLE:
+        return item
     if type(item) is np.ndarray and item.nbytes < LARGE and item.flags.c_contiguous and item.dtype.kind in "biufc":
         return xxhash.xxh3_64_intdigest(item.data)
-    base = base_of(item)
-    return id(item), None if base is None else base.__len__(item), _writes(item) if is_tensor(item) else None
+    if is_tensor(item):
+        return id(item), _writes(item)
+    if depth < GLANCED and base_of(item) is not None:
+        keys = list(content_of(item)) if base_of(item) in (dict, OrderedDict) else []
+        return id(item), [_glance(one, depth + 1) for one in (*keys, *items_of(item))]
+    if depth < GLANCED and is_walked(item, None):
+        return id(item), [_glance(one, depth + 1) for one in (fields_of(item) or {}).values()]
+    return id(item)
 
 
 def _large(tensor: Any) -> Any:

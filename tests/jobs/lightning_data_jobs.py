@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -204,6 +204,53 @@ class CountsEpochs(Shuffles):
             yield self.order[begin : begin + BATCH_SIZE]
 
 
+class Buckets(Shuffles):
+    """Makes its batches once, and shuffles them in their place for each epoch, some of them within."""
+
+    def __init__(self, size: int, generator: str) -> None:
+        super().__init__(size, generator)
+        self.batches = [list(range(begin, min(begin + BATCH_SIZE, size))) for begin in range(0, size, BATCH_SIZE)]
+
+    def __iter__(self) -> Any:
+        random.shuffle(self.batches)
+        random.shuffle(self.batches[0])
+        return iter(self.batches)
+
+
+class Pools(Shuffles):
+    """Draws from each of three classes in turn, without replacement, over the epochs."""
+
+    def __init__(self, size: int, generator: str) -> None:
+        super().__init__(size, generator)
+        self.pools: dict[int, list[int]] = {0: [], 1: [], 2: []}
+
+    def _draw(self, kind: int) -> int:
+        if not self.pools[kind]:
+            self.pools[kind] = list(range(kind, self.size, 3))
+            random.shuffle(self.pools[kind])
+        return self.pools[kind].pop()
+
+    def __iter__(self) -> Any:
+        for _ in range(4):
+            yield [self._draw(k % 3) for k in range(BATCH_SIZE)]
+
+
+class Order(Shuffles):
+    """Keeps a long order, an array of each class's share of it, and shuffles them in their places."""
+
+    def __init__(self, size: int, generator: str) -> None:
+        super().__init__(size, generator)
+        self.order = list(range(5000))
+        self.shares = {kind: np.arange(kind, size, 2) for kind in (0, 1)}
+
+    def __iter__(self) -> Any:
+        random.shuffle(self.order)
+        np.random.shuffle(self.shares[self.order[0] % 2])
+        picked = [*(index for index in self.order if index < self.size), *self.shares[1].tolist()]
+        for begin in range(0, len(picked), BATCH_SIZE):
+            yield picked[begin : begin + BATCH_SIZE]
+
+
 class SetEpoch(Shuffles):
     """Shuffles by the epoch that Lightning sets."""
 
@@ -353,6 +400,56 @@ class Validates(pl.LightningDataModule):
         return DataLoader(Subset(Everything(self.x, self.y), chosen), 5, **self.workers)
 
 
+class Sample(NamedTuple):
+    """What a list of files has for each."""
+
+    index: int
+    label: float
+
+
+class Files(Dataset):
+    """A list of what there is, as of image files, some of which get another label."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.x, self.y = x, y
+        self.samples = [Sample(index, float(y[index])) for index in range(len(x))]
+        self.records = [{"index": index, "weight": 1.0} for index in range(len(x))]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Any:
+        sample, record = self.samples[index], self.records[index]
+        return self.x[sample.index] * record["weight"], torch.tensor([sample.label])
+
+
+class Curates(pl.Callback):
+    """Shuffles a data set's list after each epoch, gives some samples other labels, and replaces a subset's indices."""
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        subset = trainer.train_dataloader.dataset
+        data = subset.dataset
+        random.shuffle(data.samples)
+        data.samples[3] = data.samples[3]._replace(label=random.random())
+        data.records[2]["weight"] += random.random()
+        subset.indices = np.random.permutation(len(data))[:27].tolist()
+
+
+class DrawsLoaders(pl.LightningDataModule):
+    """Makes its loaders anew, of a part that generators of its own draw."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        super().__init__()
+        self.data, self.rng, self.random = TensorDataset(x, y), np.random.default_rng(3), random.Random(4)
+
+    def train_dataloader(self) -> Any:
+        picked = self.rng.permutation(len(self.data))[:20].tolist()
+        return DataLoader(Subset(self.data, picked), BATCH_SIZE, shuffle=True)
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(Subset(self.data, self.random.sample(range(len(self.data)), 8)), BATCH_SIZE)
+
+
 class Reweighs(pl.Callback):
     """Changes a sampler's weights, a tensor, as training goes on."""
 
@@ -438,6 +535,9 @@ JOBS: dict[str, Job] = {
     "batch sampler that shuffles by numpy": _one(batch_sampler=lambda d: Shuffles(len(d), "numpy")),
     "batch sampler that draws as it goes": _one(batch_sampler=lambda d: AsItGoes(len(d), "torch")),
     "batch sampler that counts its epochs": _one(batch_sampler=lambda d: CountsEpochs(len(d), "")),
+    "batch sampler that shuffles batches in their place": _one(batch_sampler=lambda d: Buckets(len(d), "")),
+    "batch sampler that draws from pools over the epochs": _one(batch_sampler=lambda d: Pools(len(d), "")),
+    "batch sampler with a long order and arrays": _one(batch_sampler=lambda d: Order(len(d), "")),
     "batch sampler with set_epoch": _one(batch_sampler=lambda d: SetEpoch(len(d), "")),
     "collate function that draws": _one(shuffle=True, collate_fn=collate, pin_memory=True),
     "collate function with a generator": _one(shuffle=True, collate_fn=lambda _: Collate()),
@@ -471,6 +571,13 @@ JOBS: dict[str, Job] = {
     "loaders made anew, by an attribute": Job(loaders=Grows, trainer={"reload_dataloaders_every_n_epochs": 1}),
     "loaders made anew, by the data module's state": Job(
         loaders=KnowsItsPlace, trainer={"reload_dataloaders_every_n_epochs": 1}
+    ),
+    "loaders made anew, by the data module's generators": Job(
+        loaders=DrawsLoaders, trainer={"reload_dataloaders_every_n_epochs": 1}
+    ),
+    "samples that a callback shuffles and relabels": Job(
+        loaders=lambda x, y: DataLoader(Subset(Files(x, y), range(len(x))), BATCH_SIZE, shuffle=True),
+        callbacks=lambda: [Curates()],
     ),
     "data that are cached": _one(Caches, shuffle=True),
     "attributes that a callback sets": Job(

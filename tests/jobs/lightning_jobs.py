@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import array
+import collections
 import copy
 import itertools
 import json
+import queue
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -215,6 +218,29 @@ class Averaged(Net):
     def on_train_batch_end(self, *_: Any) -> None:
         with torch.no_grad():
             self.net[0].weight.mul_(1 - 0.01 * torch.rand(()))
+
+
+class KeepsRecords(Net):
+    """A record of each of many samples, in containers of the standard library that are objects, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records = {index: {"loss": 0.0, "count": 0} for index in range(6000)}
+        self.totals = array.array("d", [0.0])
+        self.recent: queue.Queue[float] = queue.Queue()
+        self.by_name = collections.UserDict(sum=0.0)
+        self.chain = collections.ChainMap({"last": 0.0}, {"first": 1.0})
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        loss = super().training_step(batch, batch_idx)
+        record = self.records[7 * batch_idx]
+        record["loss"] += float(loss)
+        record["count"] += 1
+        self.totals[0] += record["loss"]
+        self.recent.put(float(loss))
+        self.by_name["sum"] += self.recent.get() if batch_idx % 3 else 0.1
+        self.chain["last"] = self.by_name["sum"]
+        return loss * (1 + 0.01 * record["loss"] + 0.001 * self.totals[0] + 0.01 * self.chain["last"])
 
 
 class Remembers(Net):
@@ -517,6 +543,7 @@ JOBS: dict[str, Job] = {
         trainer={"max_epochs": 9},
     ),
     "state in plain attributes of the module": Job(Remembers),
+    "records of many samples, in containers of all kinds": Job(KeepsRecords),
     "a slow copy outside of the module": Job(Taught),
     "a slow copy made in on_fit_start": Job(TaughtLate),
     "a callback with a count, one that sets rates": Job(callbacks=lambda: [Nudge(), Nudge(), Curriculum()]),

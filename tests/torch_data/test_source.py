@@ -16,7 +16,7 @@ from ckpt_callbacks._torch_data.memory import Memory
 from ckpt_callbacks._torch_data.source import Source
 from ckpt_callbacks._torch_data.splices import Splices
 from ckpt_callbacks._torch_data.workers import Stamp, Stamped
-from ckpt_callbacks.state import random_state
+from ckpt_callbacks.state import decode, encode, random_state
 from tests.jobs.lightning_data_jobs import AsItGoes, Everything, Mixes, Reshapes, Shards
 
 X, Y = torch.arange(40.0).repeat(6, 1).T.contiguous(), torch.zeros(40, 1)
@@ -36,7 +36,8 @@ LOADERS = {
     "a stream": (lambda: DataLoader(Shards(X, Y), 4), False),
     "a stream with workers": (lambda: DataLoader(Shards(X, Y), 4, num_workers=2), False),
     "an __iter__ of its own": (lambda: Reshapes(Everything(X, Y), 4, shuffle=True), False),
-    "a data set that remembers more than plain values": (lambda: DataLoader(Keeps(X, Y), 4, shuffle=True), False),
+    "a data set that keeps samples": (lambda: DataLoader(Keeps(X, Y), 4, shuffle=True), True),
+    "a data set that keeps objects": (lambda: DataLoader(KeepsObjects(X, Y), 4, shuffle=True), False),
     "no DataLoader": (lambda: [torch.rand(3) for _ in range(10)], False),
 }
 
@@ -51,6 +52,25 @@ class Keeps(Mixes):
     def __getitem__(self, index):
         self.kept.append(self.x[index])
         return sum(self.kept[-3:]), self.y[index]
+
+
+class KeepsObjects(Mixes):
+    """Keeps objects, which no file can bring back."""
+
+    def __init__(self, x, y):
+        super().__init__(x, y)
+        self.kept = []
+
+    def __getitem__(self, index):
+        self.kept.append(SimpleObject(self.x[index]))
+        return sum(one.value for one in self.kept[-3:]), self.y[index]
+
+
+class SimpleObject:
+    """A value."""
+
+    def __init__(self, value):
+        self.value = value
 
 
 def seed(number):
@@ -176,9 +196,12 @@ def test_draws_that_nothing_disturbs_need_no_splice():
 @pytest.mark.parametrize(
     ("change", "seen"),
     [
-        (lambda data: data.items.append(torch.zeros(1)), True),
-        (lambda data: setattr(data, "cache", torch.zeros(300_000)), True),
-        (lambda data: data.tensor.add_(1), True),
+        (lambda data: data.items.append(object()), True),
+        (lambda data: data.objects[0].__setattr__("value", "another"), False),
+        (lambda data: data.objects.append(SimpleObject(3)), True),
+        (lambda data: data.items.append(torch.zeros(1)), False),
+        (lambda data: setattr(data, "cache", torch.zeros(300_000)), False),
+        (lambda data: data.tensor.add_(1), False),
         (lambda data: setattr(data, "count", 5), False),
         (lambda data: setattr(data, "cache", torch.zeros(1)), False),
         (lambda data: setattr(data, "rng", np.random.default_rng(1)), False),
@@ -186,15 +209,15 @@ def test_draws_that_nothing_disturbs_need_no_splice():
     ],
 )
 def test_a_data_set_that_remembers_is_noticed(change, seen):
-    """Containers, large tensors and objects that change are; plain attributes and generators are kept anyway."""
+    """Containers of objects are; numbers, tensors, containers of such and generators are kept anyway."""
 
     class Data(Dataset):
         def __init__(self):
             self.items, self.tensor = [torch.ones(1)], torch.zeros(300_000)
-            self.cache, self.count, self.rng = None, 0, None
+            self.cache, self.count, self.rng, self.objects = None, 0, None, [SimpleObject(1)]
 
     data = Data()
-    watch = Memory(data, plain=False)
+    watch = Memory(data, saved=True)
     watch.used()
     change(data)
     watch.used()
@@ -204,7 +227,7 @@ def test_a_data_set_that_remembers_is_noticed(change, seen):
 def test_what_the_first_use_makes_is_no_memory():
     """A file that is opened at the first read, say."""
     data = Mixes(X, Y)
-    watch = Memory(data, plain=True)
+    watch = Memory(data, saved=False)
     data.file = object()
     watch.used()
     watch.used()
@@ -214,14 +237,100 @@ def test_what_the_first_use_makes_is_no_memory():
 def test_attributes_that_changed_are_put_back():
     """What changed is state; what didn't is configuration and stays as the script has it."""
     data = Mixes(X, Y)
-    before = memory.values(data)
+    before = memory.outline(data)
     data.seen.append(3)
-    state = memory.changed(data, before)
-    assert state == {"seen": [3]}
+    state, missing = memory.changed(data, before)
+    assert (state, missing) == ({"seen": {"value": [3]}}, {})
     other = Mixes(X, Y)
-    memory.put_back(other, state)
+    memory.put_back(other, state, memory.outline(other))
     assert other.seen == [3]
-    assert other.seen is not state["seen"]
+    assert other.seen is not state["seen"]["value"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data.seen.reverse(),
+        lambda data: data.table["b"].append(2),
+        lambda data: data.arrays["a"].fill(5),
+        lambda data: setattr(data, "seen", data.seen[::2]),
+        lambda data: data.pairs[1].append(1),
+        lambda data: data.big.__setitem__(7, 1),
+        lambda data: setattr(data, "flag", -2),
+    ],
+)
+def test_attributes_of_any_depth_are_put_back(change):
+    """Lists within lists, dicts of arrays, records: whatever is made of numbers, texts and arrays."""
+
+    def made():
+        data = Mixes(X, Y)
+        data.seen, data.table, data.flag = [object, "x", 300, 400][1:], {"a": [], "b": [1]}, -1
+        data.arrays, data.pairs, data.big = {"a": np.zeros(3)}, [[1, 2], [3]], list(range(5000))
+        data.same = data.seen
+        return data
+
+    data, other = made(), made()
+    before = memory.outline(data)
+    assert memory.changed(data, before) == ({}, {})
+    change(data)
+    state, missing = memory.changed(data, before)
+    assert state
+    assert not missing
+    memory.put_back(other, decode(*encoded(state)), memory.outline(other))
+    for name in ("seen", "table", "flag", "pairs", "big"):
+        assert getattr(other, name) == getattr(data, name)
+    assert other.arrays["a"].tolist() == data.arrays["a"].tolist()
+
+
+def encoded(tree):
+    found = encode(tree)
+    return found.structure, found.tensors
+
+
+def test_a_shuffled_list_is_saved_as_an_order():
+    """Of objects of any kind; the new process has them, too."""
+    data, other = Mixes(X, Y), Mixes(X, Y)
+    data.seen, other.seen = [["a"] * 3], [["a"] * 3]
+    for one in (data, other):
+        one.seen = [(f"file {number}", number) for number in range(6)]
+    before = memory.outline(data)
+    random.shuffle(data.seen)
+    state, _ = memory.changed(data, before)
+    assert sorted(state["seen"]["picked"].tolist()) == list(range(6))
+    memory.put_back(other, state, memory.outline(other))
+    assert other.seen == data.seen
+
+
+def test_a_list_that_got_shorter_is_left_as_it_is(caplog):
+    """And the user is told."""
+    data, other = Mixes(X, Y), Mixes(X, Y)
+    data.seen, other.seen = [1000, 2000, 3000], [1000]
+    before = memory.outline(data)
+    data.seen.reverse()
+    memory.put_back(other, memory.changed(data, before)[0], memory.outline(other))
+    assert other.seen == [1000]
+    assert "more items when the snapshot was taken" in caplog.text
+
+
+def test_a_cache_is_no_state():
+    """What it has would be loaded alike again; a small table of numbers is state all the same."""
+    data = Mixes(X, Y)
+    data.cache, data.slots, data.table = {}, [None] * 3, {}
+    before = memory.outline(data)
+    data.cache[3], data.slots[1], data.table[1] = torch.ones(3), np.ones(2), 0.5
+    assert memory.changed(data, before) == ({"table": {"value": {1: 0.5}}}, {})
+
+
+def test_what_is_too_large_is_named(monkeypatch):
+    """Rather than written with every snapshot."""
+    monkeypatch.setattr(memory, "LARGEST", 100)
+    data = Mixes(X, Y)
+    data.table = np.zeros(100)
+    before = memory.outline(data)
+    data.table += 1
+    found, missing = memory.changed(data, before)
+    assert found == {}
+    assert "too many to be saved each time" in missing["table"]
 
 
 def test_a_stamped_batch_can_be_pinned():
