@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import functools
+import pathlib
+import uuid
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -23,6 +26,9 @@ __all__ = ["Memory", "Was", "changed", "held", "iterators", "outline", "put_back
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 ARRAYS = (torch.Tensor, np.ndarray, np.generic)
 
+LEAVES = (tuple, range, slice, pathlib.PurePath, datetime.date, datetime.time, datetime.timedelta, uuid.UUID)
+"""What else data are made of; all of it can be stored."""
+
 LARGEST = 256 << 20
 """The most bytes of an attribute of data that a snapshot takes."""
 
@@ -39,18 +45,18 @@ class Was:
     """An attribute as it was when it was looked at first: enough to tell what became of it.
 
     Args:
-        value: a number, a text, an array, or a container of such.
+        value: a number, a text, an array, a container of such, or a list of anything: then its order is looked at.
     """
 
     def __init__(self, value: Any) -> None:
-        self.token = quick(value)
+        self.token = _token_of(value)
         self._size = len(value) if base_of(value) is not None else 0
         self._items = list(value) if type(value) is list else []  # as long as these live, their ids are theirs alone
         self._gaps = [index for index, item in enumerate(self._items) if item is None]
 
     def differs(self, value: Any) -> bool:
         """Whether the value is another one now."""
-        return bool(quick(value) != self.token)
+        return bool(_token_of(value) != self.token)
 
     def grew(self, value: Any) -> bool:
         """Whether a dict only got more items, or a list had items put where it had None: so a cache is filled."""
@@ -63,14 +69,15 @@ class Was:
             return not self.differs(emptied)
         return False
 
-    def state(self, value: Any) -> dict[str, Any]:
-        """How the value is saved. A list of its own first items is told by these: data sets are shuffled so."""
+    def state(self, value: Any) -> dict[str, Any] | None:
+        """How the value is saved; None if it can't be. A list of its own first items is told by these: data sets are
+        shuffled so."""
         if self._items and type(value) is list and not _is_nested(value):
             places = {id(item): index for index, item in enumerate(self._items)}
             picked = [places.get(id(item), -1) for item in value]
             if -1 not in picked:
                 return {"picked": np.array(picked, np.int64)}
-        return {"value": _copy(value)}
+        return {"value": _copy(value)} if _is_data(value) else None
 
     def back(self, saved: Mapping[str, Any]) -> Any:
         """The value that was saved. IndexError: it was picked from a list with more items than this one had."""
@@ -93,7 +100,9 @@ def changed(root: object, before: Mapping[str, Was]) -> tuple[Values, dict[str, 
         if not was.differs(value) or _is_cache(was, value):
             continue
         state = was.state(value)
-        if "value" in state and (size := _bytes_of(value)) > LARGEST:
+        if state is None:
+            missing[path] = "it holds objects that were made while training: nobody can make them again"
+        elif "value" in state and (size := _bytes_of(value)) > LARGEST:
             missing[path] = f"it changes, and its {size >> 20} MiB are too many to be saved each time"
         elif (why := storable(state)[1]) is not None:
             missing[path] = why
@@ -109,7 +118,13 @@ def values(root: object, paths: Mapping[str, Any]) -> Values:
 
 def put_back(root: object, saved: Mapping[str, Any], before: Mapping[str, Was]) -> None:
     """Set the attributes that ``changed`` found; one whose holder is gone is left out."""
-    for path, holder in list(_holders(root)):
+    orders = {path: state for path, state in saved.items() if "picked" in state}
+    _put_back(root, orders, before)  # first: it tells which objects lie where
+    _put_back(root, {path: state for path, state in saved.items() if path not in orders}, before)
+
+
+def _put_back(root: object, saved: Mapping[str, Any], before: Mapping[str, Was]) -> None:
+    for path, holder in list(_holders(root)) if saved else ():
         for place in [place for place in saved if place.rpartition(".")[0] == path]:
             try:
                 value = before.get(place, _ABSENT).back(saved[place])
@@ -146,7 +161,7 @@ def _copy(value: Any) -> Any:
 
 def _attributes(root: object) -> Iterator[tuple[str, Any, str]]:
     for path, holder in _holders(root):
-        for name in [name for name, value in vars(holder).items() if type(name) is str and _is_data(value)]:
+        for name in [name for name, value in vars(holder).items() if type(name) is str and _is_looked_at(value)]:
             yield f"{path}.{name}".removeprefix("."), holder, name
 
 
@@ -154,7 +169,18 @@ def _is_data(value: Any) -> bool:
     """A number, a text, an array, or a container of nothing else."""
     if base_of(value) is None:
         return type(value) in PLAIN or _is_plain_array(value)
-    return all(kind in PLAIN or issubclass(kind, (*ARRAYS, tuple)) for kind in leaf_types([value]))
+    return all(kind in PLAIN or issubclass(kind, (*ARRAYS, *LEAVES)) for kind in leaf_types([value]))
+
+
+def _is_looked_at(value: Any) -> bool:
+    return type(value) is list or _is_data(value)
+
+
+def _token_of(value: Any) -> Any:
+    """Equal tokens, equal values; of a list of objects, equal orders."""
+    if type(value) is list and not _is_data(value):
+        return list, [id(item) for item in value]
+    return quick(value)
 
 
 def _is_plain_array(value: Any) -> bool:
@@ -260,7 +286,7 @@ class Memory:
         if not was.differs(value):
             return False
         cache = _is_cache(was, value) if self._saved else was.grew(value)
-        return self.draws if cache else not self._saved
+        return self.draws if cache else not self._saved or was.state(value) is None
 
     def _has_other_objects(self) -> bool:
         now = self._walked()
@@ -270,12 +296,12 @@ class Memory:
 
     def _walked(self) -> dict[str, Any]:
         """What lies where; generators count by their presence, for their states are kept elsewhere."""
-        data = {path for path, _, _ in _attributes(self._root)}
-        inside = tuple(f"{path}[" for path in data)
+        looked_at = {path: vars(holder)[name] for path, holder, name in _attributes(self._root)}
+        inside = tuple(f"{path}[" for path, value in looked_at.items() if _is_data(value))
         return {
             path: _token(value)
             for path, value in held(self._root)
-            if path not in data and not path.startswith(inside) and not random_state.is_generator(value)
+            if path not in looked_at and not path.startswith(inside) and not random_state.is_generator(value)
         }
 
 
@@ -296,7 +322,7 @@ def _token(value: Any) -> Any:
 
 def _mark(value: Any) -> Any:
     """What shows that an attribute was bound to something else, or a tensor written to."""
-    if _is_data(value) or random_state.is_generator(value):
+    if _is_looked_at(value) or random_state.is_generator(value):
         return None
     if isinstance(value, torch.Tensor):
         return id(value), value._version

@@ -247,6 +247,22 @@ def test_attributes_that_changed_are_put_back():
     assert other.seen is not state["seen"]["value"]
 
 
+def test_a_list_of_objects_has_its_order_back():
+    """And each object its attributes; objects that only training made can't come back, and are named."""
+    data, other = Mixes(X, Y), Mixes(X, Y)
+    for one in (data, other):
+        one.parts = [SimpleObject(number) for number in range(5)]
+    before = memory.outline(data)
+    data.parts.reverse()
+    data.parts[0].value = 40
+    state, missing = memory.changed(data, before)
+    assert not missing
+    memory.put_back(other, state, memory.outline(other))
+    assert [one.value for one in other.parts] == [40, 3, 2, 1, 0]
+    data.parts.append(SimpleObject(6))
+    assert memory.changed(data, before)[1].keys() == {"parts"}
+
+
 @pytest.mark.parametrize(
     "change",
     [
