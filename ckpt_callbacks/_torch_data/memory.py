@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import datetime
+import dis
 import functools
 import pathlib
 import uuid
@@ -19,9 +20,10 @@ from ckpt_callbacks.messages import warn
 from ckpt_callbacks.state import random_state
 from ckpt_callbacks.state.kinds import base_of
 from ckpt_callbacks.state.parts import content_of, fill, items_of
+from ckpt_callbacks.state.scripts import codes_of, is_script
 from ckpt_callbacks.state.tokens import is_bulky, leaf_types, quick, storable
 
-__all__ = ["Memory", "Was", "changed", "held", "iterators", "outline", "put_back", "values"]
+__all__ = ["Memory", "Was", "changed", "held", "iterators", "outline", "put_back", "sets_attributes", "values"]
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 ARRAYS = (torch.Tensor, np.ndarray, np.generic)
@@ -196,6 +198,13 @@ def _bytes_of(value: Any) -> int:
 
 _ABSENT = Was(object())
 """In place of what was not there."""
+
+
+def sets_attributes(root: object) -> bool:
+    """Whether the code of some object that ``root`` holds sets attributes once it is made."""
+    kinds = {base for _, value in held(root) for base in type(value).__mro__ if is_script(base.__module__)}
+    codes = (code for kind in kinds for code in codes_of(kind) if code.co_name != "__init__")
+    return any(step.opname == "STORE_ATTR" for code in codes for step in dis.get_instructions(code))
 
 
 def held(root: object) -> Iterator[tuple[str, Any]]:

@@ -117,7 +117,15 @@ class Source:
             "skip": self._can_skip() and self.taken > 2 * max(1, getattr(self.loader, "num_workers", 0)),
             "num_workers": getattr(self.loader, "num_workers", 0),
             "workers": {"begun": dict(self._follower.begun), "used": dict(self._follower.used)},
+            "moves": self._moves(),
         }
+
+    def _moves(self) -> bool:
+        """Whether what lives on in workers may be other at the end of an iteration than their last batches tell."""
+        if not self._lives_on or self._by_index:
+            return False
+        values = any(state["values"] for state in (*self._follower.begun.values(), *self._follower.used.values()))
+        return values or self._follower.moves or memory.sets_attributes(self._parts)
 
     @property
     def lives_on(self) -> bool:
@@ -180,7 +188,8 @@ class Source:
             warn(f"data came by {place['num_workers']} workers and come by {now} now: random numbers will differ")
         self.ends = place["ends"]
         self._begin, self._birth = place["begin"], place["birth"] or place["begin"]
-        if place["ended"] and self._follows():
+        again = place["ended"] and place["moves"]
+        if place["ended"] and self._follows() and not again:
             self.taken, self.ended = place["taken"], True
             self._asleep = {**workers["begun"], **workers["used"]} if self._lives_on else None
             return
@@ -194,6 +203,9 @@ class Source:
         self._put_back(place["begin"])
         self._start(place["splices"], used_by_new, used, hold_back=skip)
         self._pass_over(place["taken"], skip)
+        if again:  # what a data set does when it has no more lets the next iteration begin as it did
+            self.ended = next(self, None) is None
+            self.ends = place["ends"]
 
     def _pass_over(self, batches: int, skip: bool) -> None:
         for done in steps(batches, "going back to the place in the data"):
@@ -309,12 +321,13 @@ class _Follower:
             this iteration, for workers that live on.
         holds_back: whether nothing is sent to workers yet.
         remembers: why the workers' states don't tell all, or "".
+        moves: whether data sets in workers were seen to change while they are read.
     """
 
     def __init__(
         self, splices: Splices | None, newest: Mapping[int, Any], used: Mapping[int, Any], holds_back: bool = False
     ) -> None:
-        self.splices, self.holds_back, self.remembers = splices, holds_back, ""
+        self.splices, self.holds_back, self.remembers, self.moves = splices, holds_back, "", False
         self.newest, self.used, self.begun = dict(newest), dict(used), dict[int, Any]()
 
     def draw(self, function: Callable[[], T]) -> T:
@@ -346,6 +359,7 @@ class _Follower:
         """Training gets a batch."""
         self.used[stamp.worker] = stamp.state
         self.remembers = self.remembers or stamp.remembers
+        self.moves = self.moves or stamp.moves
 
 
 def _states(loader: Any) -> dict[str, Any]:

@@ -110,4 +110,6 @@ def same(a: Any, b: Any) -> bool:
         return bool(torch.equal(a, b))
     if isinstance(a, np.ndarray):
         return np.array_equal(a, b)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
     return bool(a == b)

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch.utils.data import get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
 from ckpt_callbacks._torch_data import private
-from ckpt_callbacks._torch_data.memory import Memory
+from ckpt_callbacks._torch_data.memory import Memory, Values, changed, outline, put_back
 from ckpt_callbacks._torch_data.splices import same
 from ckpt_callbacks.state import random_state
 
@@ -31,12 +31,14 @@ class Stamp:
         state: after the batch; None on its way, if it is the same as in the stamp before.
         began: when this iteration began in the worker, if that is not the state of the stamp before; else None.
         remembers: why a new worker could not go on from the state alone, or "".
+        moves: whether attributes of the data set were seen to change while it is read.
     """
 
     worker: int
     state: dict[str, Any] | None
     began: dict[str, Any] | None
     remembers: str
+    moves: bool = False
 
 
 @dataclass
@@ -82,7 +84,11 @@ class _Clerk:
         self._sent: Any = None
         self._began: Any = None
         self._last: Any = None  # before the last fetch
-        self._memory = Memory(self._parts, saved=False)
+        self._replays = isinstance(dataset, IterableDataset)  # from the iteration's beginning, which is all it needs
+        self._memory = Memory(self._parts, saved=self._replays)
+        self._attributes = outline(self._parts)
+        self._values: Values = {}  # of these, what had changed when the iteration began
+        self._lost = ""
         self._generators: Sequence[tuple[str, Any]] = ()
         private.follow_fetchers(dataset, self.begin, self.fetch)
 
@@ -90,25 +96,38 @@ class _Clerk:
         """An iteration begins; an iterable data set is about to be asked for its iterator."""
         self._parts["collate_fn"] = collate_fn
         self._iterations += 1
-        self._memory.look()
         if self._iterations == self._iteration and self._state is not None:
             _restore(self._parts, self._state)
+            put_back(self._parts, self._state["values"], self._attributes)
+        self._look()
         self._generators = random_state.generators(self._parts)
-        self._last = now = _capture(self._generators)
+        self._last = now = self._capture()
         self._began = None if same(now, self._sent) else now
+
+    def _look(self) -> None:
+        """See what the last iteration has changed."""
+        self._values, lost = changed(self._parts, self._attributes)
+        if self._memory.look() or lost:
+            self._lost = "its data set changes while it is read"
+        self._memory = Memory(self._parts, saved=self._replays)  # what changes from iteration to iteration is state
 
     def fetch(self, load: Callable[[Any], Any], index: Any) -> Stamped:
         """Load a batch, and stamp it."""
         batch = load(index)
         began, self._began = self._began, None
+        moves = False
         if self._memory.used():
             self._generators = random_state.generators(self._parts)  # some are made at the first draw
-        now = _capture(self._generators)
+            moves = not same(changed(self._parts, self._attributes)[0], self._values)
+        now = self._capture()
         self._memory.draws = self._memory.draws or not same(now, self._last)
         state, self._sent = (None if same(now, self._sent) else now), now
         self._last = now
-        why = "its data set changes while it is read" if self._memory.remembers else ""
-        return Stamped(batch, Stamp(self.worker, state, began, why))
+        why = self._lost or ("its data set changes while it is read" if self._memory.remembers else "")
+        return Stamped(batch, Stamp(self.worker, state, began, why, moves))
+
+    def _capture(self) -> dict[str, Any]:
+        return {**_capture(self._generators), "values": self._values}
 
 
 def _capture(generators: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -407,6 +407,25 @@ class Sample(NamedTuple):
     label: float
 
 
+class CountsReadings(Shards):
+    """Shuffles its list in its place, by random numbers and by how often it was read to the end."""
+
+    epoch = 0
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        super().__init__(x, y)
+        self.order = list(range(len(x) // 8 * 8))
+
+    def __iter__(self) -> Any:
+        info = get_worker_info()
+        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        random.shuffle(self.order)
+        for index in self.order:
+            if index % workers == worker:
+                yield self.x[index] + 0.1 * self.epoch, self.y[index]
+        self.epoch += 1
+
+
 class Files(Dataset):
     """A list of what there is, as of image files, some of which get another label."""
 
@@ -620,6 +639,9 @@ JOBS: dict[str, Job] = {
     ),
     "persistent workers and an early iterator": _one(
         module=lambda: Net("onecycle"), shuffle=True, num_workers=2, persistent_workers=True
+    ),
+    "persistent workers and a stream that counts its readings": _one(
+        CountsReadings, num_workers=2, persistent_workers=True
     ),
     "persistent workers and a stream": _one(Shards, num_workers=2, persistent_workers=True),
     # StatefulDataLoader
