@@ -682,7 +682,7 @@ def _no_stamps() -> None:
 
 
 def _no_attributes() -> None:
-    source.memory.put_back = lambda root, saved: None
+    source.memory.put_back = lambda root, saved, before: None
 
 
 SWITCHES = {"splices": _no_splices, "stamps": _no_stamps, "attributes": _no_attributes}
