@@ -9,7 +9,7 @@ import functools
 import pathlib
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -113,9 +113,13 @@ def changed(root: object, before: Mapping[str, Was]) -> tuple[Values, dict[str, 
     return found, missing
 
 
-def values(root: object, paths: Mapping[str, Any]) -> Values:
-    """What attributes have now, of those that there are."""
-    return {path: {"value": _copy(vars(holder)[name])} for path, holder, name in _attributes(root) if path in paths}
+def values(root: object, paths: Collection[str], at_most: int = LARGEST) -> Values:
+    """What attributes have now, of those that there are and that take no more than so many bytes."""
+    return {
+        path: {"value": _copy(vars(holder)[name])}
+        for path, holder, name in _attributes(root)
+        if path in paths and _is_data(vars(holder)[name]) and _bytes_of(vars(holder)[name]) <= at_most
+    }
 
 
 def put_back(root: object, saved: Mapping[str, Any], before: Mapping[str, Was]) -> None:

@@ -15,11 +15,14 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ckpt_callbacks._torch_data import private
-from ckpt_callbacks._torch_data.memory import Memory, Values, changed, outline, put_back
+from ckpt_callbacks._torch_data.memory import Memory, Values, changed, outline, put_back, values
 from ckpt_callbacks._torch_data.splices import same
 from ckpt_callbacks.state import random_state
 
 __all__ = ["Stamp", "Stamped", "Start"]
+
+SMALL = 1 << 20
+"""The most bytes of an attribute that a worker keeps a copy of, to have it as it was born."""
 
 
 @dataclass
@@ -87,7 +90,9 @@ class _Clerk:
         self._replays = isinstance(dataset, IterableDataset)  # from the iteration's beginning, which is all it needs
         self._memory = Memory(self._parts, saved=self._replays)
         self._attributes = outline(self._parts)
-        self._values: Values = {}  # of these, what had changed when the iteration began
+        # A loader may fetch in the iteration that only lets its workers be born as they were.
+        self._born = values(self._parts, self._attributes, SMALL) if state is not None and iteration > 1 else {}
+        self._values: Values = {}  # of the attributes, what had changed when the iteration began
         self._lost = ""
         self._generators: Sequence[tuple[str, Any]] = ()
         private.follow_fetchers(dataset, self.begin, self.fetch)
@@ -98,7 +103,7 @@ class _Clerk:
         self._iterations += 1
         if self._iterations == self._iteration and self._state is not None:
             _restore(self._parts, self._state)
-            put_back(self._parts, self._state["values"], self._attributes)
+            put_back(self._parts, {**self._born, **self._state["values"]}, self._attributes)
         self._look()
         self._generators = random_state.generators(self._parts)
         self._last = now = self._capture()

@@ -650,6 +650,9 @@ JOBS: dict[str, Job] = {
     "stateful loader with persistent workers": _one(
         kind=StatefulDataLoader, shuffle=True, num_workers=2, persistent_workers=True
     ),
+    "stateful loader with persistent workers, a stream that counts its readings": _one(
+        CountsReadings, kind=StatefulDataLoader, num_workers=2, persistent_workers=True
+    ),
     "stateful loader, early iterator": _one(module=lambda: Net("onecycle"), kind=StatefulDataLoader, shuffle=True),
     "stateful loader with workers, early iterator": _one(
         module=lambda: Net("onecycle"), kind=StatefulDataLoader, shuffle=True, num_workers=2
