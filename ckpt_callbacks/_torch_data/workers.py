@@ -102,8 +102,8 @@ class _Clerk:
         self._parts["collate_fn"] = collate_fn
         self._iterations += 1
         if self._iterations == self._iteration and self._state is not None:
-            _restore(self._parts, self._state)
             put_back(self._parts, {**self._born, **self._state["values"]}, self._attributes)
+            _restore(self._parts, self._state)  # afterwards: a generator is made where None was
         self._look()
         self._generators = random_state.generators(self._parts)
         self._last = now = self._capture()
