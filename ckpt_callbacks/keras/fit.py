@@ -64,6 +64,7 @@ class Fit:
         # Keras tells callbacks nothing of an exception; but the iterator ends with the fit.
         self._abandoned = weakref.finalize(running.epoch_iterator, _abandon, self._leave, callbacks)
         self._restored: tuple[BaseCheckpointer, Restored] | None = None
+        self._unbuildable = private.unbuildable(model())
 
     # Resume --------------------------------------------------------------------------------------------------------
 
@@ -71,7 +72,11 @@ class Fit:
         """Choose the snapshot to carry on from, try whether the state can be stored, and lead fit to its place."""
         self._restored = begin_together(self.callbacks, _versions(), private.devices())
         if self._restored is not None:
+            undo = self._live.remember_attributes(
+                self._restored[1].rest["live"]
+            )  # a step that is traced may change attributes
             private.build(self._model(), running.epoch_iterator)
+            undo()
         for callback in self.callbacks:
             callback.rehearse(self._capture("between epochs"))
         private.hear_first(running, self.epoch_begins)
@@ -185,7 +190,9 @@ class Fit:
     def _capture(self, where: str) -> Captured:
         data = {"tape": self._tape.as_dict(), "validation": self._validation.capture()}
         captured = state.capture(self._model(), self._live, where, data)
-        return replace(captured, missing={**captured.missing, **self._tape.missing()}, data=self._tape.how)
+        return replace(
+            captured, missing={**captured.missing, **self._tape.missing(), **self._unbuildable}, data=self._tape.how
+        )
 
 
 def _abandon(leave: LeaveRequest, callbacks: Sequence[BaseCheckpointer]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from ckpt_callbacks.keras import private
-from ckpt_callbacks.keras.settings import Known, Settings, Traced
+from ckpt_callbacks.keras.settings import Known, Settings, Traced, joined
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.state import random_state, scripts
 from ckpt_callbacks.state.attributes import Attributes
@@ -80,6 +80,11 @@ class Live:
                 variable.assign(value)
         for path in left:
             warn(f"{path} was in the snapshot, and has no place in the objects of this run: left as it is")
+
+    def remember_attributes(self, saved: Mapping[str, Any]) -> Callable[[], None]:
+        """Give what brings back the settings in attributes that are now where ``saved`` would be put back."""
+        places = joined([saved["settings"], *saved["traced"].values()])
+        return self._settings.remember({**places, "trainable": {}})
 
     def epoch_ends(self) -> None:
         """An epoch is over, with its validation."""

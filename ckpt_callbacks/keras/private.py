@@ -35,7 +35,9 @@ __all__ = [
     "function_of",
     "functions_of",
     "global_seed",
+    "has_call",
     "has_monitor",
+    "has_own_step",
     "has_workers",
     "hear_first",
     "is_computing",
@@ -72,6 +74,8 @@ __all__ = [
     "traces_each_shape",
     "trainable",
     "trained_by",
+    "unbuildable",
+    "unbuilt",
     "variables_in",
     "workers_are_orderly",
 ]
@@ -339,22 +343,74 @@ def begin_at_epoch(model: Any, epoch: int | None) -> None:
 
 
 def build(model: Any, epoch_iterator: Any) -> None:
-    """``model._symbolic_build``: create the variables of model and metrics without drawing a batch.
+    """Create the variables of model and metrics as fit's first step would, without drawing a batch.
 
     TensorFlow creates them in the first training step, which is too late to assign to them. The shapes come from the
-    dataset's ``element_spec`` (``epoch_iterator._distributed_dataset``); the other backends have built by now. The
-    optimizer is kept from being built for all variables, for a custom ``train_step`` may use it for some.
+    dataset's ``element_spec`` (``epoch_iterator._distributed_dataset``); the other backends have built by now.
     """
     dataset = getattr(epoch_iterator, "_distributed_dataset", None)
-    if dataset is None:
+    if dataset is None or not unbuilt(model):
         return
-    unbuilt = [one for one in (model.optimizer,) if one is not None and not one.built]
-    for optimizer in unbuilt:
+    if has_own_step(model) and not runs_eagerly(model):
+        _trace_step(model, dataset.element_spec)
+    else:
+        _build_by_call(model, dataset.element_spec)
+
+
+def unbuilt(model: Any) -> list[str]:
+    """What a first step will build: ``Layer._flatten_layers``, ``model._compile_metrics``. A model without a `call` of
+    its own is never called, so never built itself."""
+    layers = [layer.name for layer in layers_of(model) if not layer.built and (layer is not model or has_call(model))]
+    metrics = getattr(model, "_compile_metrics", None)
+    return layers + (["metrics"] if metrics is not None and not metrics.built else [])
+
+
+def unbuildable(model: Any) -> dict[str, str]:
+    """What ``build`` can't build, so that a resumed process could not put its variables back -> why, and the remedy."""
+    if keras.backend.backend() != "tensorflow" or has_call(model) or not runs_eagerly(model):
+        return {}
+    return {
+        f"variables of {name}": "they are made in the first step, which runs eagerly, and the model has no call(): "
+        "build it before fit"
+        for name in unbuilt(model)
+    }
+
+
+def has_own_step(model: Any) -> bool:
+    """Whether `train_step` is a user's, and not that of Keras."""
+    return not is_keras_own(_defining(type(model), "train_step"))
+
+
+def has_call(model: Any) -> bool:
+    """Whether a model's class or a base of it defines `call`: Keras' base classes have one that only raises."""
+    return _defining(type(model), "call") not in (keras.Model, keras.Layer)
+
+
+def _defining(kind: type, name: str) -> type:
+    return next(base for base in kind.__mro__ if name in vars(base))
+
+
+def _trace_step(model: Any, spec: Any) -> None:
+    """``_autoconvert_optionals``: trace `train_step` as fit does. Tracing makes variables, and runs nothing.
+
+    What `call` is given and which metrics are used, only a user's step knows; many models have no `call` at all.
+    """
+    import tensorflow as tf
+
+    step = tf.autograph.experimental.do_not_convert(lambda data: model.train_step(data))
+    tf.function(model._autoconvert_optionals(step)).get_concrete_function(spec)
+
+
+def _build_by_call(model: Any, spec: Any) -> None:
+    """``model._symbolic_build``: call the model and its metrics on symbols. The optimizer is kept from being built for
+    all variables, for a custom ``train_step`` may use it for some."""
+    optimizers = [one for one in (model.optimizer,) if one is not None and not one.built]
+    for optimizer in optimizers:
         optimizer.built = True
     try:
-        model._symbolic_build(data_batch=dataset.element_spec)
+        model._symbolic_build(data_batch=spec)
     finally:
-        for optimizer in unbuilt:
+        for optimizer in optimizers:
             optimizer.built = False
 
 

@@ -90,6 +90,32 @@ class Gan(keras.Model):
         return {"loss": loss}
 
 
+class Autoencoder(keras.Model):
+    """A custom train_step and no call; of its parts one is unbuilt, and only the step knows what it is given."""
+
+    def __init__(self, built: bool = False) -> None:
+        super().__init__()
+        self.encoder = keras.Sequential([keras.Input((6,)), layers.Dense(4, activation="relu"), layers.Dropout(0.2)])
+        self.decoder = keras.Sequential([keras.Input((4,))] if built else [])
+        self.decoder.add(layers.Dense(6))
+        self.tracker, self.steps = keras.metrics.Mean(name="loss"), 0
+
+    @property
+    def metrics(self) -> list[Any]:
+        return [self.tracker]
+
+    def train_step(self, data: Any) -> Any:
+        import tensorflow as tf
+
+        self.steps += 1
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((self.decoder(self.encoder(data[0], training=True)) - data[0]) ** 2)
+        variables = self.encoder.trainable_variables + self.decoder.trainable_variables
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        self.tracker.update_state(loss)
+        return {"loss": self.tracker.result()}
+
+
 def images() -> keras.Model:
     """Augmentation layers, which draw by seed generators of their own."""
     return keras.Sequential(
@@ -363,6 +389,12 @@ JOBS: dict[str, Job] = {
         callbacks=lambda: [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)],
     ),
     "custom train_step, two optimizers": Job(Gan, compile={"metrics": None}),
+    "custom train_step, no call": Job(
+        lambda: Autoencoder(built=True), compile={"loss": None, "metrics": None}, fit={"validation_data": None}
+    ),
+    "custom train_step, no call, unbuilt": Job(
+        Autoencoder, compile={"loss": None, "metrics": None}, fit={"validation_data": None}
+    ),
     "augmentation layers": Job(images),
     "stateful recurrent layer": Job(
         recurrent, fit={"validation_data": None}, data=lambda x, y: {"x": x[:24], "y": y[:24]}

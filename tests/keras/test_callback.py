@@ -15,8 +15,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from ckpt_callbacks import (
+    InexactError,
     ResumeError,
     Run,
     SnapshotNotFoundError,
@@ -205,6 +207,32 @@ def test_state_that_cannot_be_stored_is_named_when_training_starts(tmp_path, cap
     with caplog.at_level("INFO"):
         fit(Checkpointer(tmp_path / "b"), Remembers(iter([])))
     assert "callbacks.Remembers[0].anything" in caplog.text
+
+
+def test_a_model_that_only_its_first_step_builds_is_named(tmp_path):
+    """An eager step can't be traced, and without a `call` there is no other way to learn what it builds."""
+    with pytest.raises(InexactError, match="no call"):
+        fit(Checkpointer(tmp_path / "run", exact="require"), model=uncallable(run_eagerly=True))
+    fit(Checkpointer(tmp_path / "other", exact="require"), model=uncallable(run_eagerly=False), validation_split=0)
+
+
+def uncallable(**options) -> keras.Model:
+    class Uncallable(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.layer = keras.layers.Dense(1)
+
+        def train_step(self, data):
+            x, y = data
+            with tf.GradientTape() as tape:
+                loss = keras.ops.mean((self.layer(x) - y) ** 2)
+            variables = self.layer.trainable_variables
+            self.optimizer.apply(tape.gradient(loss, variables), variables)
+            return {"loss": loss}
+
+    model = Uncallable()
+    model.compile(keras.optimizers.Adam(0.1), **options)
+    return model
 
 
 def test_manual_snapshot(tmp_path):
