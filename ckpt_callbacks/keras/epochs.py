@@ -16,7 +16,7 @@ from typing import Any
 
 from ckpt_callbacks.errors import ResumeError
 from ckpt_callbacks.keras import private
-from ckpt_callbacks.keras.sources import Source, same
+from ckpt_callbacks.keras.sources import Source, moved, without
 from ckpt_callbacks.messages import steps
 from ckpt_callbacks.state import random_state
 
@@ -184,12 +184,11 @@ class Tape:
         next(self._progress, None)
         if pending["load"]:
             self.replayed = self._fetched
-            before, now = pending["before_first"] or {}, random_state.capture()
             if self.source.runs_ahead and self._fetched:
-                self.left = tuple(name for name in ("python", "numpy", "torch") if not _same(before, now, name))
+                self.left = moved(pending["before_first"] or {}, random_state.capture())
         else:
             self.skipped = self._fetched
-        random_state.restore({name: state for name, state in pending["here"].items() if name not in self.left})
+        random_state.restore(without(pending["here"], self.left))
         self._pending = None
 
     def _drop(self, iterator: Iterator[Any], batches: int) -> None:
@@ -206,7 +205,3 @@ class Tape:
                     "larger since then: restore the data, or start afresh in another directory."
                 ) from None
             self._fetched += 1
-
-
-def _same(one: Mapping[str, Any], other: Mapping[str, Any], name: str) -> bool:
-    return same(one.get(name), other.get(name))

@@ -186,9 +186,9 @@ def lives_on(epoch_iterator: Any) -> bool:
 
 
 def loads_ahead(epoch_iterator: Any) -> bool:
-    """Whether a thread of TensorFlow's loads batches before they are asked for (``get_tf_dataset`` of the adapters)."""
-    ahead = ("PyDatasetAdapter", "GeneratorDataAdapter")
-    return hasattr(epoch_iterator, "_distributed_dataset") and kind_of_data(epoch_iterator) in ahead
+    """Whether a thread of TensorFlow's loads batches before they are asked for: on TensorFlow every adapter gives fit a
+    `tf.data.Dataset`, whose iterators load ahead even where no ``prefetch`` stands; elsewhere the user's own."""
+    return iterates_at_once(epoch_iterator) or kind_of_data(epoch_iterator) == "TFDatasetAdapter"
 
 
 def py_dataset(epoch_iterator: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from ckpt_callbacks.keras import private
@@ -11,7 +11,7 @@ from ckpt_callbacks.state import encode, random_state
 from ckpt_callbacks.state.attributes import Attributes
 from ckpt_callbacks.state.tree import to_json
 
-__all__ = ["Iterations", "Memory", "Passed", "Source", "same"]
+__all__ = ["Iterations", "Memory", "Passed", "Source", "moved", "same", "without"]
 
 _LOCAL = ("python", "numpy", "torch")
 
@@ -202,6 +202,21 @@ class Source:
         """Let the next batches come without loading them."""
         if self._passed is not None:
             self._passed.pass_over(batches)
+
+
+def moved(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:
+    """The parts of the random state that Python code drew from in between; of those in scripts each by itself."""
+    scripts, later = before.get("scripts", {}), now.get("scripts", {})
+    parts = [name for name in _LOCAL if not same(before.get(name), now.get(name))]
+    return *parts, *(f"scripts {name}" for name in scripts if not same(scripts[name], later.get(name)))
+
+
+def without(states: Mapping[str, Any], left: Collection[str]) -> dict[str, Any]:
+    """A random state without the parts that ``moved`` gave."""
+    kept = {name: state for name, state in states.items() if name not in left}
+    if "scripts" in kept:
+        kept["scripts"] = {name: one for name, one in kept["scripts"].items() if f"scripts {name}" not in left}
+    return kept
 
 
 def same(one: Any, other: Any) -> bool:

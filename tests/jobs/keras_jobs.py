@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -225,6 +226,40 @@ def loader(x: Any, y: Any, **options: Any) -> Any:
     return DataLoader(TensorDataset(torch.from_numpy(x), torch.from_numpy(y)), 4, shuffle=True, **options)
 
 
+def noisy_loader(x: Any, y: Any) -> Any:
+    """A `DataLoader` whose data set draws from torch's global generator for each sample."""
+    import torch
+    from torch.utils.data import DataLoader
+
+    class Noisy(torch.utils.data.Dataset[Any]):
+        def __len__(self) -> int:
+            return len(x)
+
+        def __getitem__(self, index: int) -> Any:
+            time.sleep(0.003)  # so that batches are loaded while others are trained on
+            return torch.from_numpy(x[index]) + 0.1 * torch.randn(6), torch.from_numpy(y[index])
+
+    torch.manual_seed(4)
+    return DataLoader(Noisy(), 4, shuffle=True)
+
+
+def drawn_in_python(x: Any, y: Any, draw: Any) -> Any:
+    """A `tf.data.Dataset` that runs Python code of the user's, which draws."""
+    import tensorflow as tf
+
+    def noisy(row: Any) -> Any:
+        time.sleep(0.003)  # so that batches are loaded while others are trained on
+        return row + draw(0, 0.1, row.shape).astype("float32")
+
+    def augment(row: Any, target: Any) -> Any:
+        return tf.ensure_shape(tf.numpy_function(noisy, [row], tf.float32), (6,)), target
+
+    return tf_data(x, y).shuffle(27, seed=2).map(augment).batch(4).prefetch(2)
+
+
+GENERATOR = np.random.default_rng(9)
+
+
 def own_generator() -> Any:
     """A generator of torch's that only the loader draws from."""
     import torch
@@ -429,6 +464,8 @@ JOBS: dict[str, Job] = {
     "tf.data, shuffled without a seed": Job(data=lambda x, y: {"x": tf_data(x, y).shuffle(9).batch(4).prefetch(2)}),
     "tf.data that draws in a map": Job(data=lambda x, y: {"x": tf_data(x, y).shuffle(9).map(noisy).batch(4)}),
     "tf.data that draws from a generator of TensorFlow": Job(data=lambda x, y: {"x": drawn_by_generator(x, y)}),
+    "tf.data that draws from NumPy": Job(data=lambda x, y: {"x": drawn_in_python(x, y, np.random.normal)}),
+    "tf.data that draws from a global generator": Job(data=lambda x, y: {"x": drawn_in_python(x, y, GENERATOR.normal)}),
     "tf.data, repeated": Job(
         data=lambda x, y: {"x": tf_data(x, y).shuffle(9).repeat().batch(4)}, fit={"steps_per_epoch": 5, "epochs": 5}
     ),
@@ -450,6 +487,7 @@ JOBS: dict[str, Job] = {
     "a generator": Job(data=lambda x, y: {"x": generated(x, y)}, fit={"steps_per_epoch": 7}),
     "torch loader": Job(data=lambda x, y: {"x": loader(x, y)}),
     "torch loader with a generator of its own": Job(data=lambda x, y: {"x": loader(x, y, generator=own_generator())}),
+    "torch loader whose data set draws": Job(data=lambda x, y: {"x": noisy_loader(x, y)}),
     "torch loader, two workers": Job(data=lambda x, y: {"x": loader(x, y, num_workers=2)}),
 }
 
