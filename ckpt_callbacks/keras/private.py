@@ -27,6 +27,7 @@ __all__ = [
     "buffers_of",
     "build",
     "count_steps",
+    "dataset_behind",
     "devices",
     "draw_index",
     "draws_by_kernels",
@@ -43,6 +44,7 @@ __all__ = [
     "is_computing",
     "is_keras_own",
     "is_plain_progress_bar",
+    "is_python_generator",
     "is_setting",
     "is_traced",
     "iterate",
@@ -53,6 +55,7 @@ __all__ = [
     "lives_on",
     "loads_ahead",
     "loose_variables",
+    "make_evaluated",
     "make_global_seed",
     "objects_behind",
     "optimizers_of",
@@ -87,7 +90,7 @@ class Running:
 
     epoch_iterator: Any
     callback_list: Any
-    validation_data: Any
+    validation: Mapping[str, Any]
 
     @property
     def callbacks(self) -> list[Any]:
@@ -96,7 +99,8 @@ class Running:
 
 
 def running_fit() -> Running:
-    """The local variables ``epoch_iterator``, ``callbacks``, ``validation_data`` of the `fit` that calls its callbacks.
+    """The local variables ``epoch_iterator``, ``callbacks`` and those of validation in the `fit` that calls its
+    callbacks.
 
     They are in no attribute. Without the first, the data's position can't be restored; without the second, the state
     of EarlyStopping and its like; without the third, what validation data remember.
@@ -105,12 +109,36 @@ def running_fit() -> Running:
     while frame is not None:
         names = frame.f_locals
         if "epoch_iterator" in names and hasattr(names.get("callbacks"), "callbacks"):
-            return Running(names["epoch_iterator"], names["callbacks"], names.get("validation_data"))
+            return Running(names["epoch_iterator"], names["callbacks"], _validation_in(names))
         frame = frame.f_back  # type: ignore[assignment]
     raise ResumeError(
         "this on_train_begin was not called by keras' model.fit: found no epoch_iterator among the callers. "
         f"Expected a Keras like 3.15 (found {keras.__version__}); custom loops are not supported yet."
     )
+
+
+def _validation_in(names: Mapping[str, Any]) -> dict[str, Any]:
+    """The local variables of fit that it makes the epoch iterator of validation with, as arguments for that."""
+    return {
+        "x": names.get("val_x"),
+        "y": names.get("val_y"),
+        "sample_weight": names.get("val_sample_weight"),
+        "batch_size": names.get("validation_batch_size") or names.get("batch_size"),
+        "steps_per_epoch": names.get("validation_steps"),
+        "shuffle": False,
+    }
+
+
+def make_evaluated(model: Any, running: Running) -> None:
+    """``model._eval_epoch_iterator``: made as fit would for its first validation, which then finds it.
+
+    Making it loads batches on TensorFlow, of a `PyDataset` or a torch loader, and these may draw. A run that was never
+    killed did so long ago: it must not be done once more between states that were put back.
+    """
+    kind, options = type(running.epoch_iterator), {"steps_per_execution": model.steps_per_execution}
+    if iterates_at_once(running.epoch_iterator):
+        options["distribute_strategy"] = model.distribute_strategy
+    model._eval_epoch_iterator = kind(**running.validation, **options)
 
 
 def hear_first(running: Running, on_epoch_begin: Callable[[int, Any], None]) -> None:
@@ -224,7 +252,7 @@ def objects_behind(epoch_iterator: Any) -> dict[str, Any]:
     a torch `DataLoader`, in ``TFDatasetAdapter._dataset`` the functions of a `tf.data.Dataset`. Generators and orders
     that they keep would begin anew in another process."""
     adapter = epoch_iterator.data_adapter
-    if (dataset := getattr(adapter, "_dataset", None)) is not None:
+    if (dataset := dataset_behind(epoch_iterator)) is not None:
         return parts_of(dataset)
     return parts_of(py_dataset(epoch_iterator) or getattr(adapter, "_dataloader", None))
 
@@ -591,16 +619,25 @@ def _traced_in(function: Any, depth: int = 4) -> Iterator[Any]:
             yield from _traced_in(cell.cell_contents, depth - 1)
 
 
-def runs_generators(epoch_iterator: Any) -> bool:
-    """Whether a `tf.data.Dataset` draws from a Python generator: ``GeneratorDataset`` in a function of one of its
-    steps, which ``_inputs`` and ``_functions`` reach."""
-    dataset: Any = getattr(epoch_iterator.data_adapter, "_dataset", None)
+def runs_generators(data: Any) -> bool:
+    """Whether data are a `tf.data.Dataset` that draws from a Python generator: ``GeneratorDataset`` in a function of
+    one of its steps, which ``_inputs`` and ``_functions`` reach."""
     return any(
         operation.type == "GeneratorDataset"
-        for step in (_steps_of(dataset) if hasattr(dataset, "_inputs") else ())
+        for step in (_steps_of(data) if hasattr(data, "_inputs") else ())
         for one in step._functions()
         for operation in one.function.graph.get_operations()
     )
+
+
+def dataset_behind(epoch_iterator: Any) -> Any:
+    """``TFDatasetAdapter._dataset``: the user's `tf.data.Dataset`; None for other data."""
+    return getattr(epoch_iterator.data_adapter, "_dataset", None)
+
+
+def is_python_generator(data: Any) -> bool:
+    """Whether Keras reads data by its ``GeneratorDataAdapter``: it asks for this type."""
+    return isinstance(data, types.GeneratorType)
 
 
 def _steps_of(dataset: Any) -> Iterator[Any]:

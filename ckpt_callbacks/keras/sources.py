@@ -143,7 +143,7 @@ class Source:
         #: Whether batches are loaded by a thread that runs ahead of training.
         self.runs_ahead = private.loads_ahead(epoch_iterator)
         self._deterministic = deterministic
-        self._python_generator = private.runs_generators(epoch_iterator)
+        self._python_generator = private.runs_generators(private.dataset_behind(epoch_iterator))
         #: Whether worker threads or processes load batches as soon as an epoch begins.
         self.has_workers = private.has_workers(epoch_iterator)
         dataset = private.py_dataset(epoch_iterator)

@@ -210,6 +210,11 @@ def tf_data(x: Any, y: Any) -> Any:
     return tf.data.Dataset.from_tensor_slices((x, y))
 
 
+def split(data: Any) -> dict[str, Any]:
+    """The same shuffled data for training and for validation."""
+    return {"x": data.skip(3).batch(4), "validation_data": data.take(3).batch(3)}
+
+
 def noisy(x: Any, y: Any) -> Any:
     """Draws with an op of TensorFlow, inside the pipeline."""
     import tensorflow as tf
@@ -476,6 +481,19 @@ JOBS: dict[str, Job] = {
     ),
     "tf.data without length": Job(data=lambda x, y: {"x": tf_data(x, y).shuffle(9).filter(lambda x, y: True).batch(4)}),
     "tf.data for validation, shuffled": Job(fit={"validation_data": lambda x, y: tf_data(x, y).shuffle(9).batch(4)}),
+    "tf.data, shuffled, then split": Job(data=lambda x, y: split(tf_data(x, y).shuffle(27, seed=3))),
+    "tf.data, some of it for validation": Job(
+        data=lambda x, y: {"x": (data := tf_data(x, y).shuffle(9).batch(4)), "validation_data": data.take(2)}
+    ),
+    "tf.data, split, several epochs of one iterator": Job(
+        data=lambda x, y: split(tf_data(x, y).shuffle(27, seed=3)), fit={"steps_per_epoch": 2, "epochs": 6}
+    ),
+    "PyDataset for validation, draws": Job(fit={"validation_data": Sampled}),
+    "PyDataset for validation, draws, every second epoch": Job(
+        data=lambda x, y: {"x": tf_data(x, y).shuffle(9).batch(9)},
+        fit={"validation_data": Sampled, "validation_freq": 2, "epochs": 6},
+    ),
+    "torch loader for validation, draws": Job(fit={"validation_data": noisy_loader}),
     "PyDataset for validation, shuffles itself": Job(fit={"validation_data": Reordered}),
     "PyDataset that shuffles itself and draws": Job(data=lambda x, y: {"x": Sampled(x, y)}),
     "PyDataset with a generator of its own": Job(data=lambda x, y: {"x": Owning(x, y)}),

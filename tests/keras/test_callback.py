@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -207,6 +208,31 @@ def test_state_that_cannot_be_stored_is_named_when_training_starts(tmp_path, cap
     with caplog.at_level("INFO"):
         fit(Checkpointer(tmp_path / "b"), Remembers(iter([])))
     assert "callbacks.Remembers[0].anything" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        (lambda: endless(), {"validation data (generator)"}),
+        (lambda: from_generator(), {"validation data (from_generator)"}),
+        (lambda: (X, Y), set()),
+    ],
+)
+def test_validation_data_that_go_on_elsewhere_are_named(tmp_path, data, named):
+    """A generator has no beginning to go back to, and its place can't be known: Keras draws ahead."""
+    callback = Checkpointer(tmp_path / "run", exact="require")
+    options = {"validation_data": data(), "validation_steps": 2, "validation_split": 0.0}
+    with pytest.raises(InexactError, match=re.escape(min(named))) if named else contextlib.nullcontext():
+        fit(callback, **options)
+
+
+def endless():
+    while True:
+        yield X[:4], Y[:4]
+
+
+def from_generator():
+    return tf.data.Dataset.from_generator(endless, output_signature=(tf.TensorSpec((4, 3)), tf.TensorSpec((4, 1))))
 
 
 def test_a_model_that_only_its_first_step_builds_is_named(tmp_path):
