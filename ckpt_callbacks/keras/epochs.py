@@ -69,7 +69,8 @@ class Tape:
 
     def missing(self) -> dict[str, str]:
         """What the way back can't be sure to bring back -> why."""
-        return self.source.missing()
+        before = self._began["before_first"]
+        return self.source.missing(drawn=before is not None and bool(moved(before, random_state.capture())))
 
     def as_dict(self) -> dict[str, Any]:
         """The part that goes into a snapshot."""

@@ -51,10 +51,13 @@ class Fit:
     ) -> None:
         self._model, self.callbacks = model, callbacks
         self._params = params
-        self._live = Live(model, [callback for callback in running.callbacks if callback not in callbacks])
         deterministic = all(callback.deterministic_data for callback in callbacks)
-        self._validation = Validation(running.validation["x"], deterministic)
+        self._validation = Validation(
+            running.validation["x"], private.data_behind(running.epoch_iterator), deterministic
+        )
         self._tape = Tape(running.epoch_iterator, self._between_batches, deterministic, self._validation)
+        others = [callback for callback in running.callbacks if callback not in callbacks]
+        self._live = Live(model, others, [*self._tape.source.memory.variables, *self._validation.variables])
         self._progress, self._batches_before = Progress(), 0
         self._batches_a_step = getattr(model().optimizer, "gradient_accumulation_steps", None) or 1
         self._events = Event.NONE

@@ -22,15 +22,17 @@ from ckpt_callbacks.state.scripts import assigned_by
 
 __all__ = [
     "Running",
+    "backing",
     "begin_at_epoch",
     "begin_iteration",
     "buffers_of",
     "build",
     "count_steps",
-    "dataset_behind",
+    "data_behind",
     "devices",
     "draw_index",
     "draws_by_kernels",
+    "draws_in_parallel",
     "draws_indices",
     "evaluated",
     "function_of",
@@ -57,7 +59,6 @@ __all__ = [
     "loose_variables",
     "make_evaluated",
     "make_global_seed",
-    "objects_behind",
     "optimizers_of",
     "own_attributes",
     "parts_of",
@@ -71,14 +72,17 @@ __all__ = [
     "running_fit",
     "runs_eagerly",
     "runs_generators",
+    "runs_python_in_parallel",
     "serves_many_epochs",
     "set_trainable",
+    "shuffles_within",
     "surround",
     "traces_each_shape",
     "trainable",
     "trained_by",
     "unbuildable",
     "unbuilt",
+    "variables_behind",
     "variables_in",
     "workers_are_orderly",
 ]
@@ -247,21 +251,19 @@ def draw_index(iterator: Any) -> None:
     pass_over(iterator)
 
 
-def objects_behind(epoch_iterator: Any) -> dict[str, Any]:
-    """The user's objects that the data come from: a `PyDataset`, in ``TorchDataLoaderAdapter._dataloader`` the parts of
-    a torch `DataLoader`, in ``TFDatasetAdapter._dataset`` the functions of a `tf.data.Dataset`. Generators and orders
-    that they keep would begin anew in another process."""
-    adapter = epoch_iterator.data_adapter
-    if (dataset := dataset_behind(epoch_iterator)) is not None:
-        return parts_of(dataset)
-    return parts_of(py_dataset(epoch_iterator) or getattr(adapter, "_dataloader", None))
+def data_behind(epoch_iterator: Any) -> Any:
+    """The user's data: ``PyDatasetAdapter.py_dataset``, ``TorchDataLoaderAdapter._dataloader``,
+    ``TFDatasetAdapter._dataset``; None for others. Generators, orders and variables that they keep would begin anew in
+    another process."""
+    held = vars(epoch_iterator.data_adapter)
+    return next((held[name] for name in ("py_dataset", "_dataloader", "_dataset") if name in held), None)
 
 
 def parts_of(data: Any) -> dict[str, Any]:
     """The objects in a `PyDataset`, torch `DataLoader` or `tf.data.Dataset` that may remember; of other data, none."""
     if isinstance(data, keras.utils.PyDataset):
         return {"dataset": data}
-    if hasattr(data, "_inputs") and hasattr(data, "_functions"):
+    if _is_dataset(data):
         functions = [one._func for step in _steps_of(data) for one in step._functions() if hasattr(one, "_func")]
         return {f"functions[{number}]": one for number, one in enumerate(functions)}
     torch = sys.modules.get("torch")
@@ -595,12 +597,10 @@ def draws_by_kernels(function: Any) -> bool:
     """Whether a traced function of TensorFlow has ops whose random state nobody can read: `tf.random.normal`,
     `tf.nn.dropout`. The ``tf.function`` is in the closures of what Keras makes of it."""
     return any(
-        node.op in _KERNEL_RANDOM
+        kind in _KERNEL_RANDOM
         for one in _traced_in(function)
         for concrete in one._list_all_concrete_functions()
-        for graph in [concrete.graph.as_graph_def()]
-        for nodes in [graph.node, *(inner.node_def for inner in graph.library.function)]
-        for node in nodes
+        for kind in _operations_of(concrete)
     )
 
 
@@ -620,19 +620,108 @@ def _traced_in(function: Any, depth: int = 4) -> Iterator[Any]:
 
 
 def runs_generators(data: Any) -> bool:
-    """Whether data are a `tf.data.Dataset` that draws from a Python generator: ``GeneratorDataset`` in a function of
-    one of its steps, which ``_inputs`` and ``_functions`` reach."""
+    """Whether data are a `tf.data.Dataset` that draws from a Python generator."""
+    return any(kind == "GeneratorDataset" for function in _functions_in(data) for kind in _operations_of(function))
+
+
+def backing(variable: Any) -> Any:
+    """``Variable._value``: what a variable of Keras is made of; on TensorFlow a variable, as functions of a dataset
+    know it. Its public name draws an initial value where JAX keeps the value elsewhere."""
+    return variable._value if isinstance(variable, keras.Variable) else variable
+
+
+def variables_behind(data: Any) -> list[Any]:
+    """The variables that the functions of a `tf.data.Dataset` change: the seed generators of augmentation layers, say.
+
+    Each function has them among ``graph.captures`` and, by the same handle, in ``graph.variables``, which has no order.
+    What is only read, such as the weights of a whole model, is left out.
+    """
+    found = {}
+    for function in _functions_in(data):
+        if not any(map(_changes_variables, _operations_of(function))):
+            continue
+        by_handle = {id(variable.handle): variable for variable in function.graph.variables}
+        for outer, inner in function.graph.captures:
+            if id(outer) in by_handle and any(one.type not in _READING for one in inner.consumers()):
+                found[id(outer)] = by_handle[id(outer)]
+    return list(found.values())
+
+
+_READING = ("ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape", "VarIsInitializedOp")
+
+
+def _changes_variables(operation: str) -> bool:
+    changing = ("Assign", "Rng", "ResourceScatter", "ResourceApply", "ResourceStridedSlice", "Stateful")
+    return operation.startswith(changing) and not operation.endswith("PartitionedCall")
+
+
+def draws_in_parallel(data: Any) -> bool:
+    """Whether elements of a `tf.data.Dataset` draw while others are drawing, in whatever order threads come."""
     return any(
-        operation.type == "GeneratorDataset"
-        for step in (_steps_of(data) if hasattr(data, "_inputs") else ())
-        for one in step._functions()
-        for operation in one.function.graph.get_operations()
+        kind in _KERNEL_RANDOM or _changes_variables(kind)
+        for function in _parallel_in(data)
+        for kind in _operations_of(function)
     )
 
 
-def dataset_behind(epoch_iterator: Any) -> Any:
-    """``TFDatasetAdapter._dataset``: the user's `tf.data.Dataset`; None for other data."""
-    return getattr(epoch_iterator.data_adapter, "_dataset", None)
+def runs_python_in_parallel(data: Any) -> bool:
+    """The same of Python code, of which only its draws tell whether it draws."""
+    return any("PyFunc" in kind for function in _parallel_in(data) for kind in _operations_of(function))
+
+
+def _parallel_in(data: Any) -> Iterator[Any]:
+    """The functions of steps with ``_num_parallel_calls``; TensorFlow runs these one by one if its ops shall be
+    deterministic."""
+    if not _is_dataset(data):
+        return
+    from tensorflow.python.framework.config import is_op_determinism_enabled
+
+    for step in _steps_of(data):
+        calls = getattr(step, "_num_parallel_calls", None)
+        if calls is not None and int(calls) != 1 and not is_op_determinism_enabled():
+            yield from (one.function for one in step._functions())
+
+
+def shuffles_within(data: Any, endlessly: bool) -> bool:
+    """Whether one iteration of a `tf.data.Dataset` takes several seeds of a shuffling, and not all of them when it
+    begins.
+
+    Args:
+        data: of a fit.
+        endlessly: whether repeating without end counts, too.
+    """
+    steps = _steps_of(data) if _is_dataset(data) else ()
+    return any(_shuffles(one) for step in steps for one in _begun_later(step, endlessly))
+
+
+def _begun_later(step: Any, endlessly: bool) -> Sequence[Any]:
+    """What a step of a dataset iterates when it has begun: ``_RepeatDataset._count``, ``_ConcatenateDataset``."""
+    inputs: Sequence[Any] = step._inputs()
+    if type(step).__name__ == "_RepeatDataset":
+        count = int(step._count)
+        return inputs if count > 1 or (endlessly and count < 0) else ()
+    return inputs[1:] if type(step).__name__ == "_ConcatenateDataset" else ()
+
+
+def _shuffles(dataset: Any) -> bool:
+    return any(getattr(step, "_reshuffle_each_iteration", False) for step in _steps_of(dataset))
+
+
+def _is_dataset(data: Any) -> bool:
+    return hasattr(data, "_inputs") and hasattr(data, "_functions")
+
+
+def _functions_in(data: Any) -> Iterator[Any]:
+    """The functions of a `tf.data.Dataset` and all its steps, as they were traced: ``_functions``."""
+    for step in _steps_of(data) if _is_dataset(data) else ():
+        yield from (one.function for one in step._functions())
+
+
+def _operations_of(function: Any) -> Iterator[str]:
+    """The kinds of operations in a traced function and in those that it calls."""
+    graph = function.graph.as_graph_def()
+    for nodes in (graph.node, *(inner.node_def for inner in graph.library.function)):
+        yield from (node.op for node in nodes)
 
 
 def is_python_generator(data: Any) -> bool:

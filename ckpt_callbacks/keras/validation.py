@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ckpt_callbacks.keras import private
-from ckpt_callbacks.keras.sources import Iterations, Memory
+from ckpt_callbacks.keras.sources import Iterations, Memory, irregular
 
 __all__ = ["Validation"]
 
@@ -16,12 +16,14 @@ class Validation:
 
     Args:
         data: as passed to fit, without targets and weights.
+        training: the data of training, which may share functions with these.
         deterministic: whether the user says that the data are the same whenever they are made again.
     """
 
-    def __init__(self, data: Any, deterministic: bool = False) -> None:
+    def __init__(self, data: Any, training: Any = None, deterministic: bool = False) -> None:
         self._data, self._deterministic = data, deterministic
-        self._memory = Memory(private.parts_of(data))
+        self._memory = Memory(data, beside=training)
+        self._irregular = irregular(data, repeats=True, endlessly=True)
         self._iterations: Iterations | None = None
         self._before = 0  # how often earlier processes iterated them
 
@@ -29,6 +31,11 @@ class Validation:
     def begun(self) -> int:
         """How often they were iterated."""
         return 0 if self._iterations is None else self._iterations.begun
+
+    @property
+    def variables(self) -> list[Any]:
+        """Those of TensorFlow's that loading them changes."""
+        return self._memory.variables
 
     def begins(self, iterator: Any) -> None:
         """They are about to be iterated.
@@ -76,4 +83,5 @@ class Validation:
                 "validation data (from_generator)": "only you know whether it gives the same elements each time; if it "
                 "does, pass deterministic_data=True"
             }
-        return {f"validation data ({path})": why for path, why in self._memory.lost.items()}
+        lost = self._memory.lost | ({} if self._deterministic else self._irregular)
+        return {f"validation data ({path})": why for path, why in lost.items()}

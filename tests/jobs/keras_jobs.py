@@ -210,6 +210,12 @@ def tf_data(x: Any, y: Any) -> Any:
     return tf.data.Dataset.from_tensor_slices((x, y))
 
 
+def augmented(data: Any) -> Any:
+    """Rows that a layer of Keras augments while they are loaded."""
+    layer = keras.Sequential([layers.GaussianNoise(0.1, seed=6), layers.RandomContrast(0.3)])
+    return data.map(lambda x, y: (keras.ops.squeeze(layer(x[None, :, None, None], training=True)), y))
+
+
 def split(data: Any) -> dict[str, Any]:
     """The same shuffled data for training and for validation."""
     return {"x": data.skip(3).batch(4), "validation_data": data.take(3).batch(3)}
@@ -482,6 +488,12 @@ JOBS: dict[str, Job] = {
     "tf.data without length": Job(data=lambda x, y: {"x": tf_data(x, y).shuffle(9).filter(lambda x, y: True).batch(4)}),
     "tf.data for validation, shuffled": Job(fit={"validation_data": lambda x, y: tf_data(x, y).shuffle(9).batch(4)}),
     "tf.data, shuffled, then split": Job(data=lambda x, y: split(tf_data(x, y).shuffle(27, seed=3))),
+    "tf.data, augmented by layers": Job(
+        data=lambda x, y: {"x": augmented(tf_data(x, y).shuffle(9)).batch(4).prefetch(2)}
+    ),
+    "tf.data, augmented by layers, then split": Job(
+        data=lambda x, y: split(augmented(tf_data(x, y).shuffle(27, seed=3)))
+    ),
     "tf.data, some of it for validation": Job(
         data=lambda x, y: {"x": (data := tf_data(x, y).shuffle(9).batch(4)), "validation_data": data.take(2)}
     ),
