@@ -75,6 +75,7 @@ __all__ = [
     "runs_python_in_parallel",
     "serves_many_epochs",
     "set_trainable",
+    "share_a_shuffling",
     "shuffles_within",
     "surround",
     "traces_each_shape",
@@ -691,7 +692,18 @@ def shuffles_within(data: Any, endlessly: bool) -> bool:
         endlessly: whether repeating without end counts, too.
     """
     steps = _steps_of(data) if _is_dataset(data) else ()
-    return any(_shuffles(one) for step in steps for one in _begun_later(step, endlessly))
+    return any(_shufflings_in(one) for step in steps for one in _begun_later(step, endlessly))
+
+
+def share_a_shuffling(one: Any, other: Any) -> bool:
+    """Whether the same shuffling step stands in two `tf.data.Dataset`s: both take seeds from it."""
+    return not set(map(id, _shufflings_in(one))).isdisjoint(map(id, _shufflings_in(other)))
+
+
+def _shufflings_in(data: Any) -> list[Any]:
+    """``_ShuffleDataset._reshuffle_each_iteration``: the steps that take new seeds whenever they are iterated."""
+    steps = _steps_of(data) if _is_dataset(data) else ()
+    return [step for step in steps if getattr(step, "_reshuffle_each_iteration", False)]
 
 
 def _begun_later(step: Any, endlessly: bool) -> Sequence[Any]:
@@ -701,10 +713,6 @@ def _begun_later(step: Any, endlessly: bool) -> Sequence[Any]:
         count = int(step._count)
         return inputs if count > 1 or (endlessly and count < 0) else ()
     return inputs[1:] if type(step).__name__ == "_ConcatenateDataset" else ()
-
-
-def _shuffles(dataset: Any) -> bool:
-    return any(getattr(step, "_reshuffle_each_iteration", False) for step in _steps_of(dataset))
 
 
 def _is_dataset(data: Any) -> bool:

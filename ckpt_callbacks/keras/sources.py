@@ -240,7 +240,7 @@ def irregular(data: Any, *, repeats: bool, endlessly: bool = False) -> dict[str,
     Args:
         data: of a fit.
         repeats: whether it is iterated again and again, and not once for all epochs.
-        endlessly: whether an iteration of data without end may be left.
+        endlessly: whether an iteration of data without end may be left, or others take seeds meanwhile.
     """
     found = {}
     if private.draws_in_parallel(data):

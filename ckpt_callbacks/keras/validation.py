@@ -24,6 +24,8 @@ class Validation:
         self._data, self._deterministic = data, deterministic
         self._memory = Memory(data, beside=training)
         self._irregular = irregular(data, repeats=True, endlessly=True)
+        if private.share_a_shuffling(data, training):
+            self._irregular |= irregular(training, repeats=True, endlessly=True)
         self._iterations: Iterations | None = None
         self._before = 0  # how often earlier processes iterated them
 

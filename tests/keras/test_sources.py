@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras.src.backend.tensorflow.trainer import TFEpochIterator
 
 from ckpt_callbacks.keras.sources import Iterations, Memory, Passed, Source, moved, same, without
+from ckpt_callbacks.keras.validation import Validation
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 
@@ -199,6 +200,20 @@ def test_python_code_that_draws_in_parallel_is_named_when_it_drew():
     source = Source(epoch_iterator(rows().map(load, num_parallel_calls=2).batch(2)), deterministic=False)
     assert source.missing() == {}
     assert list(source.missing(drawn=True)) == ["data (drawn in parallel)"]
+
+
+@pytest.mark.parametrize(
+    ("training", "named"),
+    [
+        (lambda shuffled: shuffled.skip(4), False),
+        (lambda shuffled: shuffled.skip(4).repeat(), True),
+        (lambda shuffled: rows().shuffle(9).repeat(), False),
+    ],
+)
+def test_training_that_takes_seeds_between_those_of_validation_is_named(training, named):
+    """Both take them from one shuffling, and training in the middle of its only iteration."""
+    shuffled = rows().shuffle(9)
+    assert bool(Validation(shuffled.take(4), training(shuffled)).missing()) is named
 
 
 def test_variables_that_functions_of_the_data_change():
