@@ -70,7 +70,8 @@ class Tape:
     def missing(self) -> dict[str, str]:
         """What the way back can't be sure to bring back -> why."""
         before = self._began["before_first"]
-        return self.source.missing(drawn=before is not None and bool(moved(before, random_state.capture())))
+        drawn = () if before is None else moved(before, random_state.capture())
+        return self.source.missing(drawn=any(name != "torch" for name in drawn))  # a model draws from torch's as well
 
     def as_dict(self) -> dict[str, Any]:
         """The part that goes into a snapshot."""

@@ -72,7 +72,7 @@ __all__ = [
     "running_fit",
     "runs_eagerly",
     "runs_generators",
-    "runs_python_in_parallel",
+    "runs_python_out_of_order",
     "serves_many_epochs",
     "set_trainable",
     "share_a_shuffling",
@@ -286,10 +286,10 @@ def has_workers(epoch_iterator: Any) -> bool:
 
 
 def workers_are_orderly() -> bool:
-    """Whether no pass over a `PyDataset` with workers is broken off before fit begins.
+    """Whether no pass over data that threads load is broken off before fit begins.
 
-    With torch and JAX ``_symbolic_build`` takes one batch and leaves what workers loaded beyond it in
-    ``enqueuer.ready_queue``, from where the first epoch is served.
+    With torch and JAX ``_symbolic_build`` takes one batch. What workers of a `PyDataset` loaded beyond it stays in
+    ``enqueuer.ready_queue``, from where the first epoch is served; threads of tf.data go on for a while.
     """
     return bool(keras.backend.backend() == "tensorflow")
 
@@ -389,11 +389,12 @@ def build(model: Any, epoch_iterator: Any) -> None:
 
 
 def unbuilt(model: Any) -> list[str]:
-    """What a first step will build: ``Layer._flatten_layers``, ``model._compile_metrics``. A model without a `call` of
-    its own is never called, so never built itself."""
+    """What a first step will build: ``Layer._flatten_layers``, ``model._compile_metrics``, ``model._compile_loss`` (it
+    has a metric for each of several outputs). A model without a `call` of its own is never called, so never built
+    itself."""
     layers = [layer.name for layer in layers_of(model) if not layer.built and (layer is not model or has_call(model))]
-    metrics = getattr(model, "_compile_metrics", None)
-    return layers + (["metrics"] if metrics is not None and not metrics.built else [])
+    compiled = {name: getattr(model, f"_compile_{name}", None) for name in ("metrics", "loss")}
+    return layers + [name for name, one in compiled.items() if one is not None and not one.built]
 
 
 def unbuildable(model: Any) -> dict[str, str]:
@@ -665,9 +666,10 @@ def draws_in_parallel(data: Any) -> bool:
     )
 
 
-def runs_python_in_parallel(data: Any) -> bool:
-    """The same of Python code, of which only its draws tell whether it draws."""
-    return any("PyFunc" in kind for function in _parallel_in(data) for kind in _operations_of(function))
+def runs_python_out_of_order(data: Any) -> bool:
+    """The same of Python code, of which only its draws tell whether it draws; see also ``workers_are_orderly``."""
+    functions = _parallel_in(data) if workers_are_orderly() else _functions_in(data)
+    return any("PyFunc" in kind for function in functions for kind in _operations_of(function))
 
 
 def _parallel_in(data: Any) -> Iterator[Any]:

@@ -167,7 +167,7 @@ class Source:
         #: What the user's objects behind the data remember.
         self.memory = Memory(data)
         self._irregular = irregular(data, repeats=not private.serves_many_epochs(epoch_iterator))
-        self._python_in_parallel = private.runs_python_in_parallel(data)
+        self._python_out_of_order = private.runs_python_out_of_order(data)
         if dataset is not None:
             self._passed = Passed(dataset)
             private.replace_py_dataset(epoch_iterator, self._passed)
@@ -189,8 +189,10 @@ class Source:
             return {}
         if self._irregular:
             return {f"data ({what})": why for what, why in self._irregular.items()}
-        if drawn and self._python_in_parallel:
-            return {"data (drawn in parallel)": _PARALLEL}
+        if drawn and self._python_out_of_order:
+            return {"data (drawn out of order)": _PARALLEL if private.workers_are_orderly() else _BROKEN_OFF}
+        if self.memory.variables and not private.workers_are_orderly():
+            return {"data (drawn out of order)": _BROKEN_OFF}
         if self.kind == "GeneratorDataAdapter":
             return {
                 "data (generator)": "it is drawn again from its beginning, and only you know whether it gives the same "
@@ -231,6 +233,11 @@ class Source:
 _PARALLEL = (
     "its elements draw in whatever order threads come to them, so that no two runs are alike: leave out "
     "num_parallel_calls where it draws, or call tf.config.experimental.enable_op_determinism()"
+)
+
+_BROKEN_OFF = (
+    "on this backend Keras begins to load before fit and breaks off, and for a while threads go on drawing, so that no "
+    "two runs are alike: augment in the model, or draw in a PyDataset"
 )
 
 

@@ -26,7 +26,6 @@ NAMES = (
     "mixed float16, loss scaling",
     "tf.data, shuffled without a seed",
     "PyDataset that shuffles itself and draws",
-    "tf.data that draws from NumPy",
     "tf.data, shuffled, then split",
     "PyDataset for validation, draws",
     "torch loader",

@@ -199,7 +199,7 @@ def test_python_code_that_draws_in_parallel_is_named_when_it_drew():
 
     source = Source(epoch_iterator(rows().map(load, num_parallel_calls=2).batch(2)), deterministic=False)
     assert source.missing() == {}
-    assert list(source.missing(drawn=True)) == ["data (drawn in parallel)"]
+    assert list(source.missing(drawn=True)) == ["data (drawn out of order)"]
 
 
 @pytest.mark.parametrize(
