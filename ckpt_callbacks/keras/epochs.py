@@ -16,7 +16,8 @@ from typing import Any
 
 from ckpt_callbacks.errors import ResumeError
 from ckpt_callbacks.keras import private
-from ckpt_callbacks.keras.sources import Source, same
+from ckpt_callbacks.keras.sources import Source, moved, without
+from ckpt_callbacks.keras.validation import Validation
 from ckpt_callbacks.messages import steps
 from ckpt_callbacks.state import random_state
 
@@ -30,6 +31,7 @@ class Tape:
         epoch_iterator: of the running fit; it is made to tell this tape what it does.
         before_fetch: called before each fetch with the number of batches done in the epoch: the clean boundary.
         deterministic: whether the user says that the data are the same whenever they are made again.
+        validation: of the same fit; its data may be shuffled together with these.
 
     Attributes:
         source: what is known of the data.
@@ -37,7 +39,14 @@ class Tape:
         left: the parts of the random state that the data's own thread moves on, and nobody else may set.
     """
 
-    def __init__(self, epoch_iterator: Any, before_fetch: Callable[[int], None], deterministic: bool = False) -> None:
+    def __init__(
+        self,
+        epoch_iterator: Any,
+        before_fetch: Callable[[int], None],
+        deterministic: bool = False,
+        validation: Validation | None = None,
+    ) -> None:
+        self._validation = validation or Validation(None)
         self.source = Source(epoch_iterator, deterministic)
         self.skipped = self.replayed = 0
         self.seconds = 0.0
@@ -60,7 +69,9 @@ class Tape:
 
     def missing(self) -> dict[str, str]:
         """What the way back can't be sure to bring back -> why."""
-        return self.source.missing()
+        before = self._began["before_first"]
+        drawn = () if before is None else moved(before, random_state.capture())
+        return self.source.missing(drawn=any(name != "torch" for name in drawn))  # a model draws from torch's as well
 
     def as_dict(self) -> dict[str, Any]:
         """The part that goes into a snapshot."""
@@ -100,6 +111,7 @@ class Tape:
             "before_iter": random_state.capture(),
             "before_first": None,
             "iterations_before": begun,
+            "validations_before": self._validation.begun,
             "began_with": copy.deepcopy(self.source.memory.capture()),  # a data set may shuffle its list in place
         }
 
@@ -107,6 +119,7 @@ class Tape:
         """Note, or put back, the state in which an iterator is made."""
         pending = self._pending
         if pending is not None and pending["within"]:
+            self._validation.make_up(pending["validations_before"])
             self.source.iterations.make_up(pending["iterations_before"])
             self.source.memory.put_back(pending["began_with"])
             self._restore(pending["before_iter"])
@@ -184,12 +197,11 @@ class Tape:
         next(self._progress, None)
         if pending["load"]:
             self.replayed = self._fetched
-            before, now = pending["before_first"] or {}, random_state.capture()
             if self.source.runs_ahead and self._fetched:
-                self.left = tuple(name for name in ("python", "numpy", "torch") if not _same(before, now, name))
+                self.left = moved(pending["before_first"] or {}, random_state.capture())
         else:
             self.skipped = self._fetched
-        random_state.restore({name: state for name, state in pending["here"].items() if name not in self.left})
+        random_state.restore(without(pending["here"], self.left))
         self._pending = None
 
     def _drop(self, iterator: Iterator[Any], batches: int) -> None:
@@ -206,7 +218,3 @@ class Tape:
                     "larger since then: restore the data, or start afresh in another directory."
                 ) from None
             self._fetched += 1
-
-
-def _same(one: Mapping[str, Any], other: Mapping[str, Any], name: str) -> bool:
-    return same(one.get(name), other.get(name))

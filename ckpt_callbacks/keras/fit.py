@@ -51,10 +51,13 @@ class Fit:
     ) -> None:
         self._model, self.callbacks = model, callbacks
         self._params = params
-        self._live = Live(model, [callback for callback in running.callbacks if callback not in callbacks])
         deterministic = all(callback.deterministic_data for callback in callbacks)
-        self._tape = Tape(running.epoch_iterator, self._between_batches, deterministic)
-        self._validation = Validation(running.validation_data)
+        self._validation = Validation(
+            running.validation["x"], private.data_behind(running.epoch_iterator), deterministic
+        )
+        self._tape = Tape(running.epoch_iterator, self._between_batches, deterministic, self._validation)
+        others = [callback for callback in running.callbacks if callback not in callbacks]
+        self._live = Live(model, others, [*self._tape.source.memory.variables, *self._validation.variables])
         self._progress, self._batches_before = Progress(), 0
         self._batches_a_step = getattr(model().optimizer, "gradient_accumulation_steps", None) or 1
         self._events = Event.NONE
@@ -64,6 +67,7 @@ class Fit:
         # Keras tells callbacks nothing of an exception; but the iterator ends with the fit.
         self._abandoned = weakref.finalize(running.epoch_iterator, _abandon, self._leave, callbacks)
         self._restored: tuple[BaseCheckpointer, Restored] | None = None
+        self._unbuildable = private.unbuildable(model())
 
     # Resume --------------------------------------------------------------------------------------------------------
 
@@ -71,15 +75,22 @@ class Fit:
         """Choose the snapshot to carry on from, try whether the state can be stored, and lead fit to its place."""
         self._restored = begin_together(self.callbacks, _versions(), private.devices())
         if self._restored is not None:
+            undo = self._live.remember_attributes(
+                self._restored[1].rest["live"]
+            )  # a step that is traced may change attributes
             private.build(self._model(), running.epoch_iterator)
+            undo()
         for callback in self.callbacks:
             callback.rehearse(self._capture("between epochs"))
         private.hear_first(running, self.epoch_begins)
         self._leave.install()
         if self._restored is not None:
-            self._go_to(self._restored[1])
+            self._go_to(self._restored[1], running)
 
-    def _go_to(self, restored: Restored) -> None:
+    def _go_to(self, restored: Restored, running: private.Running) -> None:
+        if restored.rest["validation"]["made"]:
+            private.make_evaluated(self._model(), running)
+            self._validation.begins(private.evaluated(self._model()))
         progress = self._progress = restored.snapshot.progress
         if restored.rest["where"] == "between batches":
             private.begin_at_epoch(self._model(), progress.epoch)
@@ -94,10 +105,11 @@ class Fit:
         if self._restored is None or self._restored[1].rest["where"] not in places:
             return False
         (owner, restored), self._restored = self._restored, None
-        self._validation.put_back(restored.rest["validation"])
         if complete:
             self._tape.complete(restored.rest["tape"])
-            self._validation.complete()
+            self._validation.complete(restored.rest["validation"])
+        else:
+            self._validation.put_back(restored.rest["validation"])
         state.put_back(self._model(), self._live, restored, metrics=metrics, left=self._tape.left)
         owner.resumed_at(
             restored,
@@ -185,7 +197,8 @@ class Fit:
     def _capture(self, where: str) -> Captured:
         data = {"tape": self._tape.as_dict(), "validation": self._validation.capture()}
         captured = state.capture(self._model(), self._live, where, data)
-        return replace(captured, missing={**captured.missing, **self._tape.missing()}, data=self._tape.how)
+        lost = {**self._tape.missing(), **self._validation.missing(), **self._unbuildable}
+        return replace(captured, missing={**captured.missing, **lost}, data=self._tape.how)
 
 
 def _abandon(leave: LeaveRequest, callbacks: Sequence[BaseCheckpointer]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from ckpt_callbacks.keras import private
-from ckpt_callbacks.keras.settings import Known, Settings, Traced
+from ckpt_callbacks.keras.settings import Known, Settings, Traced, joined
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.state import random_state, scripts
 from ckpt_callbacks.state.attributes import Attributes
@@ -30,10 +30,11 @@ class Live:
     Args:
         current: gives the model being fitted, with the state of now in its variables.
         callbacks: all of fit's callbacks but ours, in order.
+        of_data: variables of TensorFlow's that are the data's own.
     """
 
-    def __init__(self, current: Callable[[], Any], callbacks: Sequence[Any]) -> None:
-        model = current()
+    def __init__(self, current: Callable[[], Any], callbacks: Sequence[Any], of_data: Sequence[Any] = ()) -> None:
+        model, self._of_data = current(), frozenset(map(id, of_data))
         self._model, self._optimizer = model, model.optimizer
         self._callbacks = _named(one for one in callbacks if not private.is_plain_progress_bar(one))
         self._known = Known(model)
@@ -51,6 +52,11 @@ class Live:
         }
         if self._model.optimizer is not self._optimizer:
             lost["optimizer"] = "compile() was called while training: give the fit that follows a directory of its own"
+        if self._of_data.intersection(id(private.backing(one)) for one in self._known()):
+            lost["data (shared with the model)"] = (
+                "the data's functions change variables that the model changes as well, in whatever order their threads "
+                "come: give each a layer of its own"
+            )
         found = {
             "attributes": attributes,
             "settings": settings,
@@ -81,6 +87,11 @@ class Live:
         for path in left:
             warn(f"{path} was in the snapshot, and has no place in the objects of this run: left as it is")
 
+    def remember_attributes(self, saved: Mapping[str, Any]) -> Callable[[], None]:
+        """Give what brings back the settings in attributes that are now where ``saved`` would be put back."""
+        places = joined([saved["settings"], *saved["traced"].values()])
+        return self._settings.remember({**places, "trainable": {}})
+
     def epoch_ends(self) -> None:
         """An epoch is over, with its validation."""
         self._traced.epoch_ends()
@@ -91,7 +102,7 @@ class Live:
 
     def _other_variables(self) -> dict[str, list[Any]]:
         """Variables that callbacks, global names and loss functions hold and the model does not."""
-        known = set(map(id, self._known()))
+        known = {*map(id, self._known()), *self._of_data}
         found = {
             f"{path}.{name}": variables
             for path, callback in self._callbacks.items()
@@ -107,7 +118,11 @@ class Live:
         for number, function in enumerate(private.functions_of(self._model)):
             held = random_state.walk(function, private.is_computing)
             found |= {f"losses[{number}]{path}": [value] for path, value in held if is_variable(value)}
-        return {path: variables for path, variables in found.items() if not known.issuperset(map(id, variables))}
+        return {
+            path: variables
+            for path, variables in found.items()
+            if not all(id(one) in known or id(private.backing(one)) in known for one in variables)
+        }
 
     def _holders(self) -> dict[str, dict[str, Any]]:
         """The attributes that may hold random generators, by the objects' names. What a compiled step drew from such

@@ -22,25 +22,31 @@ from ckpt_callbacks.state.scripts import assigned_by
 
 __all__ = [
     "Running",
+    "backing",
     "begin_at_epoch",
     "begin_iteration",
     "buffers_of",
     "build",
     "count_steps",
+    "data_behind",
     "devices",
     "draw_index",
     "draws_by_kernels",
+    "draws_in_parallel",
     "draws_indices",
     "evaluated",
     "function_of",
     "functions_of",
     "global_seed",
+    "has_call",
     "has_monitor",
+    "has_own_step",
     "has_workers",
     "hear_first",
     "is_computing",
     "is_keras_own",
     "is_plain_progress_bar",
+    "is_python_generator",
     "is_setting",
     "is_traced",
     "iterate",
@@ -51,8 +57,8 @@ __all__ = [
     "lives_on",
     "loads_ahead",
     "loose_variables",
+    "make_evaluated",
     "make_global_seed",
-    "objects_behind",
     "optimizers_of",
     "own_attributes",
     "parts_of",
@@ -66,12 +72,18 @@ __all__ = [
     "running_fit",
     "runs_eagerly",
     "runs_generators",
+    "runs_python_out_of_order",
     "serves_many_epochs",
     "set_trainable",
+    "share_a_shuffling",
+    "shuffles_within",
     "surround",
     "traces_each_shape",
     "trainable",
     "trained_by",
+    "unbuildable",
+    "unbuilt",
+    "variables_behind",
     "variables_in",
     "workers_are_orderly",
 ]
@@ -83,7 +95,7 @@ class Running:
 
     epoch_iterator: Any
     callback_list: Any
-    validation_data: Any
+    validation: Mapping[str, Any]
 
     @property
     def callbacks(self) -> list[Any]:
@@ -92,7 +104,8 @@ class Running:
 
 
 def running_fit() -> Running:
-    """The local variables ``epoch_iterator``, ``callbacks``, ``validation_data`` of the `fit` that calls its callbacks.
+    """The local variables ``epoch_iterator``, ``callbacks`` and those of validation in the `fit` that calls its
+    callbacks.
 
     They are in no attribute. Without the first, the data's position can't be restored; without the second, the state
     of EarlyStopping and its like; without the third, what validation data remember.
@@ -101,12 +114,36 @@ def running_fit() -> Running:
     while frame is not None:
         names = frame.f_locals
         if "epoch_iterator" in names and hasattr(names.get("callbacks"), "callbacks"):
-            return Running(names["epoch_iterator"], names["callbacks"], names.get("validation_data"))
+            return Running(names["epoch_iterator"], names["callbacks"], _validation_in(names))
         frame = frame.f_back  # type: ignore[assignment]
     raise ResumeError(
         "this on_train_begin was not called by keras' model.fit: found no epoch_iterator among the callers. "
         f"Expected a Keras like 3.15 (found {keras.__version__}); custom loops are not supported yet."
     )
+
+
+def _validation_in(names: Mapping[str, Any]) -> dict[str, Any]:
+    """The local variables of fit that it makes the epoch iterator of validation with, as arguments for that."""
+    return {
+        "x": names.get("val_x"),
+        "y": names.get("val_y"),
+        "sample_weight": names.get("val_sample_weight"),
+        "batch_size": names.get("validation_batch_size") or names.get("batch_size"),
+        "steps_per_epoch": names.get("validation_steps"),
+        "shuffle": False,
+    }
+
+
+def make_evaluated(model: Any, running: Running) -> None:
+    """``model._eval_epoch_iterator``: made as fit would for its first validation, which then finds it.
+
+    Making it loads batches on TensorFlow, of a `PyDataset` or a torch loader, and these may draw. A run that was never
+    killed did so long ago: it must not be done once more between states that were put back.
+    """
+    kind, options = type(running.epoch_iterator), {"steps_per_execution": model.steps_per_execution}
+    if iterates_at_once(running.epoch_iterator):
+        options["distribute_strategy"] = model.distribute_strategy
+    model._eval_epoch_iterator = kind(**running.validation, **options)
 
 
 def hear_first(running: Running, on_epoch_begin: Callable[[int, Any], None]) -> None:
@@ -182,9 +219,9 @@ def lives_on(epoch_iterator: Any) -> bool:
 
 
 def loads_ahead(epoch_iterator: Any) -> bool:
-    """Whether a thread of TensorFlow's loads batches before they are asked for (``get_tf_dataset`` of the adapters)."""
-    ahead = ("PyDatasetAdapter", "GeneratorDataAdapter")
-    return hasattr(epoch_iterator, "_distributed_dataset") and kind_of_data(epoch_iterator) in ahead
+    """Whether a thread of TensorFlow's loads batches before they are asked for: on TensorFlow every adapter gives fit a
+    `tf.data.Dataset`, whose iterators load ahead even where no ``prefetch`` stands; elsewhere the user's own."""
+    return iterates_at_once(epoch_iterator) or kind_of_data(epoch_iterator) == "TFDatasetAdapter"
 
 
 def py_dataset(epoch_iterator: Any) -> Any:
@@ -215,21 +252,19 @@ def draw_index(iterator: Any) -> None:
     pass_over(iterator)
 
 
-def objects_behind(epoch_iterator: Any) -> dict[str, Any]:
-    """The user's objects that the data come from: a `PyDataset`, in ``TorchDataLoaderAdapter._dataloader`` the parts of
-    a torch `DataLoader`, in ``TFDatasetAdapter._dataset`` the functions of a `tf.data.Dataset`. Generators and orders
-    that they keep would begin anew in another process."""
-    adapter = epoch_iterator.data_adapter
-    if (dataset := getattr(adapter, "_dataset", None)) is not None:
-        return parts_of(dataset)
-    return parts_of(py_dataset(epoch_iterator) or getattr(adapter, "_dataloader", None))
+def data_behind(epoch_iterator: Any) -> Any:
+    """The user's data: ``PyDatasetAdapter.py_dataset``, ``TorchDataLoaderAdapter._dataloader``,
+    ``TFDatasetAdapter._dataset``; None for others. Generators, orders and variables that they keep would begin anew in
+    another process."""
+    held = vars(epoch_iterator.data_adapter)
+    return next((held[name] for name in ("py_dataset", "_dataloader", "_dataset") if name in held), None)
 
 
 def parts_of(data: Any) -> dict[str, Any]:
     """The objects in a `PyDataset`, torch `DataLoader` or `tf.data.Dataset` that may remember; of other data, none."""
     if isinstance(data, keras.utils.PyDataset):
         return {"dataset": data}
-    if hasattr(data, "_inputs") and hasattr(data, "_functions"):
+    if _is_dataset(data):
         functions = [one._func for step in _steps_of(data) for one in step._functions() if hasattr(one, "_func")]
         return {f"functions[{number}]": one for number, one in enumerate(functions)}
     torch = sys.modules.get("torch")
@@ -251,10 +286,10 @@ def has_workers(epoch_iterator: Any) -> bool:
 
 
 def workers_are_orderly() -> bool:
-    """Whether no pass over a `PyDataset` with workers is broken off before fit begins.
+    """Whether no pass over data that threads load is broken off before fit begins.
 
-    With torch and JAX ``_symbolic_build`` takes one batch and leaves what workers loaded beyond it in
-    ``enqueuer.ready_queue``, from where the first epoch is served.
+    With torch and JAX ``_symbolic_build`` takes one batch. What workers of a `PyDataset` loaded beyond it stays in
+    ``enqueuer.ready_queue``, from where the first epoch is served; threads of tf.data go on for a while.
     """
     return bool(keras.backend.backend() == "tensorflow")
 
@@ -339,22 +374,75 @@ def begin_at_epoch(model: Any, epoch: int | None) -> None:
 
 
 def build(model: Any, epoch_iterator: Any) -> None:
-    """``model._symbolic_build``: create the variables of model and metrics without drawing a batch.
+    """Create the variables of model and metrics as fit's first step would, without drawing a batch.
 
     TensorFlow creates them in the first training step, which is too late to assign to them. The shapes come from the
-    dataset's ``element_spec`` (``epoch_iterator._distributed_dataset``); the other backends have built by now. The
-    optimizer is kept from being built for all variables, for a custom ``train_step`` may use it for some.
+    dataset's ``element_spec`` (``epoch_iterator._distributed_dataset``); the other backends have built by now.
     """
     dataset = getattr(epoch_iterator, "_distributed_dataset", None)
-    if dataset is None:
+    if dataset is None or not unbuilt(model):
         return
-    unbuilt = [one for one in (model.optimizer,) if one is not None and not one.built]
-    for optimizer in unbuilt:
+    if has_own_step(model) and not runs_eagerly(model):
+        _trace_step(model, dataset.element_spec)
+    else:
+        _build_by_call(model, dataset.element_spec)
+
+
+def unbuilt(model: Any) -> list[str]:
+    """What a first step will build: ``Layer._flatten_layers``, ``model._compile_metrics``, ``model._compile_loss`` (it
+    has a metric for each of several outputs). A model without a `call` of its own is never called, so never built
+    itself."""
+    layers = [layer.name for layer in layers_of(model) if not layer.built and (layer is not model or has_call(model))]
+    compiled = {name: getattr(model, f"_compile_{name}", None) for name in ("metrics", "loss")}
+    return layers + [name for name, one in compiled.items() if one is not None and not one.built]
+
+
+def unbuildable(model: Any) -> dict[str, str]:
+    """What ``build`` can't build, so that a resumed process could not put its variables back -> why, and the remedy."""
+    if keras.backend.backend() != "tensorflow" or has_call(model) or not runs_eagerly(model):
+        return {}
+    return {
+        f"variables of {name}": "they are made in the first step, which runs eagerly, and the model has no call(): "
+        "build it before fit"
+        for name in unbuilt(model)
+    }
+
+
+def has_own_step(model: Any) -> bool:
+    """Whether `train_step` is a user's, and not that of Keras."""
+    return not is_keras_own(_defining(type(model), "train_step"))
+
+
+def has_call(model: Any) -> bool:
+    """Whether a model's class or a base of it defines `call`: Keras' base classes have one that only raises."""
+    return _defining(type(model), "call") not in (keras.Model, keras.Layer)
+
+
+def _defining(kind: type, name: str) -> type:
+    return next(base for base in kind.__mro__ if name in vars(base))
+
+
+def _trace_step(model: Any, spec: Any) -> None:
+    """``_autoconvert_optionals``: trace `train_step` as fit does. Tracing makes variables, and runs nothing.
+
+    What `call` is given and which metrics are used, only a user's step knows; many models have no `call` at all.
+    """
+    import tensorflow as tf
+
+    step = tf.autograph.experimental.do_not_convert(lambda data: model.train_step(data))
+    tf.function(model._autoconvert_optionals(step)).get_concrete_function(spec)
+
+
+def _build_by_call(model: Any, spec: Any) -> None:
+    """``model._symbolic_build``: call the model and its metrics on symbols. The optimizer is kept from being built for
+    all variables, for a custom ``train_step`` may use it for some."""
+    optimizers = [one for one in (model.optimizer,) if one is not None and not one.built]
+    for optimizer in optimizers:
         optimizer.built = True
     try:
-        model._symbolic_build(data_batch=dataset.element_spec)
+        model._symbolic_build(data_batch=spec)
     finally:
-        for optimizer in unbuilt:
+        for optimizer in optimizers:
             optimizer.built = False
 
 
@@ -511,12 +599,10 @@ def draws_by_kernels(function: Any) -> bool:
     """Whether a traced function of TensorFlow has ops whose random state nobody can read: `tf.random.normal`,
     `tf.nn.dropout`. The ``tf.function`` is in the closures of what Keras makes of it."""
     return any(
-        node.op in _KERNEL_RANDOM
+        kind in _KERNEL_RANDOM
         for one in _traced_in(function)
         for concrete in one._list_all_concrete_functions()
-        for graph in [concrete.graph.as_graph_def()]
-        for nodes in [graph.node, *(inner.node_def for inner in graph.library.function)]
-        for node in nodes
+        for kind in _operations_of(concrete)
     )
 
 
@@ -535,16 +621,122 @@ def _traced_in(function: Any, depth: int = 4) -> Iterator[Any]:
             yield from _traced_in(cell.cell_contents, depth - 1)
 
 
-def runs_generators(epoch_iterator: Any) -> bool:
-    """Whether a `tf.data.Dataset` draws from a Python generator: ``GeneratorDataset`` in a function of one of its
-    steps, which ``_inputs`` and ``_functions`` reach."""
-    dataset: Any = getattr(epoch_iterator.data_adapter, "_dataset", None)
+def runs_generators(data: Any) -> bool:
+    """Whether data are a `tf.data.Dataset` that draws from a Python generator."""
+    return any(kind == "GeneratorDataset" for function in _functions_in(data) for kind in _operations_of(function))
+
+
+def backing(variable: Any) -> Any:
+    """``Variable._value``: what a variable of Keras is made of; on TensorFlow a variable, as functions of a dataset
+    know it. Its public name draws an initial value where JAX keeps the value elsewhere."""
+    return variable._value if isinstance(variable, keras.Variable) else variable
+
+
+def variables_behind(data: Any) -> list[Any]:
+    """The variables that the functions of a `tf.data.Dataset` change: the seed generators of augmentation layers, say.
+
+    Each function has them among ``graph.captures`` and, by the same handle, in ``graph.variables``, which has no order.
+    What is only read, such as the weights of a whole model, is left out.
+    """
+    found = {}
+    for function in _functions_in(data):
+        if not any(map(_changes_variables, _operations_of(function))):
+            continue
+        by_handle = {id(variable.handle): variable for variable in function.graph.variables}
+        for outer, inner in function.graph.captures:
+            if id(outer) in by_handle and any(one.type not in _READING for one in inner.consumers()):
+                found[id(outer)] = by_handle[id(outer)]
+    return list(found.values())
+
+
+_READING = ("ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape", "VarIsInitializedOp")
+
+
+def _changes_variables(operation: str) -> bool:
+    changing = ("Assign", "Rng", "ResourceScatter", "ResourceApply", "ResourceStridedSlice", "Stateful")
+    return operation.startswith(changing) and not operation.endswith("PartitionedCall")
+
+
+def draws_in_parallel(data: Any) -> bool:
+    """Whether elements of a `tf.data.Dataset` draw while others are drawing, in whatever order threads come."""
     return any(
-        operation.type == "GeneratorDataset"
-        for step in (_steps_of(dataset) if hasattr(dataset, "_inputs") else ())
-        for one in step._functions()
-        for operation in one.function.graph.get_operations()
+        kind in _KERNEL_RANDOM or _changes_variables(kind)
+        for function in _parallel_in(data)
+        for kind in _operations_of(function)
     )
+
+
+def runs_python_out_of_order(data: Any) -> bool:
+    """The same of Python code, of which only its draws tell whether it draws; see also ``workers_are_orderly``."""
+    functions = _parallel_in(data) if workers_are_orderly() else _functions_in(data)
+    return any("PyFunc" in kind for function in functions for kind in _operations_of(function))
+
+
+def _parallel_in(data: Any) -> Iterator[Any]:
+    """The functions of steps with ``_num_parallel_calls``; TensorFlow runs these one by one if its ops shall be
+    deterministic."""
+    if not _is_dataset(data):
+        return
+    from tensorflow.python.framework.config import is_op_determinism_enabled
+
+    for step in _steps_of(data):
+        calls = getattr(step, "_num_parallel_calls", None)
+        if calls is not None and int(calls) != 1 and not is_op_determinism_enabled():
+            yield from (one.function for one in step._functions())
+
+
+def shuffles_within(data: Any, endlessly: bool) -> bool:
+    """Whether one iteration of a `tf.data.Dataset` takes several seeds of a shuffling, and not all of them when it
+    begins.
+
+    Args:
+        data: of a fit.
+        endlessly: whether repeating without end counts, too.
+    """
+    steps = _steps_of(data) if _is_dataset(data) else ()
+    return any(_shufflings_in(one) for step in steps for one in _begun_later(step, endlessly))
+
+
+def share_a_shuffling(one: Any, other: Any) -> bool:
+    """Whether the same shuffling step stands in two `tf.data.Dataset`s: both take seeds from it."""
+    return not set(map(id, _shufflings_in(one))).isdisjoint(map(id, _shufflings_in(other)))
+
+
+def _shufflings_in(data: Any) -> list[Any]:
+    """``_ShuffleDataset._reshuffle_each_iteration``: the steps that take new seeds whenever they are iterated."""
+    steps = _steps_of(data) if _is_dataset(data) else ()
+    return [step for step in steps if getattr(step, "_reshuffle_each_iteration", False)]
+
+
+def _begun_later(step: Any, endlessly: bool) -> Sequence[Any]:
+    """What a step of a dataset iterates when it has begun: ``_RepeatDataset._count``, ``_ConcatenateDataset``."""
+    inputs: Sequence[Any] = step._inputs()
+    if type(step).__name__ == "_RepeatDataset":
+        count = int(step._count)
+        return inputs if count > 1 or (endlessly and count < 0) else ()
+    return inputs[1:] if type(step).__name__ == "_ConcatenateDataset" else ()
+
+
+def _is_dataset(data: Any) -> bool:
+    return hasattr(data, "_inputs") and hasattr(data, "_functions")
+
+
+def _functions_in(data: Any) -> Iterator[Any]:
+    """The functions of a `tf.data.Dataset` and all its steps, as they were traced: ``_functions``."""
+    for step in _steps_of(data) if _is_dataset(data) else ():
+        yield from (one.function for one in step._functions())
+
+
+def _operations_of(function: Any) -> Iterator[str]:
+    """The kinds of operations in a traced function and in those that it calls."""
+    graph = function.graph.as_graph_def()
+    for nodes in (graph.node, *(inner.node_def for inner in graph.library.function)):
+        yield from (node.op for node in nodes)
+
+
+def is_python_generator(data: Any) -> bool:
+    """Whether Keras reads data by its ``GeneratorDataAdapter``: it asks for this type."""
+    return isinstance(data, types.GeneratorType)
 
 
 def _steps_of(dataset: Any) -> Iterator[Any]:

@@ -13,7 +13,7 @@ from ckpt_callbacks.keras import private
 from ckpt_callbacks.keras.sources import same
 from ckpt_callbacks.state.attributes import Attributes, Saved
 
-__all__ = ["Known", "Settings", "Traced"]
+__all__ = ["Known", "Settings", "Traced", "joined"]
 
 
 class Settings:
@@ -99,7 +99,7 @@ class Traced:
             return
         self._inherited = dict(traced)
         self._functions = {name: private.function_of(self._model, name) for name in traced}
-        places = _joined([settings, *traced.values()])
+        places = joined([settings, *traced.values()])
         self._began = self._live.copies(places)
 
     def about_to_run(self, name: str) -> None:
@@ -129,7 +129,7 @@ class Traced:
         kept: list[Callable[[], None]] = []
 
         def before() -> None:
-            kept.append(self._live.remember(_joined([self._began, then])))
+            kept.append(self._live.remember(joined([self._began, then])))
             self._live.put_back(self._began)
             self._live.put_back(then)
 
@@ -154,7 +154,7 @@ class Traced:
         }
 
 
-def _joined(several: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def joined(several: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """All places of several settings."""
     return {
         "attributes": [one for saved in several for one in saved["attributes"]],

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
+from ckpt_callbacks.errors import ResumeError
 from ckpt_callbacks.keras import private
 from ckpt_callbacks.state import encode, random_state
 from ckpt_callbacks.state.attributes import Attributes
 from ckpt_callbacks.state.tree import to_json
 
-__all__ = ["Iterations", "Memory", "Passed", "Source", "same"]
+__all__ = ["Iterations", "Memory", "Passed", "Source", "irregular", "moved", "same", "without"]
 
 _LOCAL = ("python", "numpy", "torch")
 
@@ -100,16 +101,21 @@ class Passed:
 
 
 class Memory:
-    """What the objects behind the data remember: attributes that changed since fit began, and generators they hold.
+    """What the objects behind the data remember: attributes that changed since fit began, generators and variables.
 
     Args:
-        objects: the user's, by name.
+        data: a `PyDataset`, torch `DataLoader` or `tf.data.Dataset`; others remember nothing.
+        beside: other data, that remember what they share with these.
 
     Attributes:
+        variables: those of TensorFlow's that loading changes.
         lost: what the last `capture` found and can't store, or could not put back -> why.
     """
 
-    def __init__(self, objects: dict[str, Any]) -> None:
+    def __init__(self, data: Any, beside: Any = None) -> None:
+        shared = {id(one) for one in [*private.variables_behind(beside), *private.parts_of(beside).values()]}
+        self.variables = [one for one in private.variables_behind(data) if id(one) not in shared]
+        objects = {name: one for name, one in private.parts_of(data).items() if id(one) not in shared}
         self._objects = objects
         holders = {name: one for name, one in objects.items() if hasattr(one, "__dict__")}
         self._attributes = Attributes(holders, lambda holder, name: True, list)
@@ -121,12 +127,19 @@ class Memory:
         return {
             "attributes": attributes,
             "generators": random_state.capture_generators(self._objects),
+            "variables": [variable.numpy() for variable in self.variables],
         }
 
     def put_back(self, saved: Mapping[str, Any]) -> None:
         """Set what ``capture`` gave."""
         self._attributes.put_back(saved["attributes"])
         random_state.restore_generators(self._objects, saved["generators"])
+        if [value.shape for value in saved["variables"]] != [tuple(one.shape) for one in self.variables]:
+            raise ResumeError(
+                "the functions of the data change other variables than they did: leave the data as it was"
+            )
+        for variable, value in zip(self.variables, saved["variables"], strict=True):
+            variable.assign(value)
 
 
 class Source:
@@ -143,7 +156,8 @@ class Source:
         #: Whether batches are loaded by a thread that runs ahead of training.
         self.runs_ahead = private.loads_ahead(epoch_iterator)
         self._deterministic = deterministic
-        self._python_generator = private.runs_generators(epoch_iterator)
+        data = private.data_behind(epoch_iterator)
+        self._python_generator = private.runs_generators(data)
         #: Whether worker threads or processes load batches as soon as an epoch begins.
         self.has_workers = private.has_workers(epoch_iterator)
         dataset = private.py_dataset(epoch_iterator)
@@ -151,7 +165,9 @@ class Source:
         #: Whether batches are chosen by indices that are known without loading anything.
         self._by_index = private.draws_indices(epoch_iterator)
         #: What the user's objects behind the data remember.
-        self.memory = Memory(private.objects_behind(epoch_iterator))
+        self.memory = Memory(data)
+        self._irregular = irregular(data, repeats=not private.serves_many_epochs(epoch_iterator))
+        self._python_out_of_order = private.runs_python_out_of_order(data)
         if dataset is not None:
             self._passed = Passed(dataset)
             private.replace_py_dataset(epoch_iterator, self._passed)
@@ -163,10 +179,20 @@ class Source:
             return "skipped by index"
         return "replayed from where its generator began" if self.kind == "GeneratorDataAdapter" else "replayed"
 
-    def missing(self) -> dict[str, str]:
-        """What drawing the data again can't be sure to bring back -> why, and the remedy."""
+    def missing(self, drawn: bool = False) -> dict[str, str]:
+        """What drawing the data again can't be sure to bring back -> why, and the remedy.
+
+        Args:
+            drawn: whether Python's generators were drawn from since the data began.
+        """
         if self._deterministic:
             return {}
+        if self._irregular:
+            return {f"data ({what})": why for what, why in self._irregular.items()}
+        if drawn and self._python_out_of_order:
+            return {"data (drawn out of order)": _PARALLEL if private.workers_are_orderly() else _BROKEN_OFF}
+        if self.memory.variables and not private.workers_are_orderly():
+            return {"data (drawn out of order)": _BROKEN_OFF}
         if self.kind == "GeneratorDataAdapter":
             return {
                 "data (generator)": "it is drawn again from its beginning, and only you know whether it gives the same "
@@ -202,6 +228,61 @@ class Source:
         """Let the next batches come without loading them."""
         if self._passed is not None:
             self._passed.pass_over(batches)
+
+
+_PARALLEL = (
+    "its elements draw in whatever order threads come to them, so that no two runs are alike: leave out "
+    "num_parallel_calls where it draws, or call tf.config.experimental.enable_op_determinism()"
+)
+
+_BROKEN_OFF = (
+    "on this backend Keras begins to load before fit and breaks off, and for a while threads go on drawing, so that no "
+    "two runs are alike: augment in the model, or draw in a PyDataset"
+)
+
+
+def irregular(data: Any, *, repeats: bool, endlessly: bool = False) -> dict[str, str]:
+    """What a `tf.data.Dataset` does that iterating it as often as before does not bring back -> why, and the remedy.
+
+    Args:
+        data: of a fit.
+        repeats: whether it is iterated again and again, and not once for all epochs.
+        endlessly: whether an iteration of data without end may be left, or others take seeds meanwhile.
+    """
+    found = {}
+    if private.draws_in_parallel(data):
+        found["drawn in parallel"] = _PARALLEL
+    if repeats and private.shuffles_within(data, endlessly):
+        found["shuffled and repeated"] = (
+            "it takes new seeds in the middle of an iteration, which can't be counted: shuffle after repeat() and "
+            "concatenate(), or pass reshuffle_each_iteration=False"
+        )
+    return found
+
+
+def moved(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:
+    """The parts of the random state that data drew from in between; of several in a part each by itself."""
+    parts = [name for name in _LOCAL if not same(before.get(name), now.get(name))]
+    for part, names in _in_parts(before).items():
+        later = now.get(part, {})
+        parts += [f"{part} {name}" for name in names if not same(before[part][name], later.get(name))]
+    return tuple(parts)
+
+
+def without(states: Mapping[str, Any], left: Collection[str]) -> dict[str, Any]:
+    """A random state without the parts that ``moved`` gave."""
+    kept = {name: state for name, state in states.items() if name not in left}
+    for part, names in _in_parts(kept).items():
+        gone = [name for name in names if f"{part} {name}" in left]
+        kept[part] = {name: one for name, one in kept[part].items() if name not in gone}
+    return kept
+
+
+def _in_parts(states: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Generators of TensorFlow and of scripts that may be drawn from by themselves, by the part that they are in."""
+    return {part: list(states[part]) for part in ("scripts",) if part in states} | {
+        part: ["generator"] for part in ("tensorflow",) if "generator" in states.get(part, {})
+    }
 
 
 def same(one: Any, other: Any) -> bool:

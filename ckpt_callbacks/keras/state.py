@@ -17,6 +17,7 @@ from ckpt_callbacks.checkpointer import Captured
 from ckpt_callbacks.errors import ResumeError
 from ckpt_callbacks.keras import private
 from ckpt_callbacks.keras.live import Live
+from ckpt_callbacks.keras.sources import without
 from ckpt_callbacks.resume import Restored
 from ckpt_callbacks.state import random_state
 
@@ -99,7 +100,7 @@ def put_back(model: Any, live: Live, restored: Restored, *, metrics: bool, left:
     model.stop_training = rest["stop_training"] and not restored.named
     if rest["keras_seed"] is not None:
         private.make_global_seed().assign(rest["keras_seed"])
-    random_state.restore({name: part for name, part in rest["random"].items() if name not in left})
+    random_state.restore(without(rest["random"], left))
 
 
 def _optimizer(model: Any, optimizer: Any) -> dict[str, Any]:

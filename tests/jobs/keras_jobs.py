@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,6 +89,32 @@ class Gan(keras.Model):
             variables = layer.trainable_variables
             optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         return {"loss": loss}
+
+
+class Autoencoder(keras.Model):
+    """A custom train_step and no call; of its parts one is unbuilt, and only the step knows what it is given."""
+
+    def __init__(self, built: bool = False) -> None:
+        super().__init__()
+        self.encoder = keras.Sequential([keras.Input((6,)), layers.Dense(4, activation="relu"), layers.Dropout(0.2)])
+        self.decoder = keras.Sequential([keras.Input((4,))] if built else [])
+        self.decoder.add(layers.Dense(6))
+        self.tracker, self.steps = keras.metrics.Mean(name="loss"), 0
+
+    @property
+    def metrics(self) -> list[Any]:
+        return [self.tracker]
+
+    def train_step(self, data: Any) -> Any:
+        import tensorflow as tf
+
+        self.steps += 1
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((self.decoder(self.encoder(data[0], training=True)) - data[0]) ** 2)
+        variables = self.encoder.trainable_variables + self.decoder.trainable_variables
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        self.tracker.update_state(loss)
+        return {"loss": self.tracker.result()}
 
 
 def images() -> keras.Model:
@@ -183,6 +210,17 @@ def tf_data(x: Any, y: Any) -> Any:
     return tf.data.Dataset.from_tensor_slices((x, y))
 
 
+def augmented(data: Any) -> Any:
+    """Rows that a layer of Keras augments while they are loaded."""
+    layer = keras.Sequential([layers.GaussianNoise(0.1, seed=6), layers.RandomContrast(0.3)])
+    return data.map(lambda x, y: (keras.ops.squeeze(layer(x[None, :, None, None], training=True)), y))
+
+
+def split(data: Any) -> dict[str, Any]:
+    """The same shuffled data for training and for validation."""
+    return {"x": data.skip(3).batch(4), "validation_data": data.take(3).batch(3)}
+
+
 def noisy(x: Any, y: Any) -> Any:
     """Draws with an op of TensorFlow, inside the pipeline."""
     import tensorflow as tf
@@ -197,6 +235,40 @@ def loader(x: Any, y: Any, **options: Any) -> Any:
 
     torch.manual_seed(4)
     return DataLoader(TensorDataset(torch.from_numpy(x), torch.from_numpy(y)), 4, shuffle=True, **options)
+
+
+def noisy_loader(x: Any, y: Any) -> Any:
+    """A `DataLoader` whose data set draws from torch's global generator for each sample."""
+    import torch
+    from torch.utils.data import DataLoader
+
+    class Noisy(torch.utils.data.Dataset[Any]):
+        def __len__(self) -> int:
+            return len(x)
+
+        def __getitem__(self, index: int) -> Any:
+            time.sleep(0.003)  # so that batches are loaded while others are trained on
+            return torch.from_numpy(x[index]) + 0.1 * torch.randn(6), torch.from_numpy(y[index])
+
+    torch.manual_seed(4)
+    return DataLoader(Noisy(), 4, shuffle=True)
+
+
+def drawn_in_python(x: Any, y: Any, draw: Any) -> Any:
+    """A `tf.data.Dataset` that runs Python code of the user's, which draws."""
+    import tensorflow as tf
+
+    def noisy(row: Any) -> Any:
+        time.sleep(0.003)  # so that batches are loaded while others are trained on
+        return row + draw(0, 0.1, row.shape).astype("float32")
+
+    def augment(row: Any, target: Any) -> Any:
+        return tf.ensure_shape(tf.numpy_function(noisy, [row], tf.float32), (6,)), target
+
+    return tf_data(x, y).shuffle(27, seed=2).map(augment).batch(4).prefetch(2)
+
+
+GENERATOR = np.random.default_rng(9)
 
 
 def own_generator() -> Any:
@@ -363,6 +435,12 @@ JOBS: dict[str, Job] = {
         callbacks=lambda: [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)],
     ),
     "custom train_step, two optimizers": Job(Gan, compile={"metrics": None}),
+    "custom train_step, no call": Job(
+        lambda: Autoencoder(built=True), compile={"loss": None, "metrics": None}, fit={"validation_data": None}
+    ),
+    "custom train_step, no call, unbuilt": Job(
+        Autoencoder, compile={"loss": None, "metrics": None}, fit={"validation_data": None}
+    ),
     "augmentation layers": Job(images),
     "stateful recurrent layer": Job(
         recurrent, fit={"validation_data": None}, data=lambda x, y: {"x": x[:24], "y": y[:24]}
@@ -397,6 +475,8 @@ JOBS: dict[str, Job] = {
     "tf.data, shuffled without a seed": Job(data=lambda x, y: {"x": tf_data(x, y).shuffle(9).batch(4).prefetch(2)}),
     "tf.data that draws in a map": Job(data=lambda x, y: {"x": tf_data(x, y).shuffle(9).map(noisy).batch(4)}),
     "tf.data that draws from a generator of TensorFlow": Job(data=lambda x, y: {"x": drawn_by_generator(x, y)}),
+    "tf.data that draws from NumPy": Job(data=lambda x, y: {"x": drawn_in_python(x, y, np.random.normal)}),
+    "tf.data that draws from a global generator": Job(data=lambda x, y: {"x": drawn_in_python(x, y, GENERATOR.normal)}),
     "tf.data, repeated": Job(
         data=lambda x, y: {"x": tf_data(x, y).shuffle(9).repeat().batch(4)}, fit={"steps_per_epoch": 5, "epochs": 5}
     ),
@@ -407,6 +487,25 @@ JOBS: dict[str, Job] = {
     ),
     "tf.data without length": Job(data=lambda x, y: {"x": tf_data(x, y).shuffle(9).filter(lambda x, y: True).batch(4)}),
     "tf.data for validation, shuffled": Job(fit={"validation_data": lambda x, y: tf_data(x, y).shuffle(9).batch(4)}),
+    "tf.data, shuffled, then split": Job(data=lambda x, y: split(tf_data(x, y).shuffle(27, seed=3))),
+    "tf.data, augmented by layers": Job(
+        data=lambda x, y: {"x": augmented(tf_data(x, y).shuffle(9)).batch(4).prefetch(2)}
+    ),
+    "tf.data, augmented by layers, then split": Job(
+        data=lambda x, y: split(augmented(tf_data(x, y).shuffle(27, seed=3)))
+    ),
+    "tf.data, some of it for validation": Job(
+        data=lambda x, y: {"x": (data := tf_data(x, y).shuffle(9).batch(4)), "validation_data": data.take(2)}
+    ),
+    "tf.data, split, several epochs of one iterator": Job(
+        data=lambda x, y: split(tf_data(x, y).shuffle(27, seed=3)), fit={"steps_per_epoch": 2, "epochs": 6}
+    ),
+    "PyDataset for validation, draws": Job(fit={"validation_data": Sampled}),
+    "PyDataset for validation, draws, every second epoch": Job(
+        data=lambda x, y: {"x": tf_data(x, y).shuffle(9).batch(9)},
+        fit={"validation_data": Sampled, "validation_freq": 2, "epochs": 6},
+    ),
+    "torch loader for validation, draws": Job(fit={"validation_data": noisy_loader}),
     "PyDataset for validation, shuffles itself": Job(fit={"validation_data": Reordered}),
     "PyDataset that shuffles itself and draws": Job(data=lambda x, y: {"x": Sampled(x, y)}),
     "PyDataset with a generator of its own": Job(data=lambda x, y: {"x": Owning(x, y)}),
@@ -418,6 +517,7 @@ JOBS: dict[str, Job] = {
     "a generator": Job(data=lambda x, y: {"x": generated(x, y)}, fit={"steps_per_epoch": 7}),
     "torch loader": Job(data=lambda x, y: {"x": loader(x, y)}),
     "torch loader with a generator of its own": Job(data=lambda x, y: {"x": loader(x, y, generator=own_generator())}),
+    "torch loader whose data set draws": Job(data=lambda x, y: {"x": noisy_loader(x, y)}),
     "torch loader, two workers": Job(data=lambda x, y: {"x": loader(x, y, num_workers=2)}),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,8 +16,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from ckpt_callbacks import (
+    InexactError,
     ResumeError,
     Run,
     SnapshotNotFoundError,
@@ -205,6 +208,57 @@ def test_state_that_cannot_be_stored_is_named_when_training_starts(tmp_path, cap
     with caplog.at_level("INFO"):
         fit(Checkpointer(tmp_path / "b"), Remembers(iter([])))
     assert "callbacks.Remembers[0].anything" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        (lambda: endless(), {"validation data (generator)"}),
+        (lambda: from_generator(), {"validation data (from_generator)"}),
+        (lambda: (X, Y), set()),
+    ],
+)
+def test_validation_data_that_go_on_elsewhere_are_named(tmp_path, data, named):
+    """A generator has no beginning to go back to, and its place can't be known: Keras draws ahead."""
+    callback = Checkpointer(tmp_path / "run", exact="require")
+    options = {"validation_data": data(), "validation_steps": 2, "validation_split": 0.0}
+    with pytest.raises(InexactError, match=re.escape(min(named))) if named else contextlib.nullcontext():
+        fit(callback, **options)
+
+
+def endless():
+    while True:
+        yield X[:4], Y[:4]
+
+
+def from_generator():
+    return tf.data.Dataset.from_generator(endless, output_signature=(tf.TensorSpec((4, 3)), tf.TensorSpec((4, 1))))
+
+
+def test_a_model_that_only_its_first_step_builds_is_named(tmp_path):
+    """An eager step can't be traced, and without a `call` there is no other way to learn what it builds."""
+    with pytest.raises(InexactError, match="no call"):
+        fit(Checkpointer(tmp_path / "run", exact="require"), model=uncallable(run_eagerly=True))
+    fit(Checkpointer(tmp_path / "other", exact="require"), model=uncallable(run_eagerly=False), validation_split=0)
+
+
+def uncallable(**options) -> keras.Model:
+    class Uncallable(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.layer = keras.layers.Dense(1)
+
+        def train_step(self, data):
+            x, y = data
+            with tf.GradientTape() as tape:
+                loss = keras.ops.mean((self.layer(x) - y) ** 2)
+            variables = self.layer.trainable_variables
+            self.optimizer.apply(tape.gradient(loss, variables), variables)
+            return {"loss": loss}
+
+    model = Uncallable()
+    model.compile(keras.optimizers.Adam(0.1), **options)
+    return model
 
 
 def test_manual_snapshot(tmp_path):

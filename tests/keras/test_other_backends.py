@@ -26,6 +26,8 @@ NAMES = (
     "mixed float16, loss scaling",
     "tf.data, shuffled without a seed",
     "PyDataset that shuffles itself and draws",
+    "tf.data, shuffled, then split",
+    "PyDataset for validation, draws",
     "torch loader",
 )
 

@@ -12,7 +12,8 @@ import pytest
 import tensorflow as tf
 from keras.src.backend.tensorflow.trainer import TFEpochIterator
 
-from ckpt_callbacks.keras.sources import Iterations, Passed, Source, same
+from ckpt_callbacks.keras.sources import Iterations, Memory, Passed, Source, moved, same, without
+from ckpt_callbacks.keras.validation import Validation
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 
@@ -157,6 +158,83 @@ def test_a_generator_is_named_unless_it_is_said_to_be_deterministic():
     assert missing(True) == set()
 
 
+def rows() -> tf.data.Dataset:
+    return tf.data.Dataset.from_tensor_slices(X).map(lambda x: (x, x[:1]))
+
+
+def drawn_by_kernel(row: object, target: object) -> tuple[object, object]:
+    return row + tf.random.uniform((2,)), target
+
+
+def drawn_by_layer() -> object:
+    generator = keras.random.SeedGenerator(1)
+    return lambda x, y: (x + keras.random.uniform((2,), seed=generator), y)
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        (lambda: rows().shuffle(9).batch(2), []),
+        (lambda: rows().map(lambda x, y: (x, y), num_parallel_calls=2).shuffle(9).map(drawn_by_layer()).batch(2), []),
+        (lambda: rows().map(drawn_by_kernel, num_parallel_calls=2).batch(2), ["drawn in parallel"]),
+        (lambda: rows().map(drawn_by_layer(), num_parallel_calls=2).batch(2), ["drawn in parallel"]),
+        (lambda: rows().shuffle(9).repeat(2).batch(2), ["shuffled and repeated"]),
+        (lambda: rows().concatenate(rows().shuffle(9)).batch(2), ["shuffled and repeated"]),
+        (lambda: rows().shuffle(9).concatenate(rows()).batch(2), []),
+        (lambda: rows().shuffle(9, reshuffle_each_iteration=False).repeat(2).batch(2), []),
+        (lambda: rows().repeat(2).shuffle(9).batch(2), []),
+        (lambda: Rows(), []),
+    ],
+)
+def test_what_counting_iterations_does_not_bring_back_is_named(data, named):
+    """Seeds that are taken in the middle of an iteration, and numbers that are drawn in the order of threads."""
+    assert list(Source(epoch_iterator(data()), deterministic=False).missing()) == [f"data ({one})" for one in named]
+
+
+def test_python_code_that_draws_in_parallel_is_named_when_it_drew():
+    """Most such code only loads: nobody can tell before."""
+
+    def load(x, y):
+        return tf.ensure_shape(tf.numpy_function(lambda x: x, [x], tf.float32), (2,)), y
+
+    source = Source(epoch_iterator(rows().map(load, num_parallel_calls=2).batch(2)), deterministic=False)
+    assert source.missing() == {}
+    assert list(source.missing(drawn=True)) == ["data (drawn out of order)"]
+
+
+@pytest.mark.parametrize(
+    ("training", "named"),
+    [
+        (lambda shuffled: shuffled.skip(4), False),
+        (lambda shuffled: shuffled.skip(4).repeat(), True),
+        (lambda shuffled: rows().shuffle(9).repeat(), False),
+    ],
+)
+def test_training_that_takes_seeds_between_those_of_validation_is_named(training, named):
+    """Both take them from one shuffling, and training in the middle of its only iteration."""
+    shuffled = rows().shuffle(9)
+    assert bool(Validation(shuffled.take(4), training(shuffled)).missing()) is named
+
+
+def test_variables_that_functions_of_the_data_change():
+    """They are put back; what is only read is left alone, and what training has as well is its."""
+    read, changed = tf.Variable(1.0), tf.Variable(2.0)
+
+    def count(x, y):
+        changed.assign_add(read)
+        return x, y
+
+    data = rows().map(count)
+    memory = Memory(data.take(4))
+    assert memory.variables == [changed]
+    saved = memory.capture()
+    list(data)
+    assert changed.numpy() == 12.0
+    memory.put_back(saved)
+    assert changed.numpy() == 2.0
+    assert Memory(data.skip(4), beside=data).variables == []
+
+
 @pytest.mark.parametrize(
     ("one", "other", "equal"),
     [(1, 1, True), (1, 1.0, False), ([X], [X.copy()], True), ([X], [X + 1], False), (None, [], False)],
@@ -164,3 +242,16 @@ def test_a_generator_is_named_unless_it_is_said_to_be_deterministic():
 def test_same_is_bit_for_bit(one, other, equal):
     """Values of another type are not the same."""
     assert same(one, other) is equal
+
+
+def test_what_a_thread_of_the_data_drew_is_not_put_back():
+    """Parts that moved are told by name, those of scripts each by its own."""
+    before = {"numpy": 1, "python": 2, "scripts": {"job.rng": 3, "job.other": 4}, "tensorflow": {"seed": 5, "rng": 6}}
+    now = {"numpy": 7, "python": 2, "scripts": {"job.rng": 8, "job.other": 4}, "tensorflow": {"seed": 5, "rng": 9}}
+    left = moved(before, now)
+    assert left == ("numpy", "scripts job.rng")
+    assert without(before, left) == {
+        "python": 2,
+        "scripts": {"job.other": 4},
+        "tensorflow": {"seed": 5, "rng": 6},
+    }
