@@ -32,6 +32,7 @@ from ckpt_callbacks.proof import Outcome, Proof
 from ckpt_callbacks.resume import Restored, ResumeReport
 from ckpt_callbacks.run import Run, Snapshot, resolve_reference
 from ckpt_callbacks.state import payload
+from ckpt_callbacks.state.arena import Arena
 from ckpt_callbacks.store import LocalStore, Manifest, RunLock, Step, machine, provenance
 from ckpt_callbacks.writer import Writer
 
@@ -124,6 +125,7 @@ class BaseCheckpointer:
             raise ConfigurationError(f"mirrors are not available yet: expected an empty tuple, found {mirrors!r}.")
         self._store = LocalStore(self.directory, durability=_one_of("durability", durability, ("full", "none")))
         self._writer = Writer(background)
+        self._arena = Arena()
         self._lock: RunLock | None = None
         self._past = Past()
         self._began = 0.0  # monotonic clock when this process began to train, less what earlier ones trained
@@ -256,7 +258,7 @@ class BaseCheckpointer:
         """
         if self.content != "full":
             return
-        self._pack(captured, copy=False)
+        self._pack(captured)
         but = f" but for {', '.join(self._missing)}" if self._missing else ""
         say(f"killed at any time, this run resumes exactly{but}; its place in the data: {captured.data}")
 
@@ -364,6 +366,7 @@ class BaseCheckpointer:
             self._writer.close()
             self._raise_failed()
         finally:
+            self._arena.clear()
             _FITTED.add(self.directory)
             self._store.trace.close()
             if self._lock is not None and not self._writer.busy:  # Ctrl-C while waiting: the thread still commits
@@ -380,12 +383,14 @@ class BaseCheckpointer:
         draft = self._draft(moment, decision)
         waiting, self._manual = self._manual, []
         try:
-            files = self._pack(captured, copy=True)
+            packed = self._pack(captured)
+            self._writer.make_room()
+            staged = packed.stage(self._arena)
         except BaseException as error:
             for _, future in waiting:
                 _answer(future, error)
             raise
-        done = self._writer.submit(lambda: self._commit(draft, files))
+        done = self._writer.submit(lambda: self._commit(draft, staged))
         done.add_done_callback(lambda finished: _settle(finished, [future for _, future in waiting]))
         self._pending.append(done)
         return done
@@ -407,13 +412,13 @@ class BaseCheckpointer:
             provenance={**provenance(), "machine": self._machine},
         )
 
-    def _pack(self, captured: Captured, *, copy: bool) -> payload.Files:
-        """Turn the state into files; name what resume will lack, or refuse, as ``exact=`` says."""
+    def _pack(self, captured: Captured) -> payload.Packed:
+        """Lay the state out as files; name what resume will lack, or refuse, as ``exact=`` says."""
         rest = captured.rest if self.content == "full" else None
-        packed = payload.pack(captured.weights, rest, copy=copy, optional=captured.optional, missing=captured.missing)
+        packed = payload.pack(captured.weights, rest, optional=captured.optional, missing=captured.missing)
         if rest is not None:
             self._name_missing(packed.missing)
-        return packed.files
+        return packed
 
     def _name_missing(self, missing: Mapping[str, str]) -> None:
         if missing and self.exact == "require":
@@ -422,9 +427,12 @@ class BaseCheckpointer:
             warn(f"not captured, and a resume will lack it: {path} ({missing[path]})")
         self._missing.update(missing)
 
-    def _commit(self, draft: Manifest, files: payload.Files) -> Snapshot:
+    def _commit(self, draft: Manifest, staged: payload.Staged) -> Snapshot:
         """Publish, then tidy: runs on the writer's thread."""
-        manifest = self._store.commit(replace(draft, parent=self._parent), files)
+        try:
+            manifest = self._store.commit(replace(draft, parent=self._parent), staged.files)
+        finally:
+            staged.block.give_back()
         self._parent = manifest.id
         self._store.journal.append(
             "saved", id=manifest.id, reasons=list(manifest.reasons), **manifest.progress.as_dict()

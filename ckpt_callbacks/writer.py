@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
 __all__ = ["Writer"]
+
+_AT_ONCE = 2
+"""How many jobs there may be that have not ended: one that is run, and one that waits."""
 
 _Job = tuple[Callable[[], Any], "Future[Any]"]
 
@@ -16,8 +20,8 @@ _Job = tuple[Callable[[], Any], "Future[Any]"]
 class Writer:
     """Runs jobs one after the other, in the background or at once.
 
-    At most one job is being run and one waits; `submit` blocks while both places are taken, so memory holds two
-    staged snapshots at worst and a slow disk lengthens the interval between saves instead of a queue.
+    At most one job is being run and one waits; `make_room` and `submit` block while both places are taken, so memory
+    holds two staged snapshots at worst and a slow disk lengthens the interval between saves instead of a queue.
 
     Args:
         background: ``False`` runs every job inside `submit`.
@@ -25,9 +29,9 @@ class Writer:
 
     def __init__(self, background: bool = True) -> None:
         self._background = background
-        self._jobs: queue.Queue[_Job | None] = queue.Queue(maxsize=1)
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._unfinished: deque[Future[Any]] = deque()  # the last of them may have ended
         self._thread: threading.Thread | None = None
-        self._last: Future[Any] | None = None
 
     def submit(self, work: Callable[[], Any]) -> Future[Any]:
         """Queue ``work``; its result or exception arrives in the future that is returned."""
@@ -43,19 +47,26 @@ class Writer:
             # committed by then is an attempt that the next run cleans up.
             self._thread = threading.Thread(target=self._loop, name="ckpt-writer", daemon=True)
             self._thread.start()
+        self.make_room()
         self._jobs.put((work, future))
-        self._last = future
+        self._unfinished.append(future)
         return future
+
+    def make_room(self) -> None:
+        """Return when the next `submit` need not wait (jobs are submitted from one thread)."""
+        while len(self._unfinished) >= _AT_ONCE:
+            self._unfinished[0].exception()
+            self._unfinished.popleft()
 
     def wait(self) -> None:
         """Return when all that was submitted has ended, well or badly (jobs run in order: the last one tells)."""
-        if self._last is not None:
-            self._last.exception()
+        if self._unfinished:
+            self._unfinished[-1].exception()
 
     @property
     def busy(self) -> bool:
         """Whether something that was submitted has not ended."""
-        return self._last is not None and not self._last.done()
+        return bool(self._unfinished) and not self._unfinished[-1].done()
 
     def close(self) -> None:
         """Wait for everything and end the thread. A closed writer may be used again."""

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from ckpt_callbacks.errors import CorruptSnapshotError
-from ckpt_callbacks.state import safetensors_file, tree
+from ckpt_callbacks.state import tree
+from ckpt_callbacks.state.arena import Arena, Block, aligned
+from ckpt_callbacks.state.safetensors_file import Image, open_file
 
-__all__ = ["MODEL", "STATE", "TREE", "Files", "Packed", "pack", "read", "read_weights"]
+__all__ = ["MODEL", "STATE", "TREE", "Files", "Packed", "Staged", "pack", "read", "read_weights"]
 
 MODEL, STATE, TREE = "model.safetensors", "state.safetensors", "state.json"
 
@@ -29,31 +31,59 @@ _PLAIN_ON_RETURN = {"dataclass": "dict", "enum": "value"}
 
 @dataclass(frozen=True)
 class Packed:
-    """A state ready to be written.
+    """A state whose files are laid out; the bytes of its tensors are still where training has them.
 
     Attributes:
-        files: name -> the file's bytes in pieces.
+        images: file -> what it will hold, of those with tensors.
+        structure: the tree, as plain JSON.
         missing: path of each part that a resume will lack, or get in another type -> why.
     """
 
-    files: Files
+    images: Mapping[str, Image]
+    structure: Mapping[str, Any]
     missing: Mapping[str, str]
+
+    def stage(self, arena: Arena) -> Staged:
+        """Copy the state, so that training may go on. MemoryError: there is no room for it."""
+        block = arena.lend(sum(aligned(image.size) for image in self.images.values()))
+        try:
+            parts = {name: block.part(image.size) for name, image in self.images.items()}
+            for name, image in self.images.items():
+                image.fill(parts[name])
+        except BaseException:
+            block.give_back()
+            raise
+        return Staged({**{name: [part.data] for name, part in parts.items()}, TREE: self._tree()}, block)
+
+    def _tree(self) -> Iterator[bytes]:
+        yield tree.to_json(self.structure)  # when it is asked for: by whoever writes, beside training
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A state that training can't change any more.
+
+    Attributes:
+        files: name -> the file's bytes in pieces, to be taken once.
+        block: where they lie, to be given back when they are written.
+    """
+
+    files: Files
+    block: Block
 
 
 def pack(
     weights: Mapping[str, Any],
     rest: Mapping[str, Any] | None,
     *,
-    copy: bool = True,
     optional: tuple[str, ...] = (),
     missing: Mapping[str, str] | None = None,
 ) -> Packed:
-    """Turn a state into files. What can't be stored without pickle is left out and named.
+    """Lay out a state's files. What can't be stored without pickle is left out and named.
 
     Args:
         weights: name -> tensor; other values (a module's extra state) stand in the tree.
         rest: everything else, or None to keep the weights only.
-        copy: own the bytes, so that training may go on; False borrows them.
         optional: beginnings of paths in ``rest`` that resume does not need: what can't be stored there is kept as its
             repr, and not named.
         missing: parts that the caller knows to be missing -> why.
@@ -66,22 +96,18 @@ def pack(
         absent[path] = f"{type(value).__name__} can't be stored without pickle"
         return None
 
-    model = tree.encode(dict(weights), copy=copy, views=False, on_unstorable=replacement)
+    model = tree.plan(dict(weights), views=False, on_unstorable=replacement)
     aliases = _aliases(model.structure)
-    metadata = {"aliases": json.dumps(aliases)} if aliases else {}
-    files: dict[str, Iterable[bytes | bytearray | memoryview]] = {
-        MODEL: safetensors_file.Image.of(model.tensors, metadata).chunks()
-    }
+    images = {MODEL: Image.of(model.sources, {"aliases": json.dumps(aliases)} if aliases else {})}
     structure = {"weights": model.structure}
     if rest is not None:
-        other = tree.encode(dict(rest), copy=copy, on_unstorable=replacement)
-        files[STATE] = safetensors_file.Image.of(other.tensors, {}).chunks()
+        other = tree.plan(dict(rest), on_unstorable=replacement)
+        images[STATE] = Image.of(other.sources, {})
         absent |= _in_short(
             (path, what) for path, what in _flattened(other.structure, "") if not path.startswith(optional)
         )
         structure |= {"rest": other.structure, "missing": absent}
-    files[TREE] = [tree.to_json(structure)]
-    return Packed(files, absent)
+    return Packed(images, structure, absent)
 
 
 def read_weights(directory: Path) -> dict[str, Any]:
@@ -90,7 +116,7 @@ def read_weights(directory: Path) -> dict[str, Any]:
     Raises:
         CorruptSnapshotError: a file is missing or can't be parsed.
     """
-    return dict(tree.decode(_structure(directory)["weights"], safetensors_file.open_file(directory / MODEL)))
+    return dict(tree.decode(_structure(directory)["weights"], open_file(directory / MODEL)))
 
 
 def read(directory: Path) -> tuple[dict[str, Any], Any, dict[str, str]]:
@@ -100,10 +126,10 @@ def read(directory: Path) -> tuple[dict[str, Any], Any, dict[str, str]]:
         CorruptSnapshotError: a file is missing or can't be parsed.
     """
     structure = _structure(directory)
-    weights = tree.decode(structure["weights"], safetensors_file.open_file(directory / MODEL))
+    weights = tree.decode(structure["weights"], open_file(directory / MODEL))
     if "rest" not in structure:
         return weights, None, {}
-    rest = tree.decode(structure["rest"], safetensors_file.open_file(directory / STATE))
+    rest = tree.decode(structure["rest"], open_file(directory / STATE))
     return weights, rest, dict(structure.get("missing", {}))
 
 

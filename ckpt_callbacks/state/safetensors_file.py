@@ -20,7 +20,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from ckpt_callbacks.errors import ConfigurationError, CorruptSnapshotError
-from ckpt_callbacks.state.tensors import BITS, HostTensor, size_of
+from ckpt_callbacks.state.arena import PAGE
+from ckpt_callbacks.state.tensors import BITS, Bytes, HostTensor, size_of
 
 __all__ = ["Image", "Layout", "SafetensorsFile", "open_file"]
 
@@ -29,7 +30,6 @@ MAX_HEADER = 100_000_000
 
 _METADATA = "__metadata__"
 _RANK = {dtype: rank for rank, dtype in enumerate(BITS)}
-_PAGE = 4096
 _SMALL = 1 << 20
 
 
@@ -82,7 +82,7 @@ def _header(entries: Mapping[str, Any], data_size: int) -> bytes:
         text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError as error:
         raise ConfigurationError(f"a name or metadata can't be written as UTF-8: {error}") from error
-    step = _PAGE if 8 + len(text) + data_size > _SMALL else 8
+    step = PAGE if 8 + len(text) + data_size > _SMALL else 8
     length = -(-(8 + len(text)) // step) * step - 8
     if length > MAX_HEADER:
         raise ConfigurationError(
@@ -91,35 +91,40 @@ def _header(entries: Mapping[str, Any], data_size: int) -> bytes:
     return length.to_bytes(8, "little") + text.ljust(length)
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
-    """A whole file as it will lie on disk, its data not copied."""
-
-    layout: Layout
-    tensors: tuple[HostTensor, ...]
-
-    @classmethod
-    def of(cls, tensors: Mapping[str, HostTensor], metadata: Mapping[str, str] | None = None) -> Image:
-        """The image of a file with these tensors. ConfigurationError: a name can't be stored, or there are too many."""
-        layout = Layout.of(tensors, metadata)
-        return cls(layout, tuple(tensors[name] for name in layout.spans))
+class Stored(Specified, Protocol):
+    """A tensor whose bytes can be had."""
 
     @property
-    def header(self) -> bytes:
-        """The file's first bytes, up to where the data starts."""
-        return self.layout.header
+    def nbytes(self) -> int:
+        """How many bytes it has."""
+
+    def copy_into(self, out: Bytes) -> None:
+        """Copy them to ``out``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A whole file as it will lie on disk: its layout, and the tensors whose bytes are copied when it is filled."""
+
+    layout: Layout
+    tensors: Mapping[str, Stored]
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Stored], metadata: Mapping[str, str] | None = None) -> Image:
+        """The image of a file with these tensors. ConfigurationError: a name can't be stored, or there are too many."""
+        return cls(Layout.of(tensors, metadata), tensors)
 
     @property
     def size(self) -> int:
         """The file's size in bytes."""
         return self.layout.size
 
-    def chunks(self) -> Iterator[memoryview]:
-        """The file's bytes from first to last: the header, then every tensor that has any, as they lie in memory."""
-        yield memoryview(self.header)
-        for tensor in self.tensors:
-            if tensor.nbytes:
-                yield tensor.data.data
+    def fill(self, out: Bytes) -> None:
+        """Write the file's bytes to ``out``, of exactly ``size``."""
+        header = self.layout.header
+        out[: len(header)] = np.frombuffer(header, np.uint8)
+        for name, (start, stop) in self.layout.spans.items():
+            self.tensors[name].copy_into(out[start:stop])
 
 
 class SafetensorsFile(Mapping[str, HostTensor]):

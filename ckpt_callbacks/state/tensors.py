@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from ckpt_callbacks.errors import ConfigurationError
 
-__all__ = ["HostTensor", "Source", "as_numpy"]
+__all__ = ["Bytes", "HostTensor", "Source", "as_numpy"]
 
 Bytes = npt.NDArray[np.uint8]
 """A flat, C-contiguous array of bytes."""
@@ -101,6 +101,10 @@ class HostTensor:
     def nbytes(self) -> int:
         """How many bytes the data has."""
         return self.data.nbytes
+
+    def copy_into(self, out: Bytes) -> None:
+        """Copy the data to ``out``, of exactly ``nbytes``."""
+        out[:] = self.data
 
 
 def size_of(dtype: str, shape: Sequence[int]) -> int | None:

@@ -12,10 +12,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = ["Disk", "disk"]
 
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows translates line ends without it
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
+_DIRECT = getattr(os, "O_DIRECT", 0) if fcntl is not None else 0
 _NO_DIRECTORY_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM}
 READ_SIZE = 4 << 20
 
@@ -44,6 +50,17 @@ class Disk:
     def write(self, descriptor: int, data: bytes | bytearray | memoryview) -> int:
         """Write at most all of ``data``; return how many bytes were taken."""
         return os.write(descriptor, data)
+
+    def bypass_cache(self, descriptor: int, on: bool) -> bool:
+        """Let writes to an open file go straight to the disk, or no more; tell whether that can be had here."""
+        if not _DIRECT:
+            return False
+        flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | _DIRECT if on else flags & ~_DIRECT)
+        except OSError:  # this file system has no such thing
+            return False
+        return True
 
     def truncate(self, descriptor: int) -> None:
         """Make an open file empty."""

@@ -27,11 +27,16 @@ def through_file(tree: Any, directory: Path, **options: Any) -> Any:
 
 
 def write(path: Path, tensors: Mapping[str, HostTensor], metadata: Mapping[str, str] | None = None) -> Path:
-    """Write the image of a file, chunk by chunk."""
-    with path.open("wb") as file:
-        for chunk in Image.of(tensors, metadata).chunks():
-            file.write(chunk)
+    """Write the image of a file."""
+    path.write_bytes(filled(Image.of(tensors, metadata)))
     return path
+
+
+def filled(image: Image) -> bytes:
+    """All bytes of a file."""
+    out = np.empty(image.size, np.uint8)
+    image.fill(out)
+    return out.tobytes()
 
 
 def bits(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import mmap
 import os
 import shutil
 import threading
@@ -45,6 +46,48 @@ def test_a_snapshot_is_a_directory_that_anyone_can_read(store: LocalStore, draft
         assert manifest.files[name].size == len(content)
         assert manifest.files[name].digest == "xxh3-128:" + xxhash.xxh3_128_hexdigest(content)
     assert Manifest.from_bytes((path / "manifest.json").read_bytes()) == manifest
+
+
+@pytest.mark.parametrize("refuses", ["nothing", "the mode", "a write"])
+def test_large_files_go_past_the_page_cache(
+    refuses: str, store: LocalStore, draft: Draft, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole pages do, the rest of the file doesn't; where the file system refuses, the file is the same."""
+    memory = mmap.mmap(-1, 3 * local_module.SMALL + 5)
+    memory.write(os.urandom(len(memory)))
+    past, modes = [], {}
+
+    def bypass_cache(descriptor: int, on: bool) -> bool:
+        modes[descriptor] = on and refuses != "the mode"
+        return modes[descriptor]
+
+    def write(descriptor: int, data: memoryview) -> int:
+        if modes.get(descriptor):
+            if refuses == "a write":
+                raise OSError(errno.EINVAL, "Invalid argument")
+            past.append(len(data))
+        return os.write(descriptor, data)
+
+    monkeypatch.setattr(disk, "bypass_cache", bypass_cache)
+    monkeypatch.setattr(disk, "write", write)
+    id = store.commit(draft(), {"large": [memory], "small": [b"x"]}).id
+    assert (store.path(id) / "large").read_bytes() == memory[:]
+    assert store.verify(id) == []
+    assert past == ([3 * local_module.SMALL] if refuses == "nothing" else [])
+    assert not any(modes.values())
+
+
+def test_a_file_system_is_asked_whether_writes_can_go_past_its_cache(tmp_path: Path) -> None:
+    """What is written in either mode is the same file."""
+    memory = mmap.mmap(-1, 8192)
+    memory.write(os.urandom(8192))
+    descriptor = disk.create(tmp_path / "f")
+    disk.bypass_cache(descriptor, True)
+    assert disk.write(descriptor, memoryview(memory)) == 8192
+    disk.bypass_cache(descriptor, False)
+    disk.write(descriptor, b"end")
+    disk.close(descriptor)
+    assert (tmp_path / "f").read_bytes() == memory[:] + b"end"
 
 
 def test_a_fresh_store_is_empty_and_looking_creates_nothing(store: LocalStore) -> None:

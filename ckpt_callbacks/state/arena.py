@@ -1,0 +1,88 @@
+"""The memory in which snapshots wait until they are written.
+
+Memory that has never been touched costs many times a copy into memory that has (the system must find and clear every
+page), so it is taken once and used again. Blocks begin at a page, and so do their parts, as a write that bypasses the
+page cache asks for.
+"""
+
+from __future__ import annotations
+
+import mmap
+import threading
+
+import numpy as np
+
+from ckpt_callbacks.state.tensors import Bytes
+
+__all__ = ["PAGE", "Arena", "Block", "aligned"]
+
+PAGE = 4096
+"""What parts of a block are aligned to, in bytes."""
+
+_HUGE = getattr(mmap, "MADV_HUGEPAGE", None)
+
+
+class Arena:
+    """Blocks of memory that are lent, given back, and lent again; one idle block is kept. Of any thread's use.
+
+    A state grows by a few bytes now and then, so a fresh block is a sixteenth larger than it must be.
+    """
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._idle: Bytes | None = None
+
+    def lend(self, nbytes: int) -> Block:
+        """A block of at least ``nbytes``. MemoryError: there is not so much."""
+        with self._turn:
+            memory, self._idle = self._idle, None
+        if memory is None or memory.nbytes < nbytes:
+            del memory  # before there is another one
+            memory = _fresh(nbytes + nbytes // 16)
+        return Block(self, memory)
+
+    def take_back(self, memory: Bytes) -> None:
+        """Keep the memory of a block for the next one; of two, the larger."""
+        with self._turn:
+            if self._idle is None or self._idle.nbytes < memory.nbytes:
+                self._idle = memory
+
+    def clear(self) -> None:
+        """Let go of the idle block: nothing will be staged for a while."""
+        with self._turn:
+            self._idle = None
+
+
+class Block:
+    """Memory that a snapshot's files are laid out in, one part after the other."""
+
+    def __init__(self, arena: Arena, memory: Bytes) -> None:
+        self._arena, self._memory, self._used = arena, memory, 0
+
+    def part(self, nbytes: int) -> Bytes:
+        """The next ``nbytes`` of it, from the beginning of a page."""
+        start = self._used
+        self._used = start + aligned(nbytes)
+        if self._used > self._memory.nbytes:
+            raise ValueError(f"a block of {self._memory.nbytes:,} bytes has no part from {start:,} to {self._used:,}")
+        return self._memory[start : start + nbytes]
+
+    def give_back(self) -> None:
+        """Nobody looks at the parts any more."""
+        self._arena.take_back(self._memory)
+        self._memory, self._used = self._memory[:0], 0
+
+
+def aligned(nbytes: int) -> int:
+    """The next multiple of a page."""
+    return -(-nbytes // PAGE) * PAGE
+
+
+def _fresh(nbytes: int) -> Bytes:
+    try:
+        pages = mmap.mmap(-1, max(aligned(nbytes), PAGE))
+    except OSError as error:
+        raise MemoryError(f"a snapshot needs {nbytes:,} bytes of memory to wait in: {error}") from error
+    if _HUGE is not None:  # a page of 2 MiB is found and cleared in less time than 512 small ones
+        pages.madvise(_HUGE)
+    return np.frombuffer(pages, np.uint8)

@@ -1,0 +1,69 @@
+"""The memory that snapshots wait in: lent, given back, and lent again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ckpt_callbacks.state.arena import PAGE, Arena
+
+
+def address(part: np.ndarray) -> int:
+    """Where it lies."""
+    return part.__array_interface__["data"][0]
+
+
+def test_parts_begin_at_pages_and_do_not_overlap() -> None:
+    """As a write that bypasses the page cache asks for."""
+    block = Arena().lend(3 * PAGE)
+    parts = [block.part(5), block.part(PAGE), block.part(1)]
+    assert [part.nbytes for part in parts] == [5, PAGE, 1]
+    assert [address(part) - address(parts[0]) for part in parts] == [0, PAGE, 2 * PAGE]
+    assert address(parts[0]) % PAGE == 0
+    with pytest.raises(ValueError, match="no part"):
+        block.part(100 * PAGE)
+
+
+def test_memory_is_used_again() -> None:
+    """Also for a state that grew a little."""
+    arena = Arena()
+    first = arena.lend(100 * PAGE)
+    where = address(first.part(1))
+    first.give_back()
+    assert address(arena.lend(101 * PAGE).part(1)) == where
+
+
+def test_two_blocks_at_a_time_are_two() -> None:
+    """One is written while the next is staged; of the two, the larger is kept."""
+    arena = Arena()
+    one, two = arena.lend(PAGE), arena.lend(50 * PAGE)
+    where = address(two.part(1))
+    assert address(one.part(1)) != where
+    two.give_back()
+    one.give_back()
+    assert address(arena.lend(PAGE).part(1)) == where
+
+
+def test_a_block_that_was_given_back_has_no_parts() -> None:
+    """Its memory may be somebody else's by now."""
+    block = Arena().lend(PAGE)
+    block.give_back()
+    with pytest.raises(ValueError, match="no part"):
+        block.part(1)
+    block.give_back()
+
+
+def test_no_memory_says_so() -> None:
+    """With how much was asked for."""
+    with pytest.raises(MemoryError, match="a snapshot needs"):
+        Arena().lend(1 << 60)
+
+
+def test_what_is_idle_can_be_let_go_of() -> None:
+    """When training is over; the next block is fresh."""
+    arena = Arena()
+    block = arena.lend(PAGE)
+    block.part(1)[:] = 7
+    block.give_back()
+    arena.clear()
+    assert arena.lend(PAGE).part(1)[0] == 0
