@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,8 +31,8 @@ from ckpt_callbacks.messages import say, warn
 from ckpt_callbacks.proof import Outcome, Proof
 from ckpt_callbacks.resume import Restored, ResumeReport
 from ckpt_callbacks.run import Run, Snapshot, resolve_reference
-from ckpt_callbacks.state import payload
 from ckpt_callbacks.state.arena import Arena
+from ckpt_callbacks.state.packing import Packed, Packer, Staged
 from ckpt_callbacks.store import LocalStore, Manifest, RunLock, Step, machine, provenance
 from ckpt_callbacks.writer import Writer
 
@@ -52,6 +52,7 @@ class Captured:
             as its repr.
         missing: parts that resume would need and that can't be captured -> why.
         data: how a resume will reach the place in the data, in a few words.
+        frozen: the names of weights that aren't trained: they are written once.
     """
 
     weights: Mapping[str, Any]
@@ -59,6 +60,7 @@ class Captured:
     optional: tuple[str, ...] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
     data: str = "in place"
+    frozen: Set[str] = frozenset()
 
 
 class BaseCheckpointer:
@@ -125,7 +127,7 @@ class BaseCheckpointer:
             raise ConfigurationError(f"mirrors are not available yet: expected an empty tuple, found {mirrors!r}.")
         self._store = LocalStore(self.directory, durability=_one_of("durability", durability, ("full", "none")))
         self._writer = Writer(background)
-        self._arena = Arena()
+        self._packer, self._arena = Packer(), Arena()
         self._lock: RunLock | None = None
         self._past = Past()
         self._began = 0.0  # monotonic clock when this process began to train, less what earlier ones trained
@@ -237,7 +239,7 @@ class BaseCheckpointer:
     def _forget(self) -> None:
         """Begin anew: an earlier fit that died of an exception may still be writing, and is not asked any more."""
         self._writer.wait()
-        self._pending, self._missing, self._proof = [], {}, Proof({})
+        self._pending, self._missing, self._proof, self._packer = [], {}, Proof({}), Packer()
         self._past, self._parent, self._began, self.resumed = Past(), None, time.monotonic(), None
 
     def read(self, reference: str | Path) -> Restored:
@@ -412,10 +414,16 @@ class BaseCheckpointer:
             provenance={**provenance(), "machine": self._machine},
         )
 
-    def _pack(self, captured: Captured) -> payload.Packed:
+    def _pack(self, captured: Captured) -> Packed:
         """Lay the state out as files; name what resume will lack, or refuse, as ``exact=`` says."""
         rest = captured.rest if self.content == "full" else None
-        packed = payload.pack(captured.weights, rest, optional=captured.optional, missing=captured.missing)
+        packed = self._packer.pack(
+            captured.weights,
+            rest,
+            optional=captured.optional,
+            missing=captured.missing,
+            frozen=captured.frozen,
+        )
         if rest is not None:
             self._name_missing(packed.missing)
         return packed
@@ -427,12 +435,13 @@ class BaseCheckpointer:
             warn(f"not captured, and a resume will lack it: {path} ({missing[path]})")
         self._missing.update(missing)
 
-    def _commit(self, draft: Manifest, staged: payload.Staged) -> Snapshot:
+    def _commit(self, draft: Manifest, staged: Staged) -> Snapshot:
         """Publish, then tidy: runs on the writer's thread."""
         try:
-            manifest = self._store.commit(replace(draft, parent=self._parent), staged.files)
+            manifest = self._store.commit(replace(draft, parent=self._parent), staged.files())
+            staged.learn()
         finally:
-            staged.block.give_back()
+            staged.release()
         self._parent = manifest.id
         self._store.journal.append(
             "saved", id=manifest.id, reasons=list(manifest.reasons), **manifest.progress.as_dict()

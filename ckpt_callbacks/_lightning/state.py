@@ -98,7 +98,9 @@ def capture(trainer: Any, tape: Tape, validation: Validation, live: Live, where:
         },
     }
     random_state.restore(now)
-    return Captured(weights, rest, _OPTIONAL, missing=tape.missing() | validation.missing() | missing, data=tape.how)
+    missing |= tape.missing() | validation.missing()
+    frozen = {name for name, one in trainer.lightning_module.named_parameters() if not one.requires_grad}
+    return Captured(weights, rest, _OPTIONAL, missing, data=tape.how, frozen=frozen)
 
 
 def to_checkpoint(restored: Restored, module: torch.nn.Module, modules: Set[str]) -> dict[str, Any]:

@@ -508,6 +508,17 @@ def parts_that_compute(model: Any) -> dict[str, Any]:
     }
 
 
+def frozen_variables(model: Any) -> list[Any]:
+    """The weights of layers that aren't trained; not the states of their random generators, which are integers."""
+    return [
+        variable
+        for layer in layers_of(model)
+        if not layer.trainable
+        for variable in layer.variables
+        if keras.backend.is_float_dtype(variable.dtype)
+    ]
+
+
 def _metrics_of(model: Any) -> list[Any]:
     """``model._compile_metrics``: what `compile` was given; `model.metrics` has these only once they are built."""
     given = getattr(getattr(model, "_compile_metrics", None), "_user_metrics", None)

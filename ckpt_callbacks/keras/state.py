@@ -58,8 +58,11 @@ def capture(model: Any, live: Live, where: str, data: Mapping[str, Any]) -> Capt
         "live": changed,
         "stop_training": bool(model.stop_training),
     }
-    weights = dict(zip(names_of(model.variables), _values(model.variables), strict=True))
-    return Captured(weights, rest, missing=missing)
+    names = names_of(model.variables)
+    weights = dict(zip(names, _values(model.variables), strict=True))
+    frozen = set(map(id, private.frozen_variables(model)))
+    still = {name for name, one in zip(names, model.variables, strict=True) if id(one) in frozen}
+    return Captured(weights, rest, missing=missing, frozen=still)
 
 
 def put_back(model: Any, live: Live, restored: Restored, *, metrics: bool, left: Sequence[str] = ()) -> None:

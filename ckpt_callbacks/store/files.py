@@ -78,6 +78,10 @@ class Disk:
         """Give a file or directory another name at once, replacing a file (or link) of that name."""
         os.replace(source, target)
 
+    def link(self, source: str | Path, target: str | Path) -> None:
+        """Give a file a further name."""
+        os.link(source, target)
+
     def symlink(self, target: str | Path, link: str | Path) -> None:
         """Create a symbolic link."""
         os.symlink(target, link, target_is_directory=True)

@@ -30,7 +30,7 @@ import secrets
 import sys
 import threading
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -51,7 +51,7 @@ from ckpt_callbacks.store.trace import Trace
 __all__ = ["LocalStore"]
 
 Durability = Literal["full", "none"]
-Chunks = Iterable[bytes | bytearray | memoryview]
+Chunks = Sequence[bytes | bytearray | memoryview]
 
 RUN_FORMAT = 1
 PAGE = 4096
@@ -209,7 +209,8 @@ class LocalStore:
         Args:
             draft: what the manifest says, but for id, sequence and files. Without a parent of its own it continues
                 from the snapshot that this store committed before.
-            files: name -> the file's bytes, in pieces; each is taken once, in order, while the file is written.
+            files: name -> the file's bytes, in pieces. A large file of which the parent has every byte gets a link to
+                that one in its place, where the file system has such a thing.
 
         Returns:
             The manifest as it was published.
@@ -230,7 +231,8 @@ class LocalStore:
         id, attempt = self._begin(draft.progress.step)
         sequence = 1 + max([self._sequence, *(manifest.sequence for manifest in self.manifests())])
         try:
-            infos = {name: self._write(attempt / name, chunks) for name, chunks in files.items()}
+            earlier = self._large_files(draft.parent or self._parent)
+            infos = {name: self._place(attempt / name, chunks, earlier) for name, chunks in files.items()}
             manifest = draft.committed(id, sequence, draft.parent or self._parent, infos)
             self._write_small(attempt / manifests.NAME, manifest.to_bytes())
             disk.rename(attempt, self._snapshots / id)
@@ -456,20 +458,54 @@ class LocalStore:
                 raise StoreError(f"{attempt} can't be created: {error}. Earlier snapshots are intact.") from error
             return id, attempt
 
-    def _write(self, path: Path, chunks: Chunks) -> FileInfo:
-        """Write and hash one file in a single pass over its bytes."""
-        hashed, size = xxhash.xxh3_128(), 0
+    def _large_files(self, id: str | None) -> dict[FileInfo, Path]:
+        """The files of a snapshot that are worth a link, if it is one of this run's."""
+        known = self._read_all().get(id) if id is not None else None
+        if not isinstance(known, Manifest):
+            return {}
+        return {info: self.path(known.id) / name for name, info in known.files.items() if info.size >= SMALL}
+
+    def _place(self, path: Path, chunks: Chunks, earlier: Mapping[FileInfo, Path]) -> FileInfo:
+        """Give an earlier file of the same bytes a further name, or write this one."""
+        size = sum(memoryview(chunk).nbytes for chunk in chunks)
+        if not any(info.size == size for info in earlier):
+            return self._write(path, chunks)
+        info = FileInfo(size, _digest(chunks))
+        if info not in earlier or not self._link(earlier[info], path, size):
+            self._write(path, chunks, hashed=False)
+        return info
+
+    def _link(self, source: Path, path: Path, size: int) -> bool:
+        """Link a file, durably; False if that can't be, or if somebody tampered with it."""
+        try:
+            if disk.stat(source).st_size != size:
+                return False
+            disk.link(source, path)
+        except OSError:  # no links here, too many, another file system, or its snapshot was deleted
+            return False
+        if self.durability == "full":  # whoever wrote it may not have waited for the disk
+            descriptor = disk.open_update(path)
+            try:
+                disk.fsync(descriptor)
+            finally:
+                disk.close(descriptor)
+        return True
+
+    def _write(self, path: Path, chunks: Chunks, *, hashed: bool = True) -> FileInfo:
+        """Write one file, hashing its bytes in the same pass unless somebody did."""
+        digest, size = xxhash.xxh3_128(), 0
         descriptor = disk.create(path)
         try:
             for block in _blocks(chunks):
-                hashed.update(block)
+                if hashed:
+                    digest.update(block)
                 self._write_block(descriptor, block, offset=size)
                 size += len(block)
             if self.durability == "full":
                 disk.fsync(descriptor)
         finally:
             disk.close(descriptor)
-        return FileInfo(size, f"xxh3-128:{hashed.hexdigest()}")
+        return FileInfo(size, f"xxh3-128:{digest.hexdigest()}")
 
     def _write_block(self, descriptor: int, block: memoryview, offset: int) -> None:
         """Write all of it; what lies in whole pages past the page cache, if it must be on the disk anyway."""
@@ -558,6 +594,13 @@ def _blocks(chunks: Chunks) -> Iterator[memoryview]:
             yield from (view[start : start + WRITE_SIZE] for start in range(0, len(view), WRITE_SIZE))
     if gathered:
         yield memoryview(gathered)
+
+
+def _digest(chunks: Chunks) -> str:
+    digest = xxhash.xxh3_128()
+    for block in _blocks(chunks):
+        digest.update(block)
+    return f"xxh3-128:{digest.hexdigest()}"
 
 
 def _begins_at_page(block: memoryview) -> bool:

@@ -11,6 +11,7 @@ import mmap
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,7 +25,7 @@ from ckpt_callbacks.store.local import SMALL
 
 CHANGES = (
     *("mkdir", "create", "open_append", "open_update", "write", "truncate", "fsync", "close"),
-    *("rename", "symlink", "unlink", "rmdir", "fsync_directory"),
+    *("rename", "link", "symlink", "unlink", "rmdir", "fsync_directory"),
 )
 LARGE = mmap.mmap(-1, SMALL + 5000)  # its pages go past the cache, what is left over does not
 LARGE.write(b"moments." * (len(LARGE) // 8))
@@ -110,6 +111,11 @@ def commit(store: LocalStore) -> None:
     store.commit(draft(30), CONTENT)
 
 
+def commit_unchanged(store: LocalStore) -> None:
+    """Save step 30 with the bytes of step 20: the large file is not written, but linked."""
+    store.commit(replace(draft(30), parent=store.manifests()[-1].id), CONTENT)
+
+
 def delete(store: LocalStore) -> None:
     """Delete the oldest."""
     store.delete(store.manifests()[0].id)
@@ -154,7 +160,9 @@ def calls_of(operation: Callable[[LocalStore], None]) -> list[str]:
 
 
 @pytest.mark.parametrize("how", ["kill", "power cut", "error", "full", "interrupt", "short"])
-@pytest.mark.parametrize("operation", [commit, delete, first_commit, clean, pin_and_link], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "operation", [commit, commit_unchanged, delete, first_commit, clean, pin_and_link], ids=lambda f: f.__name__
+)
 def test_interrupted_anywhere_nothing_is_lost(operation: Callable[[LocalStore], None], how: str) -> None:
     """Earlier snapshots verify, nothing half-done is listed, the same step can be saved again, and cleaning cleans."""
     total = len(calls_of(operation))
@@ -222,6 +230,13 @@ def test_the_order_of_a_commit() -> None:
         *(*write, "rename", "fsync_directory"),
         *("rename", "fsync_directory"),
     ]
+
+
+def test_a_linked_file_is_durable_too() -> None:
+    """Whoever wrote it may not have waited for the disk."""
+    write = ["create", "write", "fsync", "close"]
+    linked = ["link", "open_update", "fsync", "close"]
+    assert calls_of(commit_unchanged)[:13] == ["mkdir", *write, *linked, *write]
 
 
 def test_the_order_of_a_deletion() -> None:

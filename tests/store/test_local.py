@@ -90,6 +90,45 @@ def test_a_file_system_is_asked_whether_writes_can_go_past_its_cache(tmp_path: P
     assert (tmp_path / "f").read_bytes() == memory[:] + b"end"
 
 
+LARGE = os.urandom(local_module.SMALL)
+
+
+def inodes(store: LocalStore, name: str) -> list[int]:
+    """Which file lies under a name in each snapshot, oldest first."""
+    return [(store.path(manifest.id) / name).stat().st_ino for manifest in store.manifests()]
+
+
+def test_what_the_parent_has_is_not_written_again(store: LocalStore, draft: Draft) -> None:
+    """A large file of the same bytes is linked, whatever its name; each snapshot is complete, also alone."""
+    first = store.commit(draft(1), {"a": [LARGE], "b": [b"small"]})
+    second = store.commit(draft(2), {"c": [LARGE[:9], LARGE[9:]], "b": [b"small"]})
+    third = store.commit(draft(3), {"a": [LARGE[::-1]], "b": [b"small"]})
+    assert (store.path(first.id) / "a").samefile(store.path(second.id) / "c")
+    assert len(set(inodes(store, "b"))) == 3
+    store.delete(first.id)
+    assert [store.verify(one.id) for one in (second, third)] == [[], []]
+    assert (store.path(second.id) / "c").read_bytes() == LARGE
+
+
+@pytest.mark.parametrize("obstacle", ["no links", "deleted", "cut", "another run"])
+def test_what_cannot_be_linked_is_written(
+    obstacle: str, store: LocalStore, draft: Draft, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A snapshot never depends on it."""
+    first = store.commit(draft(1), {"a": [LARGE]})
+    if obstacle == "no links":
+        monkeypatch.setattr(disk, "link", lambda source, target: os.link("/dev/null/no", target))
+    elif obstacle == "deleted":
+        store.delete(first.id)
+    elif obstacle == "cut":
+        os.truncate(store.path(first.id) / "a", 5)
+    else:
+        store = LocalStore(tmp_path / "other")
+    second = store.commit(draft(2, parent=first.id), {"a": [LARGE]})
+    assert store.verify(second.id) == []
+    assert (store.path(second.id) / "a").stat().st_nlink == 1
+
+
 def test_a_fresh_store_is_empty_and_looking_creates_nothing(store: LocalStore) -> None:
     """Reading a run that isn't there gives nothing, and leaves nothing."""
     assert not store.exists()

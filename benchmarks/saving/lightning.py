@@ -1,0 +1,172 @@
+"""Lightning: ours, `ModelCheckpoint`, and `ModelCheckpoint` with `AsyncCheckpointIO`, on the same training."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.plugins import AsyncCheckpointIO, TorchCheckpointIO
+from torch.utils.data import DataLoader, TensorDataset
+
+from benchmarks.saving.measure import Figures, Meter, make_durable, serve, timed
+from ckpt_callbacks import every_steps, keep_last
+from ckpt_callbacks.pytorch_lightning import Checkpointer
+
+
+class Model(pl.LightningModule):
+    """Layers of equal width, BatchNorm between them, Adam: three numbers of state for each weight that is trained.
+
+    Args:
+        width: of every layer.
+        layers: how many.
+        frozen: how many of them are not trained.
+    """
+
+    def __init__(self, width: int, layers: int, frozen: int = 0) -> None:
+        super().__init__()
+        pairs = [(torch.nn.Linear(width, width), torch.nn.BatchNorm1d(width)) for _ in range(layers)]
+        self.layers = torch.nn.Sequential(*(one for pair in pairs for one in pair))
+        for layer in self.layers[: 2 * frozen]:
+            layer.requires_grad_(False)
+
+    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+        """The mean square of what comes out."""
+        return self.layers(batch[0]).square().mean()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam over all that is trained."""
+        return torch.optim.Adam([one for one in self.parameters() if one.requires_grad], lr=1e-4)
+
+
+class Clock(pl.Callback):
+    """When each step began, and when the first one of the fit was done."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self.first: float | None = None
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Note the time."""
+        self.times.append(time.perf_counter())
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Note the time, once."""
+        self.first = self.first or time.perf_counter()
+
+
+class DurableIO(TorchCheckpointIO):
+    """Lightning's own writer, and an fsync: what is saved survives a power cut."""
+
+    def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
+        """Write, then flush."""
+        super().save_checkpoint(checkpoint, path, storage_options)
+        make_durable(path)
+
+
+Setup = tuple[list[pl.Callback], list[Any], Callable[[], str], list[float]]
+"""Callbacks, plugins, the path to resume from, and where the time inside callbacks is gathered."""
+
+
+def _none(directory: Path, every: int, durable: bool) -> Setup:
+    return [], [], lambda: "", []
+
+
+def _ours(directory: Path, every: int, durable: bool) -> Setup:
+    callback = Checkpointer(
+        directory / "run", save=every_steps(every), keep=keep_last(2), durability="full" if durable else "none"
+    )
+    inside: list[float] = []
+    callback._stage = timed(inside, callback._stage)  # type: ignore[method-assign]
+    return [callback], [], lambda: "", inside
+
+
+def _peer(wrap: Callable[[Any], Any]) -> Callable[[Path, int, bool], Setup]:
+    def setup(directory: Path, every: int, durable: bool) -> Setup:
+        inside: list[float] = []
+        callback = pl.callbacks.ModelCheckpoint(
+            directory / "run", every_n_train_steps=every, save_top_k=2, monitor="step", mode="max", filename="{step}"
+        )
+        callback.on_train_batch_end = timed(inside, callback.on_train_batch_end)  # type: ignore[method-assign]
+        io = wrap(DurableIO() if durable else TorchCheckpointIO())
+        newest = lambda: str(max((directory / "run").glob("*.ckpt"), key=lambda path: path.stat().st_mtime))  # noqa: E731
+        return [callback], [io], newest, inside
+
+    return setup
+
+
+SETUPS = {
+    "no checkpoints": _none,
+    "ours": _ours,
+    "ModelCheckpoint": _peer(lambda io: io),
+    "AsyncCheckpointIO": _peer(AsyncCheckpointIO),
+}
+
+
+def run(name: str, options: dict[str, Any]) -> Figures:
+    """Train and save, then resume in the same process and time it to the first step."""
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(options["threads"])
+    directory, every = Path(options["directory"]), options["every"]
+    figures, clock = Figures(), Clock()
+    callbacks, plugins, resume_from, inside = SETUPS[name](directory, every, options["durable"])
+    model = _model(options)
+    with Meter(figures):
+        _trainer(options, options["steps"], [*callbacks, clock], plugins).fit(model, _data(options))
+    figures.steps = [later - earlier for earlier, later in zip(clock.times, clock.times[1:], strict=False)]
+    figures.saves = 0 if name == "no checkpoints" else options["steps"] // every
+    figures.inside = sorted(inside)[-figures.saves :] if figures.saves else []
+    if figures.saves and options["restore"]:
+        _resume(name, options, model, figures, resume_from())
+    return figures
+
+
+def _resume(name: str, options: dict[str, Any], trained: Model, figures: Figures, path: str) -> None:
+    """Carry on for a step: how long until it is done, and were the weights before it those that were trained?"""
+    again, clock = _model(options), Clock()
+    callbacks, plugins, _, _ = SETUPS[name](Path(options["directory"]), 10**9, options["durable"])
+    weights = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
+    del trained
+    compared: list[bool] = []
+
+    class Compare(pl.Callback):
+        def on_train_batch_start(self, *_: Any) -> None:
+            found = again.state_dict()
+            compared.append(all(torch.equal(found[name], tensor) for name, tensor in weights.items()))
+
+    began = time.perf_counter()
+    trainer = _trainer(options, options["steps"] + 1, [*callbacks, Compare(), clock], plugins)
+    trainer.fit(again, _data(options), ckpt_path=path or None)
+    figures.restore = (clock.first or began) - began
+    figures.exact = compared[:1] == [True]
+
+
+def _model(options: dict[str, Any]) -> Model:
+    torch.manual_seed(1)
+    return Model(options["width"], options["layers"], options["frozen"])
+
+
+def _data(options: dict[str, Any]) -> DataLoader[Any]:
+    rows = torch.randn(options["batch"] * 100, options["width"], generator=torch.Generator().manual_seed(2))
+    return DataLoader(TensorDataset(rows), options["batch"])
+
+
+def _trainer(options: dict[str, Any], steps: int, callbacks: list[Any], plugins: list[Any]) -> pl.Trainer:
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    return pl.Trainer(
+        max_steps=steps,
+        callbacks=callbacks,
+        plugins=plugins,
+        accelerator=options["device"],
+        devices=1,
+        enable_checkpointing=any(isinstance(one, pl.callbacks.Checkpoint) for one in callbacks),
+        **quiet,
+    )
+
+
+if __name__ == "__main__":
+    serve({name: lambda options, name=name: run(name, options) for name in SETUPS})

@@ -1,0 +1,171 @@
+"""What a process used, and what a block of measurements comes to."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+
+@dataclass
+class Figures:
+    """What one process measured. Times in seconds, sizes in bytes.
+
+    ``inside`` has, for each save, the time that training stood still in callbacks; ``memory`` is the most that was
+    resident beyond what was before training began; ``exact`` tells whether what was saved last is what training had.
+    """
+
+    wall: float = 0.0
+    steps: list[float] = field(default_factory=list)
+    inside: list[float] = field(default_factory=list)
+    cpu: float = 0.0
+    memory: int = 0
+    written: int = 0
+    saves: int = 0
+    restore: float = 0.0
+    exact: bool = True
+
+
+class Meter:
+    """Measures from its beginning to its end: wall time, processor time, memory, and bytes that went to disks."""
+
+    def __init__(self, figures: Figures) -> None:
+        self.figures = figures
+        self._stop = threading.Event()
+
+    def __enter__(self) -> Meter:
+        self._cpu, self._written, self._resident = _cpu(), _written(), resident()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        self._began = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.figures.wall = time.perf_counter() - self._began
+        self.figures.cpu = _cpu() - self._cpu
+        self.figures.written = _written() - self._written
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.02):
+            self.figures.memory = max(self.figures.memory, resident() - self._resident)
+
+
+def resident() -> int:
+    """Memory of this process that nothing else could use: mapped files, which can be read again, don't count."""
+    fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
+    return int(fields["RssAnon"].split()[0]) * 1024 + int(fields["RssShmem"].split()[0]) * 1024
+
+
+def _cpu() -> float:
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+def _written() -> int:
+    fields = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(fields["write_bytes"])
+
+
+def timed(inside: list[float], function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, and how long each call of it took."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            inside.append(time.perf_counter() - began)
+
+    return call
+
+
+def make_durable(path: str | Path) -> None:
+    """Flush a file, or all that a directory holds, to the disk; then the names."""
+    path = Path(path)
+    for file in [path] if path.is_file() else [inner for inner in path.rglob("*") if inner.is_file()]:
+        _fsync(file)
+    for directory in {path.parent, *([path] if path.is_dir() else [])}:
+        _fsync(directory)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# Processes ------------------------------------------------------------------------------------------------------------
+
+
+def in_a_process(module: str, arm: str, options: dict[str, Any], scratch: Path) -> Figures:
+    """Run an arm of a module where nothing ran before."""
+    with tempfile.TemporaryDirectory(dir=scratch, prefix=f"{arm}-".replace(" ", "-").replace("/", "-")) as directory:
+        command = [sys.executable, "-m", module, arm, json.dumps({**options, "directory": directory})]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{module} {arm} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+        os.sync()  # what one arm left in the page cache is not the next one's to wait for
+        return Figures(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def serve(arms: dict[str, Callable[[dict[str, Any]], Figures]]) -> None:
+    """Be such a process: run the arm that the command line names, and print its figures."""
+    figures = arms[sys.argv[1]](json.loads(sys.argv[2]))
+    print(json.dumps(asdict(figures)))
+
+
+@contextmanager
+def scratch_in(place: str | None) -> Iterator[Path]:
+    """A directory on the disk that is measured."""
+    directory = Path(tempfile.mkdtemp(prefix="ckpt-bench-", dir=place))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+# Statistics -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The median of some blocks, and the interval that holds it with some 95 % (by order statistics)."""
+
+    middle: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Interval:
+        """ValueError: there are none."""
+        ordered = sorted(values)
+        outside = next((k for k in range(len(ordered) // 2, 0, -1) if _tail(len(ordered), k) <= 0.025), 0)
+        return cls(median(ordered), ordered[outside], ordered[-1 - outside])
+
+    def text(self, digits: int = 2) -> str:
+        """As a cell of a table."""
+        return f"{self.middle:.{digits}f} ({self.low:.{digits}f}-{self.high:.{digits}f})"
+
+
+def _tail(count: int, below: int) -> float:
+    """The chance that fewer than ``below`` + 1 of ``count`` values lie under their median: the sign test's."""
+    ways, total = 1.0, 0.0
+    for k in range(below + 1):
+        total += ways
+        ways = ways * (count - k) / (k + 1)
+    return total / 2**count

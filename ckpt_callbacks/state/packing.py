@@ -1,0 +1,225 @@
+"""Packing: laying a captured state out as the files of a snapshot, and copying it there.
+
+Packing knows every file's layout before a byte is copied; staging copies into memory that is used again and again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import xxhash
+
+from ckpt_callbacks.state import tree
+from ckpt_callbacks.state.arena import Arena, Block, aligned
+from ckpt_callbacks.state.payload import INDEX, MODEL, STATE, TREE
+from ckpt_callbacks.state.safetensors_file import Image
+from ckpt_callbacks.state.shards import Shards, names_of, pattern_of
+from ckpt_callbacks.state.tensors import Bytes, Source
+
+__all__ = ["Files", "Packed", "Packer", "Staged"]
+
+Files = Mapping[str, Sequence[bytes | bytearray | memoryview]]
+
+# Kinds of values that come back as plain ones, since a file names no type to import.
+_PLAIN_ON_RETURN = {"dataclass": "dict", "enum": "value"}
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A state whose files are laid out; the bytes of its tensors are still where training has them.
+
+    Attributes:
+        images: file -> what it will hold, of those with tensors.
+        structure: the tree, as plain JSON.
+        missing: path of each part that a resume will lack, or get in another type -> why.
+        shards: what learns from each of these files which tensors stay the same.
+    """
+
+    images: Mapping[str, Image]
+    structure: Mapping[str, Any]
+    missing: Mapping[str, str]
+    shards: Mapping[str, Shards]
+
+    def stage(self, arena: Arena) -> Staged:
+        """Copy the state, so that training may go on. MemoryError: there is no room for it."""
+        block = arena.lend(sum(aligned(image.size) for image in self.images.values()))
+        try:
+            parts = {name: block.part(image.size) for name, image in self.images.items()}
+            for name, image in self.images.items():
+                image.fill(parts[name])
+        except BaseException:
+            block.give_back()
+            raise
+        return Staged(self, parts, block)
+
+    def index(self) -> bytes | None:
+        """Which file has which weight, if there are several: as the hub's tools have it."""
+        files = [(name, image) for name, image in self.images.items() if pattern_of(MODEL).fullmatch(name)]
+        if len(files) < 2:
+            return None
+        total = sum(tensor.nbytes for _, image in files for tensor in image.tensors.values())
+        weights = {weight: name for name, image in files for weight in image.tensors}
+        return json.dumps({"metadata": {"total_size": total}, "weight_map": weights}, indent=2).encode()
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A state that training can't change any more.
+
+    Attributes:
+        packed: how its files are laid out.
+        parts: file -> its bytes, of those with tensors.
+        block: where they lie.
+    """
+
+    packed: Packed
+    parts: Mapping[str, Bytes]
+    block: Block
+
+    def files(self) -> Files:
+        """Each file's bytes in pieces. The tree becomes text only now: by whoever writes it, beside training."""
+        index = self.packed.index()
+        return {
+            **{name: [part.data] for name, part in self.parts.items()},
+            TREE: [tree.to_json(self.packed.structure)],
+            **({INDEX: [index]} if index else {}),
+        }
+
+    def learn(self) -> None:
+        """See which tensors are the same as in the last snapshot that was learned from."""
+        digests: dict[Shards, dict[str, str]] = {}
+        sizes: dict[Shards, dict[str, int]] = {}
+        for name, image in self.packed.images.items():
+            shards = self.packed.shards[name]
+            watched = {key: span for key, span in image.layout.spans.items() if shards.watches(key, span[1] - span[0])}
+            for key, (start, stop) in watched.items():
+                digests.setdefault(shards, {})[key] = xxhash.xxh3_128_hexdigest(self.parts[name][start:stop].data)
+                sizes.setdefault(shards, {})[key] = stop - start
+        for shards, found in digests.items():
+            shards.learn(found, sizes[shards])
+
+    def release(self) -> None:
+        """It is written, or never will be."""
+        self.block.give_back()
+
+
+class Packer:
+    """Lays out the states of a run, one after the other, and remembers what stays the same from one to the next."""
+
+    def __init__(self) -> None:
+        self._shards = {MODEL: Shards(), STATE: Shards()}
+
+    def pack(
+        self,
+        weights: Mapping[str, Any],
+        rest: Mapping[str, Any] | None,
+        *,
+        optional: tuple[str, ...] = (),
+        missing: Mapping[str, str] | None = None,
+        frozen: Set[str] = frozenset(),
+    ) -> Packed:
+        """Lay out a state's files. What can't be stored without pickle is left out and named.
+
+        Args:
+            weights: name -> tensor; other values (a module's extra state) stand in the tree.
+            rest: everything else, or None to keep the weights only.
+            optional: beginnings of paths in ``rest`` that resume does not need: what can't be stored there is kept as
+                its repr, and not named.
+            missing: parts that the caller knows to be missing -> why.
+            frozen: the names of weights that aren't trained.
+        """
+        absent = dict(missing or {})
+
+        def replacement(path: str, value: object) -> object:
+            if path.startswith(optional):
+                return repr(value)
+            absent[path] = f"{type(value).__name__} can't be stored without pickle"
+            return None
+
+        model = tree.plan(dict(weights), views=False, on_unstorable=replacement)
+        images = self._images(MODEL, model.sources, frozen, _aliases(model.structure))
+        shards = dict.fromkeys(images, self._shards[MODEL])
+        structure = {"weights": model.structure}
+        if rest is not None:
+            other = tree.plan(dict(rest), on_unstorable=replacement)
+            images |= (more := self._images(STATE, other.sources))
+            shards |= dict.fromkeys(more, self._shards[STATE])
+            absent |= _in_short(
+                (path, what) for path, what in _flattened(other.structure, "") if not path.startswith(optional)
+            )
+            structure |= {"rest": other.structure, "missing": absent}
+        return Packed(images, structure, absent, shards)
+
+    def _images(
+        self,
+        base: str,
+        sources: Mapping[str, Source],
+        frozen: Set[str] = frozenset(),
+        aliases: Mapping[str, str] = MappingProxyType({}),
+    ) -> dict[str, Image]:
+        """The files for these tensors; each tells the other names of those that it holds."""
+        parts = self._shards[base].split(sources, frozen)
+        images = {}
+        for name, part in zip(names_of(base, len(parts)), parts, strict=True):
+            own = {alias: stored for alias, stored in aliases.items() if stored in part}
+            images[name] = Image.of(part, {"aliases": json.dumps(own)} if own else {})
+        return images
+
+
+def _aliases(structure: Mapping[str, Any]) -> dict[str, str]:
+    """Names of tied weights -> the name under which their one copy is stored."""
+    return {
+        name: node["ref"]
+        for name, node in structure.items()
+        if isinstance(node, dict) and node.get("$") == "tensor" and node["ref"] != name
+    }
+
+
+def _in_short(flattened: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """One entry for each place, however many values it has that come back in a plainer type."""
+    found: dict[str, Counter[str]] = {}
+    for path, what in flattened:
+        found.setdefault(path, Counter())[what] += 1
+    return {
+        path: ", ".join(what if count == 1 else f"{count} times: {what}" for what, count in counts.items())
+        for path, counts in found.items()
+    }
+
+
+def _flattened(node: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Places of values that come back in a plainer type -> what happens to them. A place is a whole attribute's."""
+    if isinstance(node, dict):
+        plain = _PLAIN_ON_RETURN.get(node.get("$", ""))
+        if plain is not None:
+            yield path, f"{node.get('type', 'its type')} comes back as a plain {plain}"
+    attribute = _attribute(node)
+    for name, inner in _children(node):
+        if attribute is None:
+            yield from _flattened(inner, f"{path}.{name}" if path else str(name))
+        else:
+            yield from ((attribute, what) for _, what in _flattened(inner, ""))
+
+
+def _attribute(node: Any) -> str | None:
+    """The path of the attribute that a node is, if it is one that ``Attributes`` saved."""
+    if isinstance(node, dict) and {"in", "key", "value"} <= node.keys():
+        return f"{node['in']}.{node['key']}"
+    return None
+
+
+def _children(node: Any) -> Iterable[tuple[Any, Any]]:
+    """The nodes within a node and what they are called in a path."""
+    if isinstance(node, list):
+        return enumerate(node)
+    if not isinstance(node, dict):
+        return ()
+    items = node.get("items")
+    if "$" not in node or items is None:
+        return node.items()
+    pairs = all(isinstance(item, list) and len(item) == 2 for item in items)
+    return items if pairs and node["$"].lower().endswith(("dict", "counter")) else enumerate(items)

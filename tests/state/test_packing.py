@@ -1,0 +1,104 @@
+"""Packing: what comes back in another type is named, files are laid out, and what stays the same lies apart."""
+
+from __future__ import annotations
+
+import enum
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ckpt_callbacks.state import Image, payload
+from ckpt_callbacks.state.arena import Arena
+from ckpt_callbacks.state.packing import Packed, Packer
+
+
+class Phase(enum.Enum):
+    """An enum of the user's."""
+
+    WARM, COLD = 1, 2
+
+
+def test_what_comes_back_plain_is_named_once_for_each_attribute() -> None:
+    """A list of a thousand members is one line, by the name that the user knows."""
+    phases = {"in": "module", "key": "phases", "value": [Phase.WARM, {"x": Phase.COLD}] * 500, "fill": True}
+    missing = Packer().pack({}, {"live": {"attributes": [phases]}, "phase": Phase.WARM}).missing
+    assert missing == {
+        "module.phases": "1000 times: Phase comes back as a plain value",
+        "phase": "Phase comes back as a plain value",
+    }
+
+
+def on_disk(packed: Packed, directory: Path, arena: Arena | None = None) -> Path:
+    """Stage a state and write its files."""
+    directory.mkdir()
+    staged = packed.stage(arena or Arena())
+    for name, chunks in staged.files().items():
+        (directory / name).write_bytes(b"".join(chunks))
+    staged.learn()
+    staged.release()
+    return directory
+
+
+def test_a_staged_state_is_that_of_the_moment() -> None:
+    """Training goes on, and what was staged stays."""
+    weight = torch.ones(3)
+    staged = Packer().pack({"w": weight}, None).stage(Arena())
+    weight.zero_()
+    assert staged.parts[payload.MODEL].view(np.float32)[-3:].tolist() == [1, 1, 1]
+
+
+def test_a_frozen_part_lies_in_a_file_of_its_own(tmp_path: Path) -> None:
+    """Under the hub's names, with an index; what is read is the same, tied weights too."""
+    body, head = torch.randn(600, 600), torch.randn(4)
+    weights = {"body": body, "head": head, "tied": body}
+    path = on_disk(Packer().pack(weights, {"moment": torch.ones(2)}, frozen={"body"}), tmp_path / "s")
+    assert {file.name for file in path.iterdir()} == {
+        *("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", payload.INDEX),
+        *(payload.STATE, payload.TREE),
+    }
+    index = json.loads((path / payload.INDEX).read_text())
+    assert index["weight_map"] == {
+        "head": "model-00001-of-00002.safetensors",
+        "body": "model-00002-of-00002.safetensors",
+    }
+    assert index["metadata"]["total_size"] == body.nbytes + head.nbytes
+    found, rest, missing = payload.read(path)
+    assert all(torch.equal(found[name], tensor) for name, tensor in weights.items())
+    assert found["tied"] is found["body"]
+    assert rest["moment"].tolist() == [1, 1]
+    assert missing == {}
+
+
+def test_what_training_leaves_alone_has_the_same_file_each_time(tmp_path: Path) -> None:
+    """Found out from the bytes, of the weights and of all else; the memory is the same, too."""
+    packer, arena = Packer(), Arena()
+    still, moving = torch.randn(600, 600), torch.zeros(600, 600)
+    paths = []
+    for number in range(4):
+        moving += 1
+        state = packer.pack({"a": moving, "b": still}, {"c": still.clone(), "d": moving.clone()})
+        paths.append(on_disk(state, tmp_path / str(number), arena))
+    for base in ("model", "state"):
+        files = [(path / f"{base}-00002-of-00002.safetensors") for path in paths[2:]]
+        assert files[0].read_bytes() == files[1].read_bytes()
+        assert files[0].stat().st_size > still.nbytes
+    assert [payload.read(path)[0]["a"][0, 0].item() for path in paths] == [1, 2, 3, 4]
+
+
+def test_a_state_that_cannot_be_copied_gives_its_memory_back() -> None:
+    """A device that fails in the middle of a save leaves room for the next."""
+
+    class Lost:
+        dtype, shape, nbytes = "U8", (8,), 8
+
+        def copy_into(self, out: np.ndarray) -> None:
+            raise RuntimeError("device lost")
+
+    arena = Arena()
+    packed = Packed({payload.MODEL: Image.of({"a": Lost()})}, {}, {}, {})
+    with pytest.raises(RuntimeError, match="device lost"):
+        packed.stage(arena)
+    assert arena._idle is not None
