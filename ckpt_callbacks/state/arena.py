@@ -1,25 +1,16 @@
 """The memory in which snapshots wait until they are written.
 
-Memory that has never been touched costs many times a copy into memory that has (the system must find and clear every
-page), so it is taken once and used again. Blocks begin at a page, and so do their parts, as a write that bypasses the
-page cache asks for.
+It is taken once and used again, for a copy into memory that has never been touched takes many times as long. Blocks
+begin at a page, and so do their parts, as a write that bypasses the page cache asks for.
 """
 
 from __future__ import annotations
 
-import mmap
 import threading
 
-import numpy as np
+from ckpt_callbacks.state.pages import Bytes, aligned, fresh
 
-from ckpt_callbacks.state.tensors import Bytes
-
-__all__ = ["PAGE", "Arena", "Block", "aligned"]
-
-PAGE = 4096
-"""What parts of a block are aligned to, in bytes."""
-
-_HUGE = getattr(mmap, "MADV_HUGEPAGE", None)
+__all__ = ["Arena", "Block"]
 
 
 class Arena:
@@ -38,7 +29,7 @@ class Arena:
             memory, self._idle = self._idle, None
         if memory is None or memory.nbytes < nbytes:
             del memory  # before there is another one
-            memory = _fresh(nbytes + nbytes // 16)
+            memory = fresh(nbytes + nbytes // 16)
         return Block(self, memory)
 
     def take_back(self, memory: Bytes) -> None:
@@ -71,18 +62,3 @@ class Block:
         """Nobody looks at the parts any more."""
         self._arena.take_back(self._memory)
         self._memory, self._used = self._memory[:0], 0
-
-
-def aligned(nbytes: int) -> int:
-    """The next multiple of a page."""
-    return -(-nbytes // PAGE) * PAGE
-
-
-def _fresh(nbytes: int) -> Bytes:
-    try:
-        pages = mmap.mmap(-1, max(aligned(nbytes), PAGE))
-    except OSError as error:
-        raise MemoryError(f"a snapshot needs {nbytes:,} bytes of memory to wait in: {error}") from error
-    if _HUGE is not None:  # a page of 2 MiB is found and cleared in less time than 512 small ones
-        pages.madvise(_HUGE)
-    return np.frombuffer(pages, np.uint8)

@@ -15,11 +15,12 @@ from typing import Any
 import xxhash
 
 from ckpt_callbacks.state import tree
-from ckpt_callbacks.state.arena import Arena, Block, aligned
+from ckpt_callbacks.state.arena import Arena, Block
+from ckpt_callbacks.state.pages import Bytes, aligned
 from ckpt_callbacks.state.payload import INDEX, MODEL, STATE, TREE
 from ckpt_callbacks.state.safetensors_file import Image
 from ckpt_callbacks.state.shards import Shards, names_of, pattern_of
-from ckpt_callbacks.state.tensors import Bytes, Source
+from ckpt_callbacks.state.tensors import Source
 
 __all__ = ["Files", "Packed", "Packer", "Staged"]
 

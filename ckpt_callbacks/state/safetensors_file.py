@@ -20,8 +20,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from ckpt_callbacks.errors import ConfigurationError, CorruptSnapshotError
-from ckpt_callbacks.state.arena import PAGE
-from ckpt_callbacks.state.tensors import BITS, Bytes, HostTensor, size_of
+from ckpt_callbacks.state.pages import PAGE, Bytes
+from ckpt_callbacks.state.tensors import BITS, HostTensor, size_of
 
 __all__ = ["Image", "Layout", "SafetensorsFile", "open_file"]
 

@@ -22,11 +22,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ckpt_callbacks.errors import ConfigurationError
+from ckpt_callbacks.state.pages import Bytes, fresh
 
-__all__ = ["Bytes", "HostTensor", "Source", "as_numpy"]
+__all__ = ["HostTensor", "Source", "as_numpy"]
 
-Bytes = npt.NDArray[np.uint8]
-"""A flat, C-contiguous array of bytes."""
+LARGE = 4 << 20
+"""From how many bytes on a tensor gets pages of its own."""
 
 _FORMAT = (
     ("BOOL", 8, "bool"),
@@ -326,7 +327,7 @@ class _Numpy:
         return np.asarray(_Block(start, stop - start, array, readonly=True))
 
     def allocate(self, nbytes: int) -> Bytes:
-        return np.empty(nbytes, np.uint8)
+        return fresh(nbytes)[:nbytes] if nbytes >= LARGE else np.empty(nbytes, np.uint8)
 
     def make(self, data: Bytes, dtype: str, shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> Any:
         if _BIG_ENDIAN.fullmatch(dtype):
@@ -385,6 +386,8 @@ class _Torch:
 
     def allocate(self, nbytes: int) -> Bytes:
         torch = sys.modules["torch"]
+        if nbytes >= LARGE:
+            return fresh(nbytes)[:nbytes]
         # torch's own allocator aligns to 64 bytes, as it did in the live run: some kernels' results depend on it
         memory: Bytes = torch.empty(nbytes, dtype=torch.uint8, device="cpu").numpy()
         return memory

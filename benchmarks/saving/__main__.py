@@ -1,0 +1,162 @@
+"""Run the arms of some groups in turn, and print what saving costs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.saving.measure import Figures, Interval, in_a_process, scratch_in
+
+NOTHING = "no checkpoints"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Arms that are compared with each other.
+
+    ``options`` are what all of them get; ``trains`` tells whether what saving costs is the difference from training
+    without it, or what was timed itself.
+    """
+
+    title: str
+    module: str
+    arms: tuple[str, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+    trains: bool = True
+
+
+COLUMNS = (
+    *("extra per save, s", "ours to it", "stands still per save, s", "memory, MB"),
+    *("CPU per save, s", "written per save, MB", "restore, s"),
+)
+LIGHTNING = (NOTHING, "ours", "ModelCheckpoint", "AsyncCheckpointIO")
+KERAS = (NOTHING, "ours", "ModelCheckpoint .keras", "ModelCheckpoint .weights.h5", "BackupAndRestore")
+TENSORS = ("warm copy", "raw write and fsync", "ours", "torch.save", "safetensors.save_file", "DCP save")
+CORES = len(os.sched_getaffinity(0))
+
+
+def groups() -> dict[str, Group]:
+    """What can be measured: a state of 1 GB is five layers of 4096 with Adam."""
+    base = {"steps": 30, "every": 6, "layers": 5, "width": 4096, "batch": 64, "frozen": 0, "restore": True}
+    idle, frozen = {"threads": max(1, CORES - 1)}, {"layers": 20, "frozen": 19, "width": 2048}
+    return {
+        "lightning": Group("Lightning, 1 GB of Adam state, all cores train", "lightning", LIGHTNING, base),
+        "lightning-idle": Group("Lightning, the same, one core left idle", "lightning", LIGHTNING, base | idle),
+        "lightning-frozen": Group("Lightning, 19 of 20 layers frozen", "lightning", LIGHTNING, base | frozen),
+        "keras": Group("Keras, 600 MB of Adam state", "keras", KERAS, base | {"layers": 3, "batch": 32}),
+        "tensors": Group("1 GB in 30 tensors", "tensors", TENSORS, {"mb": 1000, "tensors": 30, "saves": 5}, False),
+        "small": Group("2,000 small tensors", "tensors", TENSORS, {"mb": 16, "tensors": 2000, "saves": 8}, False),
+    }
+
+
+def main() -> int:
+    """Measure, print, and write the table if asked to."""
+    arguments = _arguments()
+    known = groups()
+    text = [_machine()]
+    with scratch_in(arguments.directory) as scratch:
+        for name in arguments.groups or known:
+            group = known[name]
+            shared = {"threads": CORES, "durable": not arguments.cached, "device": arguments.device}
+            found = _measure(group, shared | group.options, arguments.blocks, scratch)
+            table = "\n".join(_table(group, found))
+            print(table, flush=True)
+            text.append(table)
+    if arguments.record:
+        Path(arguments.record).write_text("\n\n".join(text) + "\n")
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benchmarks.saving", description=__doc__)
+    parser.add_argument("groups", nargs="*", choices=[*groups(), []], help="default: all")
+    parser.add_argument("--blocks", type=int, default=7, help="how often each arm runs")
+    parser.add_argument("--cached", action="store_true", help="wait for no disk: the page cache class")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--directory", help="where to write: on the disk that is measured")
+    parser.add_argument("--record", help="a file for the tables")
+    return parser.parse_args()
+
+
+def _measure(group: Group, options: dict[str, Any], blocks: int, scratch: Path) -> dict[str, list[Figures]]:
+    """The figures of each arm: in every block all run once, each time another one first."""
+    found: dict[str, list[Figures]] = {arm: [] for arm in group.arms}
+    for block in range(blocks):
+        turn = block % len(group.arms)
+        for arm in (*group.arms[turn:], *group.arms[:turn]):
+            figures = in_a_process(f"benchmarks.saving.{group.module}", arm, options, scratch)
+            found[arm].append(figures)
+            print(f"  {group.title}: block {block + 1}, {arm}: {figures.wall:.2f} s", file=sys.stderr, flush=True)
+    return found
+
+
+def _table(group: Group, found: dict[str, list[Figures]]) -> Iterator[str]:
+    """Lines of Markdown: median and interval of each figure, and the ratio of ours to each."""
+    yield f"### {group.title}\n"
+    yield f"| arm | {' | '.join(COLUMNS)} |"
+    yield f"|---|{'---|' * len(COLUMNS)}"
+    ours = _extra(group, found, "ours")
+    for arm in found:
+        if arm == NOTHING:
+            continue
+        extra = _extra(group, found, arm)
+        ratios = (
+            Interval.of([mine / its for mine, its in zip(ours, extra, strict=True)]).text() if min(extra) > 0 else "-"
+        )
+        first = found[arm][0]
+        saves = max(first.saves, 1)
+        inside = [median(figures.inside) for figures in found[arm] if figures.inside]
+        base = found[NOTHING] if NOTHING in found else [Figures()] * len(found[arm])
+        memory = median(one.memory - none.memory for one, none in zip(found[arm], base, strict=True)) / 1e6
+        cpu = median((one.cpu - none.cpu) / saves for one, none in zip(found[arm], base, strict=True))
+        restore = median(figures.restore for figures in found[arm])
+        cells = (
+            Interval.of(extra).text(3),
+            ratios,
+            Interval.of(inside).text(3) if inside else "-",
+            f"{memory:.0f}",
+            f"{cpu:.2f}",
+            f"{median(figures.written for figures in found[arm]) / saves / 1e6:.0f}",
+            f"{restore:.2f}" if restore else "-",
+        )
+        exact = "" if all(figures.exact for figures in found[arm]) else " (not restored exactly)"
+        yield f"| {arm}{exact} | {' | '.join(cells)} |"
+    if NOTHING in found:
+        step = median(step for figures in found[NOTHING] for step in figures.steps)
+        yield f"\nWithout checkpoints a step takes {step:.3f} s."
+
+
+def _extra(group: Group, found: dict[str, list[Figures]], arm: str) -> list[float]:
+    """What each save cost in each block, in seconds."""
+    if not group.trains:
+        return [median(figures.inside[1:]) for figures in found[arm]]
+    return [
+        (figures.wall - none.wall) / max(figures.saves, 1)
+        for figures, none in zip(found[arm], found[NOTHING], strict=True)
+    ]
+
+
+def _machine() -> str:
+    names = ("torch", "pytorch-lightning", "keras", "tensorflow_cpu", "safetensors")
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in names if _is_installed(name)]
+    return f"{CORES} cores ({platform.machine()}), Python {platform.python_version()}, {', '.join(versions)}"
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

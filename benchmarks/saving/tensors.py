@@ -1,0 +1,141 @@
+"""One state of tensors, saved and loaded without any training: ours beside libraries, and the floors under both."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+import torch.distributed.checkpoint as dcp
+
+from benchmarks.saving.measure import Figures, Meter, make_durable, serve
+from ckpt_callbacks.engine import Progress
+from ckpt_callbacks.state import payload
+from ckpt_callbacks.state.arena import Arena
+from ckpt_callbacks.state.packing import Packer
+from ckpt_callbacks.store import LocalStore, Manifest
+
+State = dict[str, torch.Tensor]
+Save = Callable[[State, Path], None]
+Load = Callable[[Path], Any]
+
+
+class Ours:
+    """What a save of the checkpointer does, all of it waited for."""
+
+    def __init__(self) -> None:
+        self.packer, self.arena = Packer(), Arena()
+
+    def save(self, state: State, path: Path) -> None:
+        """Stage and commit."""
+        staged = self.packer.pack(state, None).stage(self.arena)
+        self.id = LocalStore(path).commit(Manifest.draft(progress=Progress(1)), staged.files()).id
+        staged.learn()
+        staged.release()
+
+    def load(self, path: Path) -> Any:
+        """Verify and read."""
+        store = LocalStore(path)
+        assert store.verify(self.id) == []
+        return payload.read_weights(store.path(self.id))
+
+
+def _flushed(save: Callable[[State, Path], Any]) -> Save:
+    def both(state: State, path: Path) -> None:
+        save(state, path)
+        make_durable(path)
+
+    return both
+
+
+def _dcp_save(state: State, path: Path) -> None:
+    dcp.save(dict(state), checkpoint_id=str(path), no_dist=True)
+
+
+def _dcp_load(path: Path) -> Any:
+    return None
+
+
+def _raw(state: State, path: Path) -> None:
+    """The same number of bytes, written past the page cache from memory that is warm, and flushed."""
+    memory = _buffer(sum(tensor.nbytes for tensor in state.values()))
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_DIRECT", 0))
+    for start in range(0, len(memory), 32 << 20):
+        os.write(descriptor, memory[start : start + (32 << 20)])
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
+_buffers: dict[int, Any] = {}
+
+
+def _buffer(size: int) -> memoryview:
+    if size not in _buffers:
+        import mmap
+
+        pages = mmap.mmap(-1, -(-size // 4096) * 4096)
+        for start in range(0, len(pages), 4096):
+            pages[start] = 1
+        _buffers[size] = pages
+    return memoryview(_buffers[size])
+
+
+class Copy:
+    """One warm copy: the floor of what may stand still."""
+
+    def __init__(self) -> None:
+        self.copies: State = {}
+
+    def save(self, state: State, path: Path) -> None:
+        """Copy."""
+        self.copies = self.copies or {name: torch.ones_like(tensor) for name, tensor in state.items()}
+        for name, tensor in state.items():
+            self.copies[name].copy_(tensor)
+
+
+def _arms() -> dict[str, tuple[Save, Load | None]]:
+    ours, copy = Ours(), Copy()
+    return {
+        "warm copy": (copy.save, None),
+        "raw write and fsync": (_raw, None),
+        "ours": (ours.save, ours.load),
+        "torch.save": (_flushed(lambda s, p: torch.save(s, p)), lambda p: torch.load(p)),
+        "safetensors.save_file": (
+            _flushed(lambda s, p: safetensors.torch.save_file(s, p)),
+            safetensors.torch.load_file,
+        ),
+        "DCP save": (_flushed(_dcp_save), None),
+    }
+
+
+def run(name: str, options: dict[str, Any]) -> Figures:
+    """Save some times to files of their own (one of these after the first is what counts), then load the last."""
+    torch.set_num_threads(options["threads"])
+    save, load = _arms()[name]
+    count, nbytes = options["tensors"], options["mb"] * 10**6
+    state = {f"layer.{index}.weight": torch.randn(nbytes // 4 // count) for index in range(count)}
+    figures = Figures()
+    with Meter(figures):
+        for number in range(options["saves"]):
+            path = Path(options["directory"]) / f"{number}"
+            for tensor in state.values():
+                tensor.add_(1.0)
+            began = time.perf_counter()
+            save(state, path)
+            figures.inside.append(time.perf_counter() - began)
+    figures.saves = options["saves"]
+    if load is not None:
+        began = time.perf_counter()
+        found = load(path)
+        touched = sum(float(tensor.flatten()[0]) for tensor in found.values())
+        figures.restore = time.perf_counter() - began
+        figures.exact = touched == touched and all(torch.equal(found[name], state[name]) for name in state)
+    return figures
+
+
+if __name__ == "__main__":
+    serve({name: lambda options, name=name: run(name, options) for name in _arms()})

@@ -1,0 +1,38 @@
+"""Fresh memory, in pages.
+
+The system finds and clears a page when it is touched first, which takes ten times as long as to fill it. A page of
+2 MiB is found and cleared in a quarter of the time that 512 small ones take, where the system has such.
+"""
+
+from __future__ import annotations
+
+import mmap
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["PAGE", "Bytes", "aligned", "fresh"]
+
+PAGE = 4096
+"""What fresh memory, and files that bypass the page cache, are aligned to, in bytes."""
+
+Bytes = npt.NDArray[np.uint8]
+"""A flat, C-contiguous array of bytes."""
+
+_HUGE = getattr(mmap, "MADV_HUGEPAGE", None)
+
+
+def aligned(nbytes: int) -> int:
+    """The next multiple of a page."""
+    return -(-nbytes // PAGE) * PAGE
+
+
+def fresh(nbytes: int) -> Bytes:
+    """At least so many bytes, from the beginning of a page. MemoryError: there are not so many."""
+    try:
+        pages = mmap.mmap(-1, max(aligned(nbytes), PAGE))
+    except (OSError, OverflowError) as error:
+        raise MemoryError(f"{nbytes:,} bytes of memory can't be had: {error}") from error
+    if _HUGE is not None:
+        pages.madvise(_HUGE)
+    return np.frombuffer(pages, np.uint8)
