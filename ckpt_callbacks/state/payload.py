@@ -9,6 +9,7 @@ Of either of the first two there may be several, numbered: see `shards`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,33 +26,39 @@ INDEX = "model.safetensors.index.json"
 
 
 def read_weights(directory: Path) -> dict[str, Any]:
-    """Read a snapshot's weights and nothing else.
+    """Read a snapshot's weights and nothing else: tensors over the mapped file, whose pages are copied if written to.
 
     Raises:
         CorruptSnapshotError: a file is missing or can't be parsed.
     """
-    return dict(tree.decode(_structure(directory)["weights"], _tensors(directory, MODEL)))
+    return dict(_weights(directory, _structure(directory)))
 
 
 def read(directory: Path) -> tuple[dict[str, Any], Any, dict[str, str]]:
-    """Read a snapshot: its weights, the rest of its state (None if it holds weights only), and what is missing, why.
+    """Read a snapshot: its weights (see `read_weights`: whoever wants them copies them into a model), the rest of its
+    state (None if it holds weights only), and what is missing, why.
 
     Raises:
         CorruptSnapshotError: a file is missing or can't be parsed.
     """
     structure = _structure(directory)
-    weights = tree.decode(structure["weights"], _tensors(directory, MODEL))
+    weights = _weights(directory, structure)
     if "rest" not in structure:
         return weights, None, {}
     rest = tree.decode(structure["rest"], _tensors(directory, STATE))
     return weights, rest, dict(structure.get("missing", {}))
 
 
-def _tensors(directory: Path, base: str) -> dict[str, HostTensor]:
+def _weights(directory: Path, structure: Mapping[str, Any]) -> dict[str, Any]:
+    weights: dict[str, Any] = tree.decode(structure["weights"], _tensors(directory, MODEL, writable=True), copy=False)
+    return weights
+
+
+def _tensors(directory: Path, base: str, *, writable: bool = False) -> dict[str, HostTensor]:
     """The tensors of a file, or of those that stand in its place."""
     pattern = pattern_of(base)
     names = sorted(path.name for path in directory.iterdir() if pattern.fullmatch(path.name)) or [base]
-    return {key: tensor for name in names for key, tensor in open_file(directory / name).items()}
+    return {key: tensor for name in names for key, tensor in open_file(directory / name, writable=writable).items()}
 
 
 def _structure(directory: Path) -> dict[str, Any]:

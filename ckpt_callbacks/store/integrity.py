@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import xxhash
@@ -14,6 +15,9 @@ from ckpt_callbacks.store.files import disk
 from ckpt_callbacks.store.manifest import FileInfo, Manifest
 
 __all__ = ["read_manifest", "verify_directory"]
+
+THREADS = 4
+"""How many files are read at a time."""
 
 
 def read_manifest(directory: str | Path) -> Manifest:
@@ -47,7 +51,9 @@ def verify_directory(directory: Path, *, full: bool = True) -> list[str]:
         return [f"{manifests.NAME} is missing: without it nothing says what the other files must be."]
     except StoreError as error:
         return [str(error)]
-    return [problem for name, info in manifest.files.items() if (problem := _verify_file(directory / name, info, full))]
+    with ThreadPoolExecutor(THREADS) as threads:  # hashing and reading leave the interpreter to others
+        found = threads.map(lambda file: _verify_file(directory / file[0], file[1], full), manifest.files.items())
+        return [problem for problem in found if problem]
 
 
 def _verify_file(path: Path, info: FileInfo, full: bool) -> str | None:
