@@ -335,13 +335,29 @@ def read_snapshot(path: Path, manifest: dict[str, Any]) -> Read:
     for name, promised in manifest["files"].items():
         assert (promised["size"], promised["digest"]) == (len(files[name]), digest(files[name]))
     structure = strict(files["state.json"])
-    model, metadata = read_safetensors(files["model.safetensors"])
+    model, aliases = read_shards("model", files)
+    if "model.safetensors.index.json" in files:
+        index = strict(files["model.safetensors.index.json"])["weight_map"]
+        assert index == {key: name for name in index.values() for key in read_safetensors(files[name])[0]}
     weights = Reader(model).node(structure["weights"])
     rest = missing = None
     if manifest["content"] == "full":
-        tensors, _ = read_safetensors(files["state.safetensors"])
-        rest, missing = Reader(tensors).node(structure["rest"]), structure["missing"]
-    return Read(manifest, weights, rest, missing, model, json.loads(metadata.get("aliases", "{}")), structure)
+        rest, missing = Reader(read_shards("state", files)[0]).node(structure["rest"]), structure["missing"]
+    return Read(manifest, weights, rest, missing, model, aliases, structure)
+
+
+def read_shards(stem: str, files: dict[str, bytes]) -> tuple[dict[str, Stored], dict[str, str]]:
+    """The tensors and aliases of all files of that name."""
+    tensors: dict[str, Stored] = {}
+    aliases: dict[str, str] = {}
+    names = [name for name in files if re.fullmatch(stem + r"(-[0-9]{5}-of-[0-9]{5})?\.safetensors", name)]
+    assert names == [f"{stem}.safetensors"] or len(names) == int(names[0][-17:-12])
+    for name in names:
+        found, metadata = read_safetensors(files[name])
+        assert not found.keys() & tensors.keys()
+        tensors |= found
+        aliases |= json.loads(metadata.get("aliases", "{}"))
+    return tensors, aliases
 
 
 # The page's tables ----------------------------------------------------------------------------------------------------
@@ -557,6 +573,27 @@ def test_weights_only(tmp_path):
     assert set(read.manifest["files"]) == {"model.safetensors", "state.json"}
     assert list(read.structure) == ["weights"]
     np.testing.assert_array_equal(read.weights["w"], [1, 1])
+
+
+def test_a_frozen_part_has_a_file_of_its_own(tmp_path):
+    """Which the next snapshot has, too: it is the same file."""
+    checkpointer = BaseCheckpointer(tmp_path, keep=keep_last(2))
+    checkpointer.begin({"adapter": "0"})
+    body = np.random.default_rng(0).random(200_000)
+    for step in (1, 2):
+        weights = {"body": body, "head": np.full(3, step), "tied": body}
+        captured = Captured(weights, {"step": step}, frozen={"body"})
+        checkpointer.boundary(Progress(step), Event.FIT_END, {}, lambda captured=captured: captured)
+    checkpointer.end()
+    (one, first), (two, second) = snapshots(tmp_path)
+    for step, read in enumerate((read_snapshot(one, first), read_snapshot(two, second)), 1):
+        assert read.weights["head"].tolist() == [step] * 3
+        np.testing.assert_array_equal(read.weights["body"], body)
+        assert read.aliases == {"tied": "body"}
+    frozen = "model-00002-of-00002.safetensors"
+    assert (one / frozen).samefile(two / frozen)
+    weights = ckpt_callbacks.Run(tmp_path).latest.weights()
+    assert weights.keys() == {"body", "head", "tied"}
 
 
 def test_the_example(tmp_path):
@@ -821,7 +858,8 @@ def test_what_lies_in_a_run(tmp_path):
     names = {str(one.relative_to(tmp_path)).replace(path.name, "<id>") for one in tmp_path.rglob("*")}
     files = {name for name in names if not (tmp_path / name.replace("<id>", path.name)).is_dir()}
     assert files - {"best", "latest"} <= listed
-    assert listed - names - {"snapshots/<id>/"} == {"snapshots/.<id>.partial/", ".<name>.partial"}
+    shards = {"snapshots/<id>/model-00001-of-00002.safetensors", "model.safetensors.index.json"}
+    assert listed - names - {"snapshots/<id>/"} == {"snapshots/.<id>.partial/", ".<name>.partial", *shards}
     assert {str((tmp_path / name).readlink()) for name in ("best", "latest")} == {f"snapshots/{path.name}"}
     assert set(manifest["files"]) == {"model.safetensors", "state.safetensors", "state.json"}
     facts = strict((tmp_path / "run.json").read_bytes())

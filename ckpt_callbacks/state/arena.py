@@ -29,7 +29,7 @@ class Arena:
             memory, self._idle = self._idle, None
         if memory is None or memory.nbytes < nbytes:
             del memory  # before there is another one
-            memory = fresh(nbytes + nbytes // 16)
+            memory = fresh(nbytes + nbytes // 16, inherited=False)  # workers of data loaders don't look at it
         return Block(self, memory)
 
     def take_back(self, memory: Bytes) -> None:

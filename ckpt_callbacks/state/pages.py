@@ -20,6 +20,7 @@ Bytes = npt.NDArray[np.uint8]
 """A flat, C-contiguous array of bytes."""
 
 _HUGE = getattr(mmap, "MADV_HUGEPAGE", None)
+_DONT_FORK = getattr(mmap, "MADV_DONTFORK", None)
 
 
 def aligned(nbytes: int) -> int:
@@ -27,12 +28,16 @@ def aligned(nbytes: int) -> int:
     return -(-nbytes // PAGE) * PAGE
 
 
-def fresh(nbytes: int) -> Bytes:
-    """At least so many bytes, from the beginning of a page. MemoryError: there are not so many."""
+def fresh(nbytes: int, *, inherited: bool = True) -> Bytes:
+    """At least so many bytes, from the beginning of a page. MemoryError: there are not so many.
+
+    What a forked process does not inherit, where the system knows of that, is not copied when its parent writes to it.
+    """
     try:
         pages = mmap.mmap(-1, max(aligned(nbytes), PAGE))
     except (OSError, OverflowError) as error:
         raise MemoryError(f"{nbytes:,} bytes of memory can't be had: {error}") from error
-    if _HUGE is not None:
-        pages.madvise(_HUGE)
+    for advice in (_HUGE, None if inherited else _DONT_FORK):
+        if advice is not None:
+            pages.madvise(advice)
     return np.frombuffer(pages, np.uint8)
