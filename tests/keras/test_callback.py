@@ -395,3 +395,23 @@ def test_handlers_are_put_back(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     fit(Checkpointer(tmp_path / "run"))
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_frozen_layer_is_written_once(tmp_path):
+    """From the first snapshot on it lies in a file of its own, which all snapshots share."""
+    body = keras.layers.Dense(600, trainable=False)
+    model = keras.Sequential([keras.Input((3,)), body, keras.layers.Dense(600, trainable=False), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    fit(Checkpointer(tmp_path, keep=keep_all()), model=model)
+    snapshots = Run(tmp_path).snapshots()
+    assert len(snapshots) >= 2
+    files = {(one.path / "model-00002-of-00002.safetensors").stat().st_ino for one in snapshots}
+    assert len(files) == 1
+    again = build_like(model)
+    load_weights(again, snapshots[-1].path)
+    assert same(again, model)
+
+
+def build_like(model: keras.Model) -> keras.Model:
+    """The same layers, with other weights."""
+    return keras.models.clone_model(model)

@@ -442,3 +442,33 @@ def test_saves_wait_for_nothing_but_are_durable_when_fit_returns(tmp_path):
         )
         fit(callback, epochs=3)
         assert [snapshot.step for snapshot in callback.snapshots()] == [3, 6, 9]
+
+
+class Backbone(Tiny):
+    """A large layer that isn't trained, and one that is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(600, 600).requires_grad_(False)
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.layer.parameters(), lr=0.1)
+
+
+def test_a_frozen_layer_is_written_once(tmp_path):
+    """From the first snapshot on it lies in a file of its own, which all snapshots share; a resumed run's, too."""
+    for epochs in (2, 3):
+        _, module = fit(Checkpointer(tmp_path, keep=keep_all()), epochs=epochs, module=Backbone())
+    snapshots = Run(tmp_path).snapshots()
+    assert len(snapshots) >= 3
+    files = {(one.path / "model-00002-of-00002.safetensors").stat().st_ino for one in snapshots}
+    assert len(files) == 1
+    assert snapshots[-1].weights()["body.weight"].tobytes() == module.body.weight.numpy().tobytes()
+    assert Run(tmp_path).verify().ok
+
+
+def test_memory_is_let_go_of_after_fit(tmp_path):
+    """What snapshots were staged in is not kept for a fit that may never come."""
+    callback = Checkpointer(tmp_path)
+    fit(callback)
+    assert callback._arena._idle is None
