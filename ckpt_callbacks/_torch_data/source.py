@@ -57,6 +57,7 @@ class Source:
         self._memory: memory.Memory | None = None
         self._begin: dict[str, Any] | None = None  # just before this iteration began
         self._birth: dict[str, Any] | None = None  # just before the iteration that the living workers were born in
+        self._before: Place | None = None
         self._asleep: dict[int, Any] | None = None  # states of workers of an earlier process, to be woken first
 
     # The iterable --------------------------------------------------------------------------------------------------
@@ -74,6 +75,9 @@ class Source:
             iter(self.loader)  # an iterator itself: it goes on where it stands
             self.ended = False
             return self
+        # How the last iteration went, as long as not all workers have told how they began this one.
+        last = self.place() if self._moves() else None
+        self._before = last and {**last, "before": None}
         self._begin = _note(self.loader, self.values())
         before = memory.iterators(self._parts)
         self._start()
@@ -118,6 +122,7 @@ class Source:
             "num_workers": getattr(self.loader, "num_workers", 0),
             "workers": {"begun": dict(self._follower.begun), "used": dict(self._follower.used)},
             "moves": self._moves(),
+            "before": None if len(self._follower.reported) == getattr(self.loader, "num_workers", 0) else self._before,
         }
 
     def _moves(self) -> bool:
@@ -181,27 +186,27 @@ class Source:
 
     def return_to(self, place: Place) -> None:
         """Begin the iteration of a place again, and go there."""
-        workers = place["workers"]
-        private.forget_iterator(self.loader)
-        now = getattr(self.loader, "num_workers", 0)
-        if now != place["num_workers"]:
-            warn(f"data came by {place['num_workers']} workers and come by {now} now: random numbers will differ")
+        if place["before"] is None:
+            private.forget_iterator(self.loader)
+            now = getattr(self.loader, "num_workers", 0)
+            if now != place["num_workers"]:
+                warn(f"data came by {place['num_workers']} workers and come by {now} now: random numbers will differ")
+        else:
+            self.return_to(place["before"])
         self.ends = place["ends"]
         self._begin, self._birth = place["begin"], place["birth"] or place["begin"]
-        again = place["ended"] and place["moves"]
+        workers, again = place["workers"], place["ended"] and place["moves"]
         if place["ended"] and self._follows() and not again:
             self.taken, self.ended = place["taken"], True
             self._asleep = {**workers["begun"], **workers["used"]} if self._lives_on else None
             return
         skip = bool(place["skip"]) and self._can_skip()
         used = workers["used"] if skip else {}
-        if self._lives_on and place["birth"] is not None:
+        wakes = self._lives_on and place["birth"] is not None and place["before"] is None
+        if wakes:
             self._wake({**workers["begun"], **used})
-            used_by_new: dict[int, Any] = {}
-        else:
-            used_by_new = used
         self._put_back(place["begin"])
-        self._start(place["splices"], used_by_new, used, hold_back=skip)
+        self._start(place["splices"], {} if wakes else used, used, hold_back=skip)
         self._pass_over(place["taken"], skip)
         if again:  # what a data set does when it has no more lets the next iteration begin as it did
             self.ended = next(self, None) is None
@@ -318,7 +323,7 @@ class _Follower:
     Attributes:
         splices: the draws.
         newest: worker -> state after the batch that arrived last; ``used``: that training used last; ``begun``: before
-            this iteration, for workers that live on.
+            this iteration, for workers that live on; ``reported``: those of whom a batch arrived in this iteration.
         holds_back: whether nothing is sent to workers yet.
         remembers: why the workers' states don't tell all, or "".
         moves: whether data sets in workers were seen to change while they are read.
@@ -329,6 +334,7 @@ class _Follower:
     ) -> None:
         self.splices, self.holds_back, self.remembers, self.moves = splices, holds_back, "", False
         self.newest, self.used, self.begun = dict(newest), dict(used), dict[int, Any]()
+        self.reported: set[int] = set()
 
     def draw(self, function: Callable[[], T]) -> T:
         """The source draws."""
@@ -345,6 +351,7 @@ class _Follower:
         if type(data) is not Stamped:
             return
         stamp = data.stamp
+        self.reported.add(stamp.worker)
         if stamp.began is not None:
             self.begun[stamp.worker] = stamp.began
         if stamp.state is None:
@@ -353,7 +360,7 @@ class _Follower:
 
     def has_begun(self) -> None:
         """The iteration has begun: what had been asked of living workers before has arrived by now."""
-        self.begun = dict(self.newest)
+        self.begun, self.reported = dict(self.newest), set()
 
     def use(self, stamp: Stamp) -> None:
         """Training gets a batch."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import time
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, get_worker_info
 from torch.utils.data._utils.pin_memory import pin_memory
+from torchdata.stateful_dataloader import StatefulDataLoader
 
 from ckpt_callbacks import ResumeError
 from ckpt_callbacks._torch_data import memory, splices
@@ -127,6 +129,52 @@ def test_it_returns_to_its_place(name, taken):
     assert other.taken == taken + 1
     if taken == 8:
         assert (other.skipped, other.replayed) == ((8, 0) if skips else (0, 8))
+
+
+class Slow(IterableDataset):
+    """Counts how often it was read to the end; the second worker takes its time with each beginning."""
+
+    def __init__(self):
+        self.readings = 0
+
+    def __iter__(self):
+        worker = get_worker_info().id
+        time.sleep(0.3 * worker)
+        for number in range(6):
+            yield torch.tensor([worker, number + 100 * self.readings + random.random()])
+        self.readings += 1
+
+
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated:UserWarning")
+@pytest.mark.parametrize("kind", [DataLoader, StatefulDataLoader])
+@pytest.mark.parametrize("to_the_end", [True, False])
+@pytest.mark.parametrize("taken", [0, 1, 5, 6])
+def test_a_stream_in_living_workers_returns_before_all_of_them_told_how_they_began(kind, to_the_end, taken):
+    """How they ended the iteration before tells as much; that one is read once more. Lightning asks for no more than
+    the batches that a length tells."""
+
+    def made():
+        return Source(kind(Slow(), 2, num_workers=2, persistent_workers=True))
+
+    seed(1)
+    source = made()
+    for _ in range(2):
+        iter(source)
+        assert len(read(source, 6)) == 6
+        assert not to_the_end or next(source, None) is None
+    iter(source)
+    read(source, taken)
+    place, now = source.place(), random_state.capture()
+    assert (place["before"] is not None) == (taken < 5)
+    expected = read(source, 6 - taken)
+
+    seed(1)
+    other = made()
+    seed(2)
+    other.return_to(place)
+    random_state.restore(now)
+    assert read(other, 6 - taken) == expected
+    assert other.taken == 6
 
 
 def test_it_hands_out_what_the_loader_would():
