@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 
 from ckpt_callbacks.errors import ResumeError
 from ckpt_callbacks.state.kinds import is_variable
@@ -66,6 +67,7 @@ __all__ = [
     "prepare_monitor",
     "put_back_length",
     "py_dataset",
+    "read",
     "replace_epochs",
     "replace_iterators",
     "replace_py_dataset",
@@ -641,6 +643,17 @@ def backing(variable: Any) -> Any:
     """``Variable._value``: what a variable of Keras is made of; on TensorFlow a variable, as functions of a dataset
     know it. Its public name draws an initial value where JAX keeps the value elsewhere."""
     return variable._value if isinstance(variable, keras.Variable) else variable
+
+
+def read(variable: Any) -> Any:
+    """What a variable holds, as an array that stays as it is until the variable is assigned to, or longer.
+
+    On TensorFlow it is a view: a variable that somebody has read is given other memory when it is assigned to.
+    """
+    held = backing(variable)
+    if keras.backend.backend() == "tensorflow" and np.dtype(held.dtype.as_numpy_dtype).kind in "biufc":
+        return np.asarray(memoryview(held.read_value()))
+    return keras.ops.convert_to_numpy(variable)
 
 
 def variables_behind(data: Any) -> list[Any]:

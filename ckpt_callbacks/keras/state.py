@@ -121,11 +121,11 @@ def _build(model: Any, optimizer: Any, trained: Sequence[int]) -> None:
 
 
 def _values(variables: Sequence[Any]) -> list[np.ndarray]:
-    return [keras.ops.convert_to_numpy(variable) for variable in variables]
+    return [private.read(variable) for variable in variables]
 
 
 def _maybe(variable: Any) -> np.ndarray | None:
-    return None if variable is None else keras.ops.convert_to_numpy(variable)
+    return None if variable is None else private.read(variable)
 
 
 def _require_fit(restored: Restored, pairs: Sequence[tuple[str, Sequence[Any], Sequence[np.ndarray]]]) -> None:

@@ -18,7 +18,7 @@ from ckpt_callbacks.state import tree
 from ckpt_callbacks.state.arena import Arena, Block
 from ckpt_callbacks.state.pages import Bytes, aligned
 from ckpt_callbacks.state.payload import INDEX, MODEL, STATE, TREE
-from ckpt_callbacks.state.safetensors_file import Image
+from ckpt_callbacks.state.safetensors_file import Image, Layout
 from ckpt_callbacks.state.shards import Shards, names_of, pattern_of
 from ckpt_callbacks.state.tensors import Source
 
@@ -56,7 +56,8 @@ class Packed:
         except BaseException:
             block.give_back()
             raise
-        return Staged(self, parts, block)
+        layouts = {name: image.layout for name, image in self.images.items()}
+        return Staged(self.structure, self.index(), layouts, self.shards, parts, block)
 
     def index(self) -> bytes | None:
         """Which file has which weight, if there are several: as the hub's tools have it."""
@@ -70,34 +71,38 @@ class Packed:
 
 @dataclass(frozen=True)
 class Staged:
-    """A state that training can't change any more.
+    """A state that training can't change any more. It refers to nothing of training's, which may need the memory.
 
     Attributes:
-        packed: how its files are laid out.
-        parts: file -> its bytes, of those with tensors.
+        structure, index: as of what was packed.
+        layouts: file -> where everything lies in it, of those with tensors.
+        shards: what learns from each of these files.
+        parts: file -> its bytes.
         block: where they lie.
     """
 
-    packed: Packed
+    structure: Mapping[str, Any]
+    index: bytes | None
+    layouts: Mapping[str, Layout]
+    shards: Mapping[str, Shards]
     parts: Mapping[str, Bytes]
     block: Block
 
     def files(self) -> Files:
         """Each file's bytes in pieces. The tree becomes text only now: by whoever writes it, beside training."""
-        index = self.packed.index()
         return {
             **{name: [part.data] for name, part in self.parts.items()},
-            TREE: [tree.to_json(self.packed.structure)],
-            **({INDEX: [index]} if index else {}),
+            TREE: [tree.to_json(self.structure)],
+            **({INDEX: [self.index]} if self.index else {}),
         }
 
     def learn(self) -> None:
         """See which tensors are the same as in the last snapshot that was learned from."""
         digests: dict[Shards, dict[str, str]] = {}
         sizes: dict[Shards, dict[str, int]] = {}
-        for name, image in self.packed.images.items():
-            shards = self.packed.shards[name]
-            watched = {key: span for key, span in image.layout.spans.items() if shards.watches(key, span[1] - span[0])}
+        for name, layout in self.layouts.items():
+            shards = self.shards[name]
+            watched = {key: span for key, span in layout.spans.items() if shards.watches(key, span[1] - span[0])}
             for key, (start, stop) in watched.items():
                 digests.setdefault(shards, {})[key] = xxhash.xxh3_128_hexdigest(self.parts[name][start:stop].data)
                 sizes.setdefault(shards, {})[key] = stop - start
