@@ -6,11 +6,12 @@ import copy
 import datetime
 import dis
 import functools
+import operator
 import pathlib
 import uuid
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any
 
 import numpy as np
@@ -51,14 +52,21 @@ class Was:
     """
 
     def __init__(self, value: Any) -> None:
-        self.token = _token_of(value)
+        constant = type(value) is list and _is_of_constants(value)
+        self.is_data = constant or _is_data(value)
+        self._is_order = type(value) is list and (constant or not self.is_data)
+        self._token = None if self._is_order else quick(value)
         self._size = len(value) if base_of(value) is not None else 0
         self._items = list(value) if type(value) is list else []  # as long as these live, their ids are theirs alone
-        self._gaps = [index for index, item in enumerate(self._items) if item is None]
+        has_gaps = any(map(operator.is_, self._items, repeat(None)))
+        self._gaps = [index for index, item in enumerate(self._items) if item is None] if has_gaps else []
 
     def differs(self, value: Any) -> bool:
-        """Whether the value is another one now."""
-        return bool(_token_of(value) != self.token)
+        """Whether the value is another one now; of a list of objects, or of what can't change, whether its order is."""
+        if self._is_order:
+            same = type(value) is list and len(value) == self._size and all(map(operator.is_, value, self._items))
+            return not same
+        return bool(quick(value) != self._token)
 
     def grew(self, value: Any) -> bool:
         """Whether a dict only got more items, or a list had items put where it had None: so a cache is filled."""
@@ -74,12 +82,15 @@ class Was:
     def state(self, value: Any) -> dict[str, Any] | None:
         """How the value is saved; None if it can't be. A list of its own first items is told by these: data sets are
         shuffled so."""
-        if self._items and type(value) is list and not _is_nested(value):
-            places = {id(item): index for index, item in enumerate(self._items)}
-            picked = [places.get(id(item), -1) for item in value]
-            if -1 not in picked:
+        if self._is_order and self._items and type(value) is list:
+            picked = list(map(self._places.get, map(id, value)))
+            if None not in picked:
                 return {"picked": np.array(picked, np.int64)}
         return {"value": _copy(value)} if _is_data(value) else None
+
+    @functools.cached_property
+    def _places(self) -> dict[int, int]:
+        return {id(item): index for index, item in enumerate(self._items)}
 
     def back(self, saved: Mapping[str, Any]) -> Any:
         """The value that was saved. IndexError: it was picked from a list with more items than this one had."""
@@ -152,11 +163,6 @@ def _is_without_arrays(container: Any) -> bool:
     return set(PLAIN).issuperset(leaf_types(container))
 
 
-def _is_nested(items: list[Any]) -> bool:
-    """Whether some items may change while they stay the same objects."""
-    return any(base_of(item) not in (None, tuple) or isinstance(item, ARRAYS) for item in items)
-
-
 def _copy(value: Any) -> Any:
     """The same value, whatever training does to the one that is there."""
     if isinstance(value, torch.Tensor):
@@ -182,11 +188,10 @@ def _is_looked_at(value: Any) -> bool:
     return type(value) is list or _is_data(value)
 
 
-def _token_of(value: Any) -> Any:
-    """Equal tokens, equal values; of a list of objects, equal orders."""
-    if type(value) is list and not _is_data(value):
-        return list, [id(item) for item in value]
-    return quick(value)
+def _is_of_constants(items: list[Any]) -> bool:
+    """Whether nothing that a list holds can change: a list of a million file names is not read again at each look."""
+    kinds = leaf_types(items, of=frozenset((tuple,)))
+    return all(kind in PLAIN or issubclass(kind, LEAVES[1:]) for kind in kinds)
 
 
 def _is_plain_array(value: Any) -> bool:
@@ -310,7 +315,12 @@ class Memory:
     def _walked(self) -> dict[str, Any]:
         """What lies where; generators count by their presence, for their states are kept elsewhere."""
         looked_at = {path: vars(holder)[name] for path, holder, name in _attributes(self._root)}
-        inside = tuple(f"{path}[" for path, value in looked_at.items() if _is_data(value))
+        known = self._attributes
+        inside = tuple(
+            f"{path}["
+            for path, value in looked_at.items()
+            if (known[path].is_data if path in known else _is_data(value))
+        )
         return {
             path: _token(value)
             for path, value in held(self._root)

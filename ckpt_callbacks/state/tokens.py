@@ -146,17 +146,22 @@ def leaf_types(
         of: the types of containers to look into; others are leaves.
     """
     found: set[type] = set()
-    level = [container]
+    level, kinds = [container], {type(container)}
     for _ in range(MAX_DEPTH):
-        lists = chain.from_iterable(one for one in level if not isinstance(one, dict))
-        dicts = [one for one in level if isinstance(one, dict)]
-        inner = [*lists, *chain.from_iterable(dicts), *chain.from_iterable(map(dict.values, dicts))]
+        inner = _inside(level) if any(issubclass(kind, dict) for kind in kinds) else list(chain.from_iterable(level))
         kinds = set(map(type, inner))
         found |= kinds - of
-        if not kinds & of:
+        kinds &= of
+        if not kinds:
             return found
-        level = [one for one in inner if type(one) in of]
+        level = inner if kinds == set(map(type, inner)) else [one for one in inner if type(one) in of]
     return found | of  # deeper than anybody stores
+
+
+def _inside(containers: list[Any]) -> list[Any]:
+    dicts = [one for one in containers if isinstance(one, dict)]
+    others = chain.from_iterable(one for one in containers if not isinstance(one, dict))
+    return [*others, *chain.from_iterable(dicts), *chain.from_iterable(map(dict.values, dicts))]
 
 
 def _glance(item: Any, depth: int = 0) -> Any:

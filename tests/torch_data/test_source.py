@@ -295,6 +295,16 @@ def test_attributes_that_changed_are_put_back():
     assert other.seen is not state["seen"]["value"]
 
 
+def test_a_list_within_a_constant_is_looked_into():
+    """A tuple never changes, but what it holds may."""
+    data = Mixes(X, Y)
+    data.seen = [("a", [1]), ("b", [2])]
+    before = memory.outline(data)
+    data.seen[0][1].append(3)
+    state, missing = memory.changed(data, before)
+    assert (state, missing) == ({"seen": {"value": [("a", [1, 3]), ("b", [2])]}}, {})
+
+
 def test_a_list_of_objects_has_its_order_back():
     """And each object its attributes; objects that only training made can't come back, and are named."""
     data, other = Mixes(X, Y), Mixes(X, Y)
