@@ -56,10 +56,6 @@ def _dcp_save(state: State, path: Path) -> None:
     dcp.save(dict(state), checkpoint_id=str(path), no_dist=True)
 
 
-def _dcp_load(path: Path) -> Any:
-    return None
-
-
 def _raw(state: State, path: Path) -> None:
     """The same number of bytes, written past the page cache from memory that is warm, and flushed."""
     memory = _buffer(sum(tensor.nbytes for tensor in state.values()))
