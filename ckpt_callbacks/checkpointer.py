@@ -248,9 +248,7 @@ class BaseCheckpointer:
         Raises:
             SnapshotNotFoundError, CorruptSnapshotError: about the snapshot.
         """
-        snapshot = resolve_reference(reference)
-        snapshot.verify().require_ok()
-        return resume.read(resume.Choice(snapshot, named=True))
+        return resume.read(resume.load(resolve_reference(reference)))
 
     def rehearse(self, captured: Captured) -> None:
         """Try once, when training starts, whether the state can be stored; say in a line how exact a resume will be.

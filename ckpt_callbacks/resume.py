@@ -10,11 +10,12 @@ from typing import Any
 from ckpt_callbacks.errors import ResumeError, SnapshotNotFoundError
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.proof import Outcome
-from ckpt_callbacks.run import Run, Snapshot, resolve_reference
+from ckpt_callbacks.run import Problem, Run, Snapshot, Verification, resolve_reference
 from ckpt_callbacks.state import payload
-from ckpt_callbacks.store import LocalStore
+from ckpt_callbacks.state.pages import fresh
+from ckpt_callbacks.store import LocalStore, load_directory
 
-__all__ = ["Choice", "Restored", "ResumeReport", "choose", "differences", "read"]
+__all__ = ["Choice", "Restored", "ResumeReport", "choose", "differences", "load", "read"]
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,12 @@ class Choice:
 
     Attributes:
         snapshot: which one.
+        files: the bytes that were verified.
         named: whether the user named this very one. A run that had stopped by itself (early stopping) then goes on.
     """
 
     snapshot: Snapshot
+    files: Mapping[str, memoryview]
     named: bool
 
 
@@ -155,12 +158,23 @@ def choose(
 
 
 def read(choice: Choice) -> Restored:
-    """Read a snapshot's state.
+    """Make a snapshot's state of its bytes, which nobody else may look at any more: large tensors lie in them.
 
     Raises:
         CorruptSnapshotError: a file is missing or can't be parsed.
     """
-    return Restored(choice.snapshot, *payload.read(choice.snapshot.path), named=choice.named)
+    return Restored(choice.snapshot, *payload.read(choice.files, choice.snapshot.path), named=choice.named)
+
+
+def load(snapshot: Snapshot) -> Choice:
+    """Read the very snapshot that the user named.
+
+    Raises:
+        CorruptSnapshotError: it does not verify.
+    """
+    files, problems = load_directory(snapshot.path, fresh)
+    Verification((snapshot.id,), tuple(Problem(snapshot.id, text) for text in problems)).require_ok()
+    return Choice(snapshot, files, named=True)
 
 
 def differences(snapshot: Snapshot, now: Mapping[str, str]) -> dict[str, tuple[str, str]]:
@@ -192,17 +206,24 @@ def _named(store: LocalStore, reference: str | Path, reads: tuple[str, ...]) -> 
             f"{snapshot.id} holds weights only, which training can't carry on from. Name a full snapshot, or load "
             "its weights into a new run with ckpt_callbacks.torch.load_weights / ckpt_callbacks.keras.load_weights."
         )
-    snapshot.verify().require_ok()
-    return Choice(_readable(snapshot, reads), named=True)
+    return load(_readable(snapshot, reads))
 
 
 def _newest_good(store: LocalStore, reads: tuple[str, ...]) -> Choice | None:
-    found, stepped_over = store.newest_good("full")
+    files: dict[str, memoryview] = {}
+
+    def check(id: str) -> list[str]:
+        files.clear()  # before others are read
+        found, problems = store.load(id, fresh)
+        files.update(found)
+        return problems
+
+    found, stepped_over = store.newest_good("full", check=check)
     for bad, problems in stepped_over:
         warn(f"stepped over snapshot {bad}: {' '.join(problems)}")
         store.journal.append("stepped over", id=bad, problems=list(problems))
     if found is not None:
-        return Choice(_readable(Run(store.root).get(found.id), reads), named=False)
+        return Choice(_readable(Run(store.root).get(found.id), reads), files, named=False)
     if store.manifests():
         warn(f"{store.root} has no good full snapshot to carry on from: starting fresh beside what is there")
     return None

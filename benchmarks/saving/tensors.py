@@ -17,6 +17,7 @@ from ckpt_callbacks.engine import Progress
 from ckpt_callbacks.state import payload
 from ckpt_callbacks.state.arena import Arena
 from ckpt_callbacks.state.packing import Packer
+from ckpt_callbacks.state.pages import fresh
 from ckpt_callbacks.store import LocalStore, Manifest
 
 State = dict[str, torch.Tensor]
@@ -39,9 +40,9 @@ class Ours:
 
     def load(self, path: Path) -> Any:
         """Verify and read."""
-        store = LocalStore(path)
-        assert store.verify(self.id) == []
-        return payload.read_weights(store.path(self.id))
+        files, problems = LocalStore(path).load(self.id, fresh)
+        assert problems == []
+        return payload.read(files, path)[0]
 
 
 def _flushed(save: Callable[[State, Path], Any]) -> Save:

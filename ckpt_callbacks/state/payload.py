@@ -9,20 +9,25 @@ Of either of the first two there may be several, numbered: see `shards`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ckpt_callbacks.errors import CorruptSnapshotError
 from ckpt_callbacks.state import tree
-from ckpt_callbacks.state.safetensors_file import open_file
+from ckpt_callbacks.state.safetensors_file import SafetensorsFile, open_bytes, open_file
 from ckpt_callbacks.state.shards import pattern_of
-from ckpt_callbacks.state.tensors import HostTensor
+from ckpt_callbacks.state.tensors import LARGE, HostTensor
 
 __all__ = ["INDEX", "MODEL", "STATE", "TREE", "read", "read_weights"]
 
 MODEL, STATE, TREE = "model.safetensors", "state.safetensors", "state.json"
 INDEX = "model.safetensors.index.json"
+
+ALIGNMENT = 64
+"""What the addresses of tensors are multiples of, in the libraries' own allocators."""
 
 
 def read_weights(directory: Path) -> dict[str, Any]:
@@ -31,42 +36,67 @@ def read_weights(directory: Path) -> dict[str, Any]:
     Raises:
         CorruptSnapshotError: a file is missing or can't be parsed.
     """
-    return dict(_weights(directory, _structure(directory)))
+    try:
+        structure = _structure((directory / TREE).read_bytes(), directory)
+    except FileNotFoundError:
+        raise CorruptSnapshotError(f"{directory / TREE} is missing.") from None
+    names = _named(MODEL, [path.name for path in directory.iterdir()])
+    tensors = _joined(open_file(directory / name, writable=True) for name in names)
+    return dict(tree.decode(structure["weights"], tensors, copy=False))
 
 
-def read(directory: Path) -> tuple[dict[str, Any], Any, dict[str, str]]:
-    """Read a snapshot: its weights (see `read_weights`: whoever wants them copies them into a model), the rest of its
-    state (None if it holds weights only), and what is missing, why.
+def read(files: Mapping[str, memoryview], directory: Path) -> tuple[dict[str, Any], Any, dict[str, str]]:
+    """Make a snapshot of its files' bytes: its weights, the rest of its state (None if it holds weights only), and what
+    is missing, why.
+
+    Large tensors, and all weights, lie in the memory of ``files``: whoever wants to keep weights copies them into a
+    model. Nobody else may look at that memory any more.
+
+    Args:
+        files: name -> bytes.
+        directory: where they were read: what errors call it.
 
     Raises:
         CorruptSnapshotError: a file is missing or can't be parsed.
     """
-    structure = _structure(directory)
-    weights = _weights(directory, structure)
+    if TREE not in files:
+        raise CorruptSnapshotError(f"{directory / TREE} is missing.")
+    structure = _structure(bytes(files[TREE]), directory)
+
+    def tensors(base: str) -> dict[str, HostTensor]:
+        missing = [name for name in _named(base, files) if name not in files]
+        if missing:
+            raise CorruptSnapshotError(f"{directory / missing[0]} is missing.")
+        return _joined(
+            open_bytes(np.frombuffer(files[name], np.uint8), directory / name) for name in _named(base, files)
+        )
+
+    weights = dict(tree.decode(structure["weights"], tensors(MODEL), copy=False))
     if "rest" not in structure:
         return weights, None, {}
-    rest = tree.decode(structure["rest"], _tensors(directory, STATE))
+    rest = tree.decode(structure["rest"], tensors(STATE), copy=_has_no_place)
     return weights, rest, dict(structure.get("missing", {}))
 
 
-def _weights(directory: Path, structure: Mapping[str, Any]) -> dict[str, Any]:
-    weights: dict[str, Any] = tree.decode(structure["weights"], _tensors(directory, MODEL, writable=True), copy=False)
-    return weights
+def _has_no_place(host: HostTensor) -> bool:
+    """Whether a tensor can't stay where its file was read to: it is small, which is no reason to keep a file's memory,
+    or lies where no allocator would put it, which some kernels' results depend on."""
+    return host.nbytes < LARGE or host.data.ctypes.data % ALIGNMENT != 0
 
 
-def _tensors(directory: Path, base: str, *, writable: bool = False) -> dict[str, HostTensor]:
-    """The tensors of a file, or of those that stand in its place."""
+def _named(base: str, names: Iterable[str]) -> list[str]:
+    """The file of that name, or those that stand in its place."""
     pattern = pattern_of(base)
-    names = sorted(path.name for path in directory.iterdir() if pattern.fullmatch(path.name)) or [base]
-    return {key: tensor for name in names for key, tensor in open_file(directory / name, writable=writable).items()}
+    return sorted(name for name in names if pattern.fullmatch(name)) or [base]
 
 
-def _structure(directory: Path) -> dict[str, Any]:
+def _joined(files: Iterable[SafetensorsFile]) -> dict[str, HostTensor]:
+    return {name: tensor for file in files for name, tensor in file.items()}
+
+
+def _structure(text: bytes, directory: Path) -> dict[str, Any]:
     path = directory / TREE
-    try:
-        structure = tree.from_json(path.read_bytes(), str(path))
-    except FileNotFoundError:
-        raise CorruptSnapshotError(f"{path} is missing.") from None
+    structure = tree.from_json(text, str(path))
     if not isinstance(structure, dict) or "weights" not in structure:
         raise CorruptSnapshotError(f"{path}: expected an object with 'weights', found {type(structure).__name__}.")
     return structure

@@ -23,7 +23,7 @@ from ckpt_callbacks.errors import ConfigurationError, CorruptSnapshotError
 from ckpt_callbacks.state.pages import PAGE, Bytes
 from ckpt_callbacks.state.tensors import BITS, HostTensor, size_of
 
-__all__ = ["Image", "Layout", "SafetensorsFile", "open_file"]
+__all__ = ["Image", "Layout", "SafetensorsFile", "open_bytes", "open_file"]
 
 MAX_HEADER = 100_000_000
 """The most bytes that a header may have; the format's own limit."""
@@ -162,19 +162,24 @@ def open_file(path: str | os.PathLike[str], *, writable: bool = False) -> Safete
     path = Path(path)
     try:
         with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            head = file.read(8)
-            length = int.from_bytes(head, "little")
-            if len(head) < 8 or length > min(MAX_HEADER, size - 8):
-                raise _MalformedError(f"its header should have {length:,} bytes, the file has {size:,}")
-            text = file.read(length)
-            specified, metadata = _parse(text, size - 8 - length)
-            mapped = np.memmap(file, np.uint8, "c" if writable else "r").view(np.ndarray)
+            empty = not os.fstat(file.fileno()).st_size  # which can't be mapped
+            mapped = np.empty(0, np.uint8) if empty else np.memmap(file, np.uint8, "c" if writable else "r")
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise CorruptSnapshotError(f"{path} is missing: {error.strerror}") from error
+    return open_bytes(mapped.view(np.ndarray), path)
+
+
+def open_bytes(file: Bytes, path: Path) -> SafetensorsFile:
+    """The same for a file that is in memory; its tensors lie there. ``path`` is what errors call it."""
+    head = file[:8].tobytes()
+    length = int.from_bytes(head, "little")
+    try:
+        if len(head) < 8 or length > min(MAX_HEADER, file.nbytes - 8):
+            raise _MalformedError(f"its header should have {length:,} bytes, the file has {file.nbytes:,}")
+        specified, metadata = _parse(file[8 : 8 + length].tobytes(), file.nbytes - 8 - length)
     except _MalformedError as error:
         raise CorruptSnapshotError(f"{path} is no intact safetensors file: {error}") from error
-    data = mapped[8 + length :]
+    data = file[8 + length :]
     tensors = {name: HostTensor(dtype, shape, data[a:b]) for name, (dtype, shape, a, b) in specified.items()}
     return SafetensorsFile(path, tensors, metadata)
 

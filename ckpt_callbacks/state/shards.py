@@ -42,6 +42,7 @@ class Shards:
 
     def __init__(self) -> None:
         self._digests: Mapping[str, str] | None = None  # of the last snapshot
+        self._glances: dict[str, bytes] = {}  # of the last snapshot, too
         self._still: frozenset[str] | None = None
 
     def split(self, tensors: Mapping[str, T], frozen: Set[str] = frozenset()) -> list[dict[str, T]]:
@@ -63,8 +64,13 @@ class Shards:
         """Whether it is worth knowing if this tensor stays the same: it is large, or lies with those that do."""
         return nbytes >= NOTICED or name in (self._still or ())
 
+    def moved(self, name: str, glance: bytes) -> bool:
+        """Whether a few of a tensor's bytes are already enough to tell that it changed: it needs no digest then."""
+        last, self._glances[name] = self._glances.get(name), glance
+        return last is not None and last != glance
+
     def learn(self, digests: Mapping[str, str], sizes: Mapping[str, int]) -> None:
-        """Look at what a snapshot holds: the digest and size of each tensor that is watched."""
+        """Look at what a snapshot holds: the size of each tensor that is watched, and its digest unless it `moved`."""
         last, self._digests = self._digests, dict(digests)
         if last is None or self._still is None:
             return

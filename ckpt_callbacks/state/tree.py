@@ -121,21 +121,22 @@ def decode(
     tensors: Mapping[str, HostTensor],
     *,
     like: object = None,
-    copy: bool = True,
+    copy: bool | Callable[[HostTensor], bool] = True,
     on_flattened: OnFlattened | None = None,
 ) -> Any:
     """The tree that was encoded: torch's tensors on the CPU, those of tensorflow and jax where these put new ones.
 
     ``like`` is the live object that the tree is for: where it has a namedtuple, a dataclass or an enum member at the
     same place, that one's type is used. Where it has none, a namedtuple of the same fields stands in, or plain data,
-    and ``on_flattened(path, kind)`` is told of the latter. With ``copy=False`` tensors lie in the memory of
-    ``tensors``: writing to one that is mapped read-only ends the process. A tensor whose library can't be imported
-    comes back as a numpy array.
+    and ``on_flattened(path, kind)`` is told of the latter. With ``copy=False``, or where ``copy``
+    says so of a stored tensor, tensors lie in the memory of ``tensors``: writing to one that is mapped read-only ends
+    the process. A tensor whose library can't be imported comes back as a numpy array.
 
     CorruptSnapshotError: the structure is not one that ``encode`` makes, or refers to a tensor that isn't there or
     differs. ConfigurationError: a codec or an element type that the tree was saved with is missing here.
     """
-    return _Decoder(tensors, copy=copy, on_flattened=on_flattened).value(structure, like, "")
+    must_copy = copy if callable(copy) else lambda _: copy
+    return _Decoder(tensors, must_copy=must_copy, on_flattened=on_flattened).value(structure, like, "")
 
 
 def to_json(structure: object) -> bytes:
@@ -418,9 +419,15 @@ _MALFORMED = (LookupError, ValueError, TypeError, ArithmeticError, AttributeErro
 class _Decoder:
     """One walk over a structure."""
 
-    def __init__(self, tensors: Mapping[str, HostTensor], *, copy: bool, on_flattened: OnFlattened | None) -> None:
+    def __init__(
+        self,
+        tensors: Mapping[str, HostTensor],
+        *,
+        must_copy: Callable[[HostTensor], bool],
+        on_flattened: OnFlattened | None,
+    ) -> None:
         self.tensors = tensors
-        self.copy = copy
+        self.must_copy = must_copy
         self.on_flattened = on_flattened
         self.depth = 0
         self.libraries: dict[str, Library] = {}
@@ -530,7 +537,7 @@ class _Decoder:
 
     def _memory(self, lib: str, ref: str, host: HostTensor) -> Any:
         """The bytes of a stored tensor, once for all that refer to it."""
-        if not self.copy:
+        if not self.must_copy(host):
             return host.data
         if (lib, ref) not in self.memories:
             self.memories[lib, ref] = self.libraries[lib].allocate(host.nbytes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ckpt_callbacks.store.integrity import read_manifest, verify_directory
+from ckpt_callbacks.store.integrity import load_directory, read_manifest, verify_directory
 from ckpt_callbacks.store.journal import Journal
 from ckpt_callbacks.store.local import LocalStore
 from ckpt_callbacks.store.lock import Owner, RunLock, owner_of
@@ -20,6 +20,7 @@ __all__ = [
     "Step",
     "Trace",
     "fingerprint",
+    "load_directory",
     "machine",
     "owner_of",
     "provenance",

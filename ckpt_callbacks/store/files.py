@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +23,9 @@ __all__ = ["Disk", "disk"]
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows translates line ends without it
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 _DIRECT = getattr(os, "O_DIRECT", 0) if fcntl is not None else 0
+_NOT_CACHED = getattr(os, "RWF_NOWAIT", 0)
 _NO_DIRECTORY_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM}
+_TURN = threading.Lock()
 READ_SIZE = 4 << 20
 
 
@@ -130,6 +133,29 @@ class Disk:
         with open(path, "rb", buffering=0) as file:
             while count := file.readinto(buffer):
                 yield view[:count]
+
+    def open_read(self, path: str | Path) -> int:
+        """Open a file for reading."""
+        return os.open(path, os.O_RDONLY | _CLOEXEC | _BINARY)
+
+    def read_at(self, descriptor: int, out: memoryview, offset: int) -> int:
+        """Read at most all of ``out`` from ``offset`` on; return how many bytes came. From any thread."""
+        if hasattr(os, "preadv"):
+            return os.preadv(descriptor, [out], offset)
+        with _TURN:  # Windows has one place per open file
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            data = os.read(descriptor, len(out))
+        out[: len(data)] = data
+        return len(data)
+
+    def is_cached(self, descriptor: int, offset: int) -> bool:
+        """Tell whether the byte at ``offset`` can be had without the disk; False if the system doesn't tell."""
+        if not _NOT_CACHED:
+            return False
+        try:
+            return bool(os.preadv(descriptor, [bytearray(1)], offset, _NOT_CACHED))
+        except OSError:
+            return False
 
     def read_last_byte(self, descriptor: int) -> bytes:
         """Give the last byte of an open file, or nothing if it is empty."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import xxhash
 
@@ -14,10 +16,18 @@ from ckpt_callbacks.store import manifest as manifests
 from ckpt_callbacks.store.files import disk
 from ckpt_callbacks.store.manifest import FileInfo, Manifest
 
-__all__ = ["read_manifest", "verify_directory"]
+__all__ = ["load_directory", "read_manifest", "verify_directory"]
 
 THREADS = 4
-"""How many files are read at a time."""
+"""How many files, or pieces of one, are read at a time."""
+
+PIECE = 8 << 20
+"""How many bytes of a file are read at a time, when it is read into memory: whole pages."""
+
+_PAGE = 4096
+
+Allocate = Callable[[int], Any]
+"""Gives a writable buffer of at least so many bytes, from the beginning of a page, and no less than a whole one."""
 
 
 def read_manifest(directory: str | Path) -> Manifest:
@@ -45,27 +55,66 @@ def verify_directory(directory: Path, *, full: bool = True) -> list[str]:
         directory: where the snapshot's files are, whatever its name.
         full: read every byte and compare digests; False compares names and sizes only.
     """
-    try:
-        manifest = read_manifest(directory)
-    except FileNotFoundError:
-        return [f"{manifests.NAME} is missing: without it nothing says what the other files must be."]
-    except StoreError as error:
-        return [str(error)]
+    manifest = _manifest_or_problem(directory)
+    if isinstance(manifest, str):
+        return [manifest]
+
+    def verify(item: tuple[str, FileInfo]) -> str | None:
+        name, info = item
+        return _compare(directory / name, info, _digest_of_file if full else None)
+
     with ThreadPoolExecutor(THREADS) as threads:  # hashing and reading leave the interpreter to others
-        found = threads.map(lambda file: _verify_file(directory / file[0], file[1], full), manifest.files.items())
-        return [problem for problem in found if problem]
+        return [problem for problem in threads.map(verify, manifest.files.items()) if problem]
 
 
-def _verify_file(path: Path, info: FileInfo, full: bool) -> str | None:
+def load_directory(directory: Path, allocate: Allocate) -> tuple[dict[str, memoryview], list[str]]:
+    """Read a snapshot's files into memory, and compare the very bytes that were read with its manifest.
+
+    Args:
+        directory: where the snapshot's files are, whatever its name.
+        allocate: gives the memory for each.
+
+    Returns:
+        Each file's bytes; and what is wrong, as `verify_directory` has it.
+    """
+    manifest = _manifest_or_problem(directory)
+    if isinstance(manifest, str):
+        return {}, [manifest]
+    files: dict[str, memoryview] = {}
+    problems = []
+    with ThreadPoolExecutor(THREADS) as threads:
+        for name, info in manifest.files.items():
+
+            def load(path: Path, info: FileInfo = info) -> str:
+                out = memoryview(allocate(-(-info.size // _PAGE) * _PAGE)).cast("B")
+                files[path.name] = out[: info.size]
+                return _load(path, out, info.size, threads)
+
+            problem = _compare(directory / name, info, load)
+            problems += [problem] if problem else []
+    return files, problems
+
+
+def _manifest_or_problem(directory: Path) -> Manifest | str:
+    try:
+        return read_manifest(directory)
+    except FileNotFoundError:
+        return f"{manifests.NAME} is missing: without it nothing says what the other files must be."
+    except StoreError as error:
+        return str(error)
+
+
+def _compare(path: Path, info: FileInfo, digest_of: Callable[[Path], str] | None) -> str | None:
+    """What is wrong with a file; without ``digest_of`` only its size is looked at."""
     try:
         status = disk.stat(path)
         if not stat.S_ISREG(status.st_mode):
             return f"{path.name} is not a file."
         if status.st_size != info.size:
             return f"{path.name} has another size: expected {info.size} bytes, found {status.st_size}."
-        if not full:
+        if digest_of is None:
             return None
-        found = _digest_of_file(path)
+        found = digest_of(path)
     except FileNotFoundError:
         return f"{path.name} is missing."
     except OSError as error:
@@ -79,6 +128,29 @@ def _digest_of_file(path: Path) -> str:
     hashed = xxhash.xxh3_128()
     for chunk in disk.read_chunks(path):
         hashed.update(chunk)
+    return f"xxh3-128:{hashed.hexdigest()}"
+
+
+def _load(path: Path, out: memoryview, size: int, threads: ThreadPoolExecutor) -> str:
+    """Read a file into whole pages of memory, and hash each piece once it is there, while others are read."""
+    hashed = xxhash.xxh3_128()
+    descriptor = disk.open_read(path)
+
+    def piece(start: int) -> memoryview:
+        stop = min(start + PIECE, len(out))
+        done = start
+        while done < min(stop, size) and (count := disk.read_at(descriptor, out[done:stop], done)):
+            done += count
+        return out[start : min(done, size)]
+
+    try:
+        # Past the page cache: what was just written is seldom there, and a copy through it costs training its memory.
+        if size > PIECE and not disk.is_cached(descriptor, size // 2):
+            disk.bypass_cache(descriptor, True)
+        for read in threads.map(piece, range(0, size, PIECE)):
+            hashed.update(read)
+    finally:
+        disk.close(descriptor)
     return f"xxh3-128:{hashed.hexdigest()}"
 
 

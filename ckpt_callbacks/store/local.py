@@ -30,7 +30,7 @@ import secrets
 import sys
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -42,7 +42,7 @@ from ckpt_callbacks.errors import ConfigurationError, CorruptSnapshotError, Snap
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.store import manifest as manifests
 from ckpt_callbacks.store.files import disk
-from ckpt_callbacks.store.integrity import read_manifest, verify_directory
+from ckpt_callbacks.store.integrity import Allocate, load_directory, read_manifest, verify_directory
 from ckpt_callbacks.store.journal import Journal
 from ckpt_callbacks.store.lock import RunLock, held_here
 from ckpt_callbacks.store.manifest import FileInfo, Manifest
@@ -313,17 +313,46 @@ class LocalStore:
         Raises:
             SnapshotNotFoundError: there is no such directory.
         """
+        problems = verify_directory(self._directory(id), full=full)
+        return problems + self._misnamed(id)
+
+    def load(self, id: str, allocate: Allocate) -> tuple[dict[str, memoryview], list[str]]:
+        """Read a snapshot's files into memory, and compare the very bytes that were read with its manifest.
+
+        Args:
+            id: which one.
+            allocate: see `ckpt_callbacks.store.integrity`.
+
+        Returns:
+            Each file's bytes; and what is wrong, as `verify` has it.
+
+        Raises:
+            SnapshotNotFoundError: there is no such directory.
+        """
+        files, problems = load_directory(self._directory(id), allocate)
+        return files, problems + self._misnamed(id)
+
+    def _directory(self, id: str) -> Path:
         path = self.path(id)
         if not path.is_dir():
             raise SnapshotNotFoundError(f"{self.root} has no snapshot {id!r}.")
-        problems = verify_directory(path, full=full)
-        with contextlib.suppress(StoreError, OSError):
-            if (found := read_manifest(path).id) != id:
-                problems.append(f"{manifests.NAME} is that of another snapshot: expected {id}, found {found}.")
-        return problems
+        return path
 
-    def newest_good(self, content: Literal["full", "weights"] = "full") -> tuple[Manifest | None, list[Bad]]:
+    def _misnamed(self, id: str) -> list[str]:
+        """What is wrong if a directory holds the manifest of another snapshot."""
+        with contextlib.suppress(StoreError, OSError):
+            if (found := read_manifest(self.path(id)).id) != id:
+                return [f"{manifests.NAME} is that of another snapshot: expected {id}, found {found}."]
+        return []
+
+    def newest_good(
+        self, content: Literal["full", "weights"] = "full", *, check: Callable[[str], list[str]] | None = None
+    ) -> tuple[Manifest | None, list[Bad]]:
         """The newest snapshot of that content whose every byte is as its manifest promises.
+
+        Args:
+            content: see there.
+            check: tells what is wrong with one, as `verify` does, which is asked by default.
 
         Returns:
             Its manifest, or None if there is none; and the damaged ones that were stepped over on the way, newest
@@ -334,7 +363,7 @@ class LocalStore:
         for manifest in reversed(self.manifests()):
             if manifest.content != content:
                 continue
-            problems = self.verify(manifest.id)
+            problems = (check or self.verify)(manifest.id)
             if not problems:
                 found = manifest
                 break

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from ckpt_callbacks.state import Image, payload
 from ckpt_callbacks.state.arena import Arena
 from ckpt_callbacks.state.packing import Packed, Packer
+from ckpt_callbacks.state.pages import fresh
 
 
 class Phase(enum.Enum):
@@ -42,6 +44,12 @@ def on_disk(packed: Packed, directory: Path, arena: Arena | None = None) -> Path
     return directory
 
 
+def read(directory: Path) -> tuple[dict[str, Any], Any, dict[str, str]]:
+    """What a directory holds, by way of memory."""
+    files = {path.name: memoryview(bytearray(path.read_bytes())) for path in directory.iterdir()}
+    return payload.read(files, directory)
+
+
 def test_a_staged_state_is_that_of_the_moment() -> None:
     """Training goes on, and what was staged stays."""
     weight = torch.ones(3)
@@ -65,11 +73,29 @@ def test_a_frozen_part_lies_in_a_file_of_its_own(tmp_path: Path) -> None:
         "body": "model-00002-of-00002.safetensors",
     }
     assert index["metadata"]["total_size"] == body.nbytes + head.nbytes
-    found, rest, missing = payload.read(path)
+    found, rest, missing = read(path)
     assert all(torch.equal(found[name], tensor) for name, tensor in weights.items())
     assert found["tied"] is found["body"]
     assert rest["moment"].tolist() == [1, 1]
     assert missing == {}
+
+
+def test_large_tensors_stay_where_their_file_was_read_to(tmp_path: Path) -> None:
+    """No second copy of the state, unless one lies where no allocator puts a tensor; small ones don't keep it."""
+    rest = {"large": torch.randn(1 << 20), "small": torch.randn(8), "zodd": torch.randn(1 << 20)}
+    path = on_disk(Packer().pack({}, {**rest, "odd": torch.randn(3), "array": np.arange(1 << 20)}), tmp_path / "s")
+    memory = fresh((path / payload.STATE).stat().st_size)
+    memory[: (path / payload.STATE).stat().st_size] = np.fromfile(path / payload.STATE, np.uint8)
+    where = memory.ctypes.data
+    files = {payload.STATE: memory.data[: (path / payload.STATE).stat().st_size]}
+    files |= {name: memoryview((path / name).read_bytes()) for name in (payload.MODEL, payload.TREE)}
+    found = payload.read(files, path)[1]
+    assert all(torch.equal(found[name], tensor) for name, tensor in rest.items())
+    inside = {name for name in rest if 0 <= found[name].data_ptr() - where < memory.nbytes}
+    assert inside == {"large"}
+    assert all(tensor.data_ptr() % 64 == 0 for tensor in (found["large"], found["zodd"]))
+    assert 0 <= found["array"].ctypes.data - where < memory.nbytes
+    found["large"].add_(1)
 
 
 def test_what_training_leaves_alone_has_the_same_file_each_time(tmp_path: Path) -> None:
@@ -85,7 +111,7 @@ def test_what_training_leaves_alone_has_the_same_file_each_time(tmp_path: Path) 
         files = [(path / f"{base}-00002-of-00002.safetensors") for path in paths[2:]]
         assert files[0].read_bytes() == files[1].read_bytes()
         assert files[0].stat().st_size > still.nbytes
-    assert [payload.read(path)[0]["a"][0, 0].item() for path in paths] == [1, 2, 3, 4]
+    assert [read(path)[0]["a"][0, 0].item() for path in paths] == [1, 2, 3, 4]
 
 
 def test_a_state_that_cannot_be_copied_gives_its_memory_back() -> None:

@@ -56,6 +56,14 @@ def test_what_stayed_the_same_is_found_out() -> None:
     assert saved(known, held, "zb") == saved(known, held, "wb") == [["a"], ["b"]]
 
 
+def test_a_glance_tells_of_most_changes() -> None:
+    """What is not the same at a glance needs no digest; what is seen for the first time does."""
+    known = Shards()
+    glances = [b"x", b"y", b"y", b"x"]
+    assert [known.moved("a", glance) for glance in glances] == [False, True, False, True]
+    assert not known.moved("b", b"x")
+
+
 def test_what_begins_to_change_goes_back() -> None:
     """A backbone that is thawed."""
     known, held = Shards(), tensors(a=MB, b=9 * MB)

@@ -6,10 +6,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ckpt_callbacks.errors import SnapshotNotFoundError
-from ckpt_callbacks.store import LocalStore, Manifest
+from ckpt_callbacks.state.pages import fresh
+from ckpt_callbacks.store import LocalStore, Manifest, integrity
+from ckpt_callbacks.store.files import disk
 
 FILES = ["model.safetensors", "state.safetensors", "state.json", "manifest.json"]
 
@@ -125,3 +128,59 @@ def test_there_must_be_something_to_verify(store: LocalStore) -> None:
     """A name that nothing has is an error, not a clean bill."""
     with pytest.raises(SnapshotNotFoundError, match="no snapshot '000000001-abcdef'"):
         store.verify("000000001-abcdef")
+
+
+def allocate(nbytes: int) -> np.ndarray:
+    """Memory for a file."""
+    return np.empty(nbytes, np.uint8)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", [flip_first, flip_middle, truncate, empty, grow, remove], ids=lambda f: f.__name__)
+def test_what_is_read_into_memory_is_what_is_verified(
+    store: LocalStore,
+    draft: Callable[..., Manifest],
+    files: Callable[..., dict[str, list[bytes]]],
+    damage: Callable[[Path], None],
+    name: str,
+) -> None:
+    """Both name the same damage; without any, the bytes are those that were written."""
+    manifest = store.commit(draft(), files())
+    found, problems = store.load(manifest.id, allocate)
+    assert problems == []
+    assert {name: bytes(data) for name, data in found.items()} == {n: b"".join(c) for n, c in files().items()}
+    damage(store.path(manifest.id) / name)
+    assert store.load(manifest.id, allocate)[1] == store.verify(manifest.id) != []
+
+
+@pytest.mark.parametrize("extra", [-1, 0, 1, 4095, 4096, 5000])
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_file_of_several_pieces(
+    store: LocalStore,
+    draft: Callable[..., Manifest],
+    monkeypatch: pytest.MonkeyPatch,
+    extra: int,
+    cached: bool,
+) -> None:
+    """It is read by several threads, past the page cache or through it, whatever its size."""
+    monkeypatch.setattr(integrity, "PIECE", 8192)
+    monkeypatch.setattr(disk, "is_cached", lambda descriptor, offset: cached)
+    content = np.random.default_rng(1).bytes(5 * 8192 + extra)
+    manifest = store.commit(draft(), {"a.bin": [content]})
+    found, problems = store.load(manifest.id, fresh)
+    assert problems == []
+    assert bytes(found["a.bin"]) == content
+
+
+def test_where_threads_cannot_read_one_file(
+    store: LocalStore, draft: Callable[..., Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A system without positioned reads has one place per open file."""
+    monkeypatch.setattr(integrity, "PIECE", 4096)
+    monkeypatch.setattr(disk, "is_cached", lambda descriptor, offset: True)
+    monkeypatch.delattr(os, "preadv")
+    content = np.random.default_rng(1).bytes(50_000)
+    manifest = store.commit(draft(), {"a.bin": [content]})
+    found, problems = store.load(manifest.id, fresh)
+    assert problems == []
+    assert bytes(found["a.bin"]) == content
