@@ -29,6 +29,8 @@ from ckpt_callbacks.checkpointer import Captured
 from ckpt_callbacks.engine import Progress
 from ckpt_callbacks.resume import Restored
 from ckpt_callbacks.state import random_state
+from ckpt_callbacks.state.pages import fresh
+from ckpt_callbacks.state.tensors import LARGE
 
 __all__ = ["Where", "capture", "devices", "for_evaluation", "progress_of", "put_back", "to_checkpoint"]
 
@@ -247,6 +249,14 @@ def _put_back_gradients(trainer: Any, grads: Mapping[str, Any]) -> None:
         if name in grads["values"]:
             parameter.grad = grads["values"][name].to(parameter.device)
         elif name in grads["present"]:
-            parameter.grad = torch.zeros_like(parameter)
+            parameter.grad = _zeros_like(parameter)
         else:
             parameter.grad = None
+
+
+def _zeros_like(parameter: torch.Tensor) -> torch.Tensor:
+    """Zeros that cost nothing until somebody looks, as hardly anybody does: fresh pages are zero."""
+    if parameter.device.type != "cpu" or not parameter.is_contiguous() or parameter.nbytes < LARGE:
+        return torch.zeros_like(parameter)
+    memory = torch.from_numpy(fresh(parameter.nbytes)[: parameter.nbytes])
+    return memory.view(parameter.dtype).view(parameter.shape)

@@ -17,7 +17,7 @@ import numpy as np
 
 from ckpt_callbacks.errors import CorruptSnapshotError
 from ckpt_callbacks.state import tree
-from ckpt_callbacks.state.safetensors_file import SafetensorsFile, open_bytes, open_file
+from ckpt_callbacks.state.safetensors_file import ALIGNMENT, SafetensorsFile, open_bytes, open_file
 from ckpt_callbacks.state.shards import pattern_of
 from ckpt_callbacks.state.tensors import LARGE, HostTensor
 
@@ -25,9 +25,6 @@ __all__ = ["INDEX", "MODEL", "STATE", "TREE", "read", "read_weights"]
 
 MODEL, STATE, TREE = "model.safetensors", "state.safetensors", "state.json"
 INDEX = "model.safetensors.index.json"
-
-ALIGNMENT = 64
-"""What the addresses of tensors are multiples of, in the libraries' own allocators."""
 
 
 def read_weights(directory: Path) -> dict[str, Any]:

@@ -87,6 +87,17 @@ def test_our_order_is_the_official_one(tmp_path: Path) -> None:
     assert ours[-official[8 + length :].__len__() :] == official[8 + length :]
 
 
+def test_in_a_large_file_what_can_be_aligned_is(tmp_path: Path) -> None:
+    """A scalar that the official order has among moments would put all after it where no tensor may stay."""
+    tensors = {"a": torch.tensor(1.0), "b": torch.randn(1 << 18), "c": torch.ones(3, dtype=torch.int64)}
+    tensors |= {"d": torch.randn(64), "e": torch.zeros(16, dtype=torch.float64), "f": torch.ones(1)}
+    layout = Image.of(encode(tensors).tensors).layout
+    assert list(layout.spans) == ["e", "b", "d", "c", "a", "f"]
+    assert [start % 64 for start, _ in layout.spans.values()][:4] == [0, 0, 0, 0]
+    found = safetensors.torch.load_file(write(tmp_path / "f", encode(tensors).tensors))
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+
+
 def test_packed_types_of_less_than_a_byte(tmp_path: Path) -> None:
     """Four-bit floats of other writers are read as their packed bytes."""
     data = bytes([0x12, 0x34])
