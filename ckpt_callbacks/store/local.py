@@ -31,6 +31,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -57,6 +58,7 @@ RUN_FORMAT = 1
 PAGE = 4096
 WRITE_SIZE = 32 << 20
 SMALL = 1 << 20
+SAMPLES, SAMPLE = 16, 64
 _TEMPORARY = ".partial"
 _DROPPED = ".manifest.dropped"
 _LINKS = ("best", "latest")
@@ -497,7 +499,7 @@ class LocalStore:
     def _place(self, path: Path, chunks: Chunks, earlier: Mapping[FileInfo, Path]) -> FileInfo:
         """Give an earlier file of the same bytes a further name, or write this one."""
         size = sum(memoryview(chunk).nbytes for chunk in chunks)
-        if not any(info.size == size for info in earlier):
+        if not any(info.size == size and _alike(known, chunks) for info, known in earlier.items()):
             return self._write(path, chunks)
         info = FileInfo(size, _digest(chunks))
         if info not in earlier or not self._link(earlier[info], path, size):
@@ -521,8 +523,8 @@ class LocalStore:
         return True
 
     def _write(self, path: Path, chunks: Chunks, *, hashed: bool = True) -> FileInfo:
-        """Write one file, hashing its bytes in the same pass unless somebody did."""
-        digest, size = xxhash.xxh3_128(), 0
+        """Write one file, hashing its bytes beside it unless somebody did."""
+        digest, size = _Digest(), 0
         descriptor = disk.create(path)
         try:
             for block in _blocks(chunks):
@@ -534,7 +536,8 @@ class LocalStore:
                 disk.fsync(descriptor)
         finally:
             disk.close(descriptor)
-        return FileInfo(size, f"xxh3-128:{digest.hexdigest()}")
+            text = digest.text()
+        return FileInfo(size, text)
 
     def _write_block(self, descriptor: int, block: memoryview, offset: int) -> None:
         """Write all of it; what lies in whole pages past the page cache, if it must be on the disk anyway."""
@@ -625,11 +628,57 @@ def _blocks(chunks: Chunks) -> Iterator[memoryview]:
         yield memoryview(gathered)
 
 
+class _Digest:
+    """The digest of a file, computed on a thread while the same bytes are on their way to the disk."""
+
+    def __init__(self) -> None:
+        self._hash = xxhash.xxh3_128()
+        self._thread: ThreadPoolExecutor | None = None
+        self._last: Future[None] | None = None
+
+    def update(self, block: memoryview) -> None:
+        """Go on with these bytes, which nobody may change before `text` is asked for."""
+        if len(block) < SMALL and self._thread is None:
+            self._hash.update(block)
+            return
+        self._thread = self._thread or ThreadPoolExecutor(1, "ckpt-hash")
+        self._last = self._thread.submit(self._hash.update, block)  # one after the other
+
+    def text(self) -> str:
+        """As a manifest has it."""
+        if self._thread is not None:
+            self._thread.shutdown()
+        if self._last is not None:
+            self._last.result()
+        return f"xxh3-128:{self._hash.hexdigest()}"
+
+
 def _digest(chunks: Chunks) -> str:
     digest = xxhash.xxh3_128()
     for block in _blocks(chunks):
         digest.update(block)
     return f"xxh3-128:{digest.hexdigest()}"
+
+
+def _alike(path: Path, chunks: Chunks) -> bool:
+    """Whether a file may have the same bytes: a look at some places tells of most that were trained that it hasn't."""
+    if len(chunks) != 1:
+        return True
+    view, sample = memoryview(chunks[0]).cast("B"), bytearray(SAMPLE)
+    try:
+        descriptor = disk.open_read(path)
+    except OSError:
+        return False
+    try:
+        for start in range(len(view) // (2 * SAMPLES), len(view), len(view) // SAMPLES):
+            count = disk.read_at(descriptor, memoryview(sample), start)
+            if sample[:count] != view[start : start + count]:
+                return False
+    except OSError:
+        return False
+    finally:
+        disk.close(descriptor)
+    return True
 
 
 def _begins_at_page(block: memoryview) -> bool:
