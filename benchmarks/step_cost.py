@@ -13,7 +13,7 @@ from pathlib import Path
 from ckpt_callbacks import every_steps, on_best, on_end
 from ckpt_callbacks.checkpointer import BaseCheckpointer, Captured
 from ckpt_callbacks.engine import Event, Progress
-from ckpt_callbacks.store import Step, fingerprint
+from ckpt_callbacks.store import fingerprint
 
 ROUNDS, CALLS = 7, 20_000
 
@@ -25,11 +25,8 @@ def main() -> None:
             Path(directory) / "run", monitor="loss", save=every_steps(10**9) | on_best() | on_end()
         )
         checkpointer.begin({})
-        step = Step(7, 7, 0.5, fingerprint(0.5))
         progress = Progress(1, 0, 1, 1)
-        _print(
-            "trace: fingerprint and record", lambda: checkpointer.stepped(step._replace(fingerprint=fingerprint(0.5)))
-        )
+        _print("trace: fingerprint and record", lambda: checkpointer.stepped(7, 7, 0.5, fingerprint(0.5)))
         _print("boundary: nothing due", lambda: checkpointer.boundary(progress, Event.NONE, {}, _never))
         checkpointer.end()
 

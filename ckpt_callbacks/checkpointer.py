@@ -1,8 +1,9 @@
 """The checkpointer: observe, save, resume. The only piece that has effects, in this order.
 
-Theory of operation. An adapter calls five methods, all but `stepped` on the training thread:
+Theory of operation. An adapter calls six methods, all but `stepped` on the training thread:
 
     begin(...)      once per fit: lock the run, choose the snapshot to carry on from, load it
+    rests(...)      before each boundary at which nothing happened: whether it can be passed over
     boundary(...)   at each *clean boundary* (before the next batch, or when fit ends): build one Moment from what
                     happened since the last one, decide, and if a save is due capture, stage and queue it
     resumed_at(...) when the state of the chosen snapshot is back in the framework
@@ -39,6 +40,8 @@ from ckpt_callbacks.writer import Writer
 __all__ = ["BaseCheckpointer", "Captured", "begin_together"]
 
 Content = Literal["full", "weights"]
+
+_AT_ONCE = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,8 @@ class BaseCheckpointer:
         self._packer, self._arena = Packer(), Arena()
         self._lock: RunLock | None = None
         self._past = Past()
+        self._until = _AT_ONCE  # when the next decision can be due
+        self._passed: tuple[int, int, float] | None = None  # the last boundary since then at which nothing could be
         self._began = 0.0  # monotonic clock when this process began to train, less what earlier ones trained
         self._parent: str | None = None
         self._manual: list[tuple[str | None, Future[Snapshot]]] = []
@@ -241,6 +246,7 @@ class BaseCheckpointer:
         self._writer.wait()
         self._pending, self._missing, self._proof, self._packer = [], {}, Proof({}), Packer()
         self._past, self._parent, self._began, self.resumed = Past(), None, time.monotonic(), None
+        self._until, self._passed = _AT_ONCE, None
 
     def read(self, reference: str | Path) -> Restored:
         """Read a snapshot that the user named, for evaluation; the run is not touched.
@@ -304,11 +310,10 @@ class BaseCheckpointer:
         self._store.journal.append("resumed", id=restored.snapshot.id, **moved, complete=complete, **progress.as_dict())
         return self.resumed
 
-    def stepped(self, step: Step) -> None:
-        """Note what a step gave, and compare it if it was computed before. Some microseconds; from any thread."""
-        self._store.trace.record(step)
-        outcome = self._proof.saw(step)
-        if outcome is not None:
+    def stepped(self, batches: int, step: int, loss: float, fingerprint: int) -> None:
+        """Note what a `Step` gave, and compare it if it was computed before. Some microseconds; from any thread."""
+        self._store.trace.record(batches, step, loss, fingerprint)
+        if self._proof.waits and (outcome := self._proof.saw(Step(batches, step, loss, fingerprint))) is not None:
             self._proved(outcome)
 
     def _proved(self, outcome: Outcome) -> None:
@@ -323,6 +328,20 @@ class BaseCheckpointer:
             warn(f"{outcome}. Likely causes: {'; '.join(report.likely_causes(self.determinism))}")
         differs = outcome.differs[1].step if outcome.differs is not None else None
         self._store.journal.append("verified", identical=outcome.identical, unknown=outcome.unknown, differs=differs)
+
+    def rests(self, step: int, batches: int) -> bool:
+        """Whether nothing can be due at this clean boundary, if nothing happened since the last one that `boundary` was
+        told of: it need not be told of this one. A microsecond.
+
+        Args:
+            step, batches: as in `Progress`.
+        """
+        due_step, due_batches, due_time = self._until
+        now = time.monotonic()
+        if step >= due_step or batches >= due_batches or now >= due_time or self._manual or self._pending:
+            return False
+        self._passed = step, batches, now
+        return True
 
     def boundary(
         self,
@@ -347,11 +366,24 @@ class BaseCheckpointer:
             events |= Event.MANUAL
             note = self._manual[0][0]
         moment = Moment(progress, time.monotonic() - self._began, events, metrics, note)
-        decision = engine.decide(moment, self._past, self.trigger, self.monitors)
-        self._past = decision.past
+        decision = engine.decide(moment, self._seen(), self.trigger, self.monitors)
+        self._past, rest = decision.past, decision.rest
+        self._until = (
+            progress.step + rest.steps,
+            progress.batches + rest.batches,
+            self._began + moment.elapsed + rest.seconds,
+        )
         if self._pending:
             self._raise_failed()
         return self._stage(moment, decision, capture()) if decision.reasons else None
+
+    def _seen(self) -> Past:
+        """What decisions remember, the boundaries included that were passed over since the last one."""
+        passed, self._passed = self._passed, None
+        if passed is None:
+            return self._past
+        step, batches, now = passed
+        return self._past.passed(step, batches, now - self._began)
 
     def end(self) -> None:
         """Make everything durable and let go of the run. Safe to call more than once.

@@ -53,6 +53,11 @@ class Proof:
         self._identical = self._unknown = 0
         self._turn = threading.Lock()
 
+    @property
+    def waits(self) -> bool:
+        """Whether steps are still to be compared."""
+        return self._end > 0
+
     def saw(self, step: Step) -> Outcome | None:
         """Compare a step; the outcome, once: when a step differs, or all on record were passed."""
         with self._turn:

@@ -25,7 +25,7 @@ from ckpt_callbacks import (
 )
 from ckpt_callbacks.checkpointer import BaseCheckpointer, Captured
 from ckpt_callbacks.engine import Event, Progress
-from ckpt_callbacks.store import Step, fingerprint, owner_of
+from ckpt_callbacks.store import fingerprint, owner_of
 from ckpt_callbacks.store.files import disk
 
 
@@ -56,7 +56,7 @@ class Loop:
                 self.weights += 1
                 self.step += 1
                 loss = self.loss(self.step)
-                self.checkpointer.stepped(Step(self.step, self.step, loss, fingerprint(loss)))
+                self.checkpointer.stepped(self.step, self.step, loss, fingerprint(loss))
                 validated = self.step % 4 == 0
                 last = self.step == steps
                 events = (Event.VALIDATION_END if validated else Event.NONE) | (Event.FIT_END if last else Event.NONE)

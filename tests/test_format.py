@@ -36,7 +36,7 @@ import xxhash
 import ckpt_callbacks
 from ckpt_callbacks.checkpointer import BaseCheckpointer, Captured
 from ckpt_callbacks.engine import Event, Progress, keep_last
-from ckpt_callbacks.store import Step, Trace, fingerprint
+from ckpt_callbacks.store import Trace, fingerprint
 
 PAGE = (Path(__file__).parent.parent / "FORMAT.md").read_text(encoding="utf-8")
 ID = re.compile(r"[A-Za-z0-9_@+=-][A-Za-z0-9_@+=.-]{0,199}")
@@ -822,14 +822,14 @@ def test_events(tmp_path):
             run = ckpt_callbacks.Run(tmp_path)
             pinned = run.pin("latest", note="good")
             assert (tmp_path / "pins" / pinned.id).read_text() == "good"
-    checkpointer.stepped(Step(3, 3, 0.5, fingerprint(0.5)))
+    checkpointer.stepped(3, 3, 0.5, fingerprint(0.5))
     checkpointer.end()
     newest = snapshots(tmp_path)[-1][0]
     (newest / "state.json").write_text("damaged")
     restored = checkpointer.begin({})
     assert restored is not None
     checkpointer.resumed_at(restored)
-    checkpointer.stepped(Step(3, 3, 0.5, fingerprint(0.5)))
+    checkpointer.stepped(3, 3, 0.5, fingerprint(0.5))
     checkpointer.end()
     run.unpin(pinned.id)
 
@@ -842,7 +842,7 @@ def test_trace(tmp_path):
     """The trace is laid out as the page says."""
     trace = Trace(tmp_path / "trace.bin")
     trace.open()
-    trace.record(Step(32_770, 7, 0.5, 99))
+    trace.record(32_770, 7, 0.5, 99)
     trace.close()
     data = (tmp_path / "trace.bin").read_bytes()
     assert (data[:8], struct.unpack_from("<II", data, 8)) == (b"ckpttrac", (1, 32_768))

@@ -7,6 +7,7 @@ happened since the last boundary (a validation, an epoch's end) is collected in 
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,6 @@ from ckpt_callbacks.checkpointer import BaseCheckpointer, Captured, begin_togeth
 from ckpt_callbacks.engine import Event
 from ckpt_callbacks.messages import say
 from ckpt_callbacks.resume import Restored
-from ckpt_callbacks.store import Step
 
 __all__ = ["Fit"]
 
@@ -40,11 +40,14 @@ class Fit:
 
     def __init__(self, trainer: Any, package: str, callbacks: Sequence[BaseCheckpointer]) -> None:
         self.trainer, self.callbacks = trainer, callbacks
-        self.tape = Tape(lambda: private.prefetches(trainer), self.before_fetch)
+        self.tape = Tape(functools.partial(private.prefetches, trainer), self.before_fetch)
         self.validation = Validation(trainer)
         self._package = package
         self._training = False
-        self._losses = Losses(self._stepped)
+        self.fetches_itself = False  # the module gets the loader's iterator
+        self._module: Any = None  # the trainer's, once training starts
+        self._automatic = True  # whether Lightning steps the optimizers itself
+        self._losses = Losses([callback.stepped for callback in callbacks])
         self._live: Live | None = None
         self._modules: set[str] = set()  # when weights are loaded, or could be
         self._quiet = ExitStack()  # what is silenced until the snapshot is back in its place
@@ -115,6 +118,8 @@ class Fit:
     def start(self) -> None:
         """Training is about to start: try to store the state."""
         self.live.settle()
+        self.fetches_itself, self._module = private.hands_out_iterator(self.trainer), self.trainer.lightning_module
+        self._automatic = self._module.automatic_optimization
         for callback in self.callbacks:
             callback.rehearse(self._capture("between epochs"))
         private.intercept_first_epoch(self.trainer, self._first_epoch)
@@ -129,24 +134,28 @@ class Fit:
 
     def before_fetch(self) -> None:
         """The boundary. Before training starts, Lightning may fetch a batch ahead: that is none."""
-        if self._training and not private.hands_out_iterator(self.trainer):
-            self._between_batches()
+        if not self._training or self.fetches_itself:
+            return
+        if self._restored is None and not self._events:
+            step, batches = private.counts(self.trainer, self._automatic)
+            for callback in self.callbacks:
+                if not callback.rests(step, batches):
+                    break
+            else:
+                return  # as most often: this costs a step nothing more
+        self._between_batches()
 
     def before_step(self) -> None:
         """The boundary of a module that fetches for itself: its fetches lie within a batch."""
-        if self._training and private.hands_out_iterator(self.trainer):
+        if self._training:
             self.tape.to_place()
             self._between_batches()
 
     def after_step(self, outputs: Any) -> None:
         """A batch was trained on: its loss goes to the trace."""
         if self._training:
-            value = loss_of(outputs, self.trainer.lightning_module)
-            self._losses.note(private.batches_begun(self.trainer), self.trainer.global_step, value)
-
-    def _stepped(self, step: Step) -> None:
-        for callback in self.callbacks:
-            callback.stepped(step)
+            step, batches = private.counts(self.trainer, self._automatic)
+            self._losses.note(batches + 1, step, loss_of(outputs, self._module))
 
     def note(self, event: Event) -> None:
         """Something happened that the next boundary's triggers must know."""
@@ -173,7 +182,7 @@ class Fit:
         private.release(self.trainer)
 
     def _between_batches(self) -> None:
-        if not self.put_back("between batches"):
+        if self._restored is None or not self.put_back("between batches"):
             self._observe("between batches")
 
     def _observe(self, where: state.Where) -> None:

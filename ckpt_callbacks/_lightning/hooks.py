@@ -26,28 +26,25 @@ class LightningHooks(BaseCheckpointer):
     package = ""
 
     _fit: Fit | None = None
+    _led: Fit | None = None  # the same, if this callback is the first of ours in the trainer: its hooks drive the fit
 
     @functools.cached_property  # Lightning asks several times a step
     def state_key(self) -> str:
         """Lightning's name for this callback's state: two of them in one trainer differ by directory."""
         return f"{type(self).__qualname__}({self.directory})"
 
-    @property
-    def _led(self) -> Fit | None:
-        """The running fit, if this callback is the first of ours in the trainer: its hooks drive the fit."""
-        return self._fit if self._fit is not None and self._fit.callbacks[0] is self else None
-
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Teach the trainer to read snapshots; for fit, to resume and to remember how its epochs began."""
         self._check(trainer)
         if stage != "fit" or trainer.fast_dev_run:
-            self._fit = None
+            self._fit = self._led = None
             snapshot_io.install(trainer, self.package, lambda path: state.for_evaluation(self.read(path)))
             return
         ours = [callback for callback in trainer.callbacks if isinstance(callback, LightningHooks)]
-        self._fit = Fit(trainer, self.package, ours) if ours[0] is self else ours[0]._fit
-        if fit := self._led:
-            snapshot_io.install(trainer, self.package, fit.load)
+        self._led = Fit(trainer, self.package, ours) if ours[0] is self else None
+        self._fit = self._led or ours[0]._fit
+        if self._led is not None:
+            snapshot_io.install(trainer, self.package, self._led.load)
 
     def _check(self, trainer: Any) -> None:
         found = private.package_of(trainer)
@@ -79,7 +76,7 @@ class LightningHooks(BaseCheckpointer):
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """A batch is about to be trained on (the fit itself notices when one is about to be fetched)."""
-        if fit := self._led:
+        if (fit := self._led) and fit.fetches_itself:
             fit.before_step()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -127,7 +124,7 @@ class LightningHooks(BaseCheckpointer):
         self._finish()
 
     def _finish(self) -> None:
-        fit, self._fit = self._fit, None
+        fit, self._fit, self._led = self._fit, None, None
         if fit is not None:
             fit.release()
             self.end()

@@ -16,6 +16,7 @@ from torch.nn.utils import prune
 
 from ckpt_callbacks._lightning import private
 from ckpt_callbacks._lightning.weights import is_mask_or_masked, modules_of, pruned_in, shapes_of
+from ckpt_callbacks.checkpointer import BaseCheckpointer
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.state import random_state
 from ckpt_callbacks.state.attributes import Attributes, outermost
@@ -70,15 +71,22 @@ class Live:
 
     def generators(self) -> dict[str, Any]:
         """The states of the random generators in attributes of modules, the datamodule, callbacks and optimizers."""
-        return random_state.capture_generators(self._attributes_by_name())
+        return random_state.capture_generators(self._attributes_by_name(), self._is_machinery)
 
     def put_back_generators(self, saved: Mapping[str, Any]) -> None:
         """Set them, and make those that were made while training."""
         attributes, objects = self._attributes_by_name(), self.objects()
-        random_state.restore_generators(attributes, saved)
+        random_state.restore_generators(attributes, saved, self._is_machinery)
         for name, now in attributes.items():
             fields = vars(objects[name])
             fields.update({key: value for key, value in now.items() if fields.get(key) is not value})
+
+    def _is_machinery(self, value: object) -> bool:
+        """Whether nobody keeps a generator in there: the trainer, whom every module refers to, and ourselves.
+
+        Python 3.11 reads an object's attributes more slowly for ever once anybody has looked at its ``__dict__``.
+        """
+        return value is self.trainer or isinstance(value, BaseCheckpointer)
 
     def capture(self, weights: Mapping[str, Any], read_again: Iterable[Any]) -> tuple[dict[str, Any], dict[str, str]]:
         """What changed, and what of it can't be stored -> why.

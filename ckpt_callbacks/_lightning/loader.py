@@ -179,21 +179,18 @@ class Tape:
         for source in self.sources:
             source.ends = 0
 
-    def first_of_two(self) -> bool:
-        """Whether a second fetch comes before the epoch's first batch: a resumed fit makes the first one too early to
-        be a boundary."""
-        return self.fetched == 0 and self.prefetches()
+    @property
+    def expects(self) -> bool:
+        """Whether the next fetch must find another random state than there is."""
+        return self._expected is not None
 
-    def fetch(self, load: Callable[[], Any]) -> Any:
-        """Fetch a batch."""
-        expected, self._expected = self._expected, None
-        if expected is not None:
-            random_state.restore(expected)
-        if self.prefetches():
+    def before_load(self, ahead: bool) -> None:
+        """A batch is about to be loaded; ``ahead`` of another one that training has not used yet."""
+        if self._expected is not None:
+            random_state.restore(self._expected)
+            self._expected = None
+        if ahead:
             self._ahead = self._here(random=True)
-        batch = load()
-        self.fetched += 1
-        return batch
 
 
 @functools.cache
@@ -215,11 +212,17 @@ def recording(combined_loader: type) -> type:
             return self
 
         def __next__(self) -> Any:
-            if self.tape.pending:
+            tape = self.tape
+            if tape.pending:
                 self.go_back()
-            if not self.tape.first_of_two():
-                self.tape.before_fetch()
-            return self.tape.fetch(super().__next__)
+            ahead = tape.prefetches()
+            if tape.fetched or not ahead:  # else a resumed fit would make the first of two fetches too early
+                tape.before_fetch()
+            if ahead or tape.expects:
+                tape.before_load(ahead)
+            batch = super().__next__()
+            tape.fetched += 1
+            return batch
 
         def _begin(self) -> None:
             self.tape.begin()

@@ -7,12 +7,12 @@ to the host a group at a time, and read when the copy has arrived. A kill may co
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from ckpt_callbacks.store import Step, fingerprint
+from ckpt_callbacks.store import fingerprint
 
 __all__ = ["Losses", "loss_of"]
 
@@ -27,9 +27,11 @@ def loss_of(outputs: Any, module: torch.nn.Module) -> torch.Tensor | None:
 
     Manual optimization may return none: then the last weight that is trained tells as much, after the step.
     """
-    loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+    loss = outputs["loss"] if type(outputs) is dict and "loss" in outputs else outputs
+    if isinstance(loss, Mapping):
+        loss = loss.get("loss")
     if isinstance(loss, torch.Tensor) and loss.numel() == 1:
-        return loss.detach()
+        return loss
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad and parameter.numel()]
     return trained[-1].detach().reshape(-1)[-1].clone() if trained else None
 
@@ -38,10 +40,10 @@ class Losses:
     """Turns losses into steps of the trace.
 
     Args:
-        tell: gets each step, in order, as soon as its loss is known on the host.
+        tell: each gets every `Step`, by its parts, in order, as soon as its loss is known on the host.
     """
 
-    def __init__(self, tell: Callable[[Step], None]) -> None:
+    def __init__(self, tell: Sequence[Callable[[int, int, float, int], None]]) -> None:
         self._tell = tell
         self._here: list[tuple[int, int, torch.Tensor]] = []
         self._travelling: deque[tuple[list[tuple[int, int]], torch.Tensor, torch.Event]] = deque()
@@ -50,13 +52,16 @@ class Losses:
         """Take the loss of a batch; nothing waits for it."""
         if loss is None:
             return
-        if loss.device.type in _ASYNCHRONOUS:
-            self._here.append((batches, step, loss.clone()))  # a CUDA graph would write the next loss over this one
+        kind = loss.device.type
+        if kind in _ASYNCHRONOUS:
+            self._here.append(
+                (batches, step, loss.detach().clone())
+            )  # a CUDA graph would write the next loss over this one
             if len(self._here) == GROUP:
                 self._send()
             while self._travelling and self._travelling[0][2].query():
                 self._receive()
-        elif loss.device.type == "cpu":
+        elif kind == "cpu":
             self._arrived(batches, step, loss.item())
 
     def flush(self) -> None:
@@ -82,4 +87,6 @@ class Losses:
             self._arrived(batches, step, value)
 
     def _arrived(self, batches: int, step: int, value: float) -> None:
-        self._tell(Step(batches, step, value, fingerprint(value)))
+        bits = fingerprint(value)
+        for tell in self._tell:
+            tell(batches, step, value, bits)

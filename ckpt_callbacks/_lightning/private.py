@@ -21,7 +21,7 @@ from ckpt_callbacks.state.scripts import assigned_by, codes_of, is_script
 
 __all__ = [
     "asked_in_epoch",
-    "batches_begun",
+    "counts",
     "counts_of_callback",
     "dump_checkpoint",
     "epoch_metrics",
@@ -256,9 +256,17 @@ def loops_state(trainer: Any) -> dict[str, Any]:
     return state
 
 
-def batches_begun(trainer: Any) -> int:
-    """``epoch_loop.batch_progress.total.ready``: the number of the batch that is trained on, since the run began."""
-    return int(trainer.fit_loop.epoch_loop.batch_progress.total.ready)
+def counts(trainer: Any, automatic: bool) -> tuple[int, int]:
+    """`Trainer.global_step`, and the batches done since the run began (``epoch_loop.batch_progress.total.completed``;
+    in `on_train_batch_end` the present one is none of them yet).
+
+    Steps are read where `TrainingEpochLoop.global_step` reads them: ``optim_progress`` of the automatic,
+    ``optim_step_progress`` of the manual optimization. By way of the properties it takes ten times as long.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    steps = loop.automatic_optimization.optim_progress.optimizer.step if automatic else None
+    steps = steps or loop.manual_optimization.optim_step_progress
+    return steps.total.completed, loop.batch_progress.total.completed
 
 
 def put_back_loops(trainer: Any, state: Mapping[str, Any]) -> None:

@@ -263,19 +263,21 @@ class Memory:
 
     Attributes:
         remembers: whether a change was seen.
+        sleeps: whether the next use is neither the first nor one to look after.
         draws: whether a use that was looked after drew random numbers; to be set by who uses it.
     """
 
     def __init__(self, root: object, saved: bool) -> None:
-        self.remembers = self.draws = False
+        self.remembers = self.draws = self.sleeps = False
         self._root, self._saved, self._uses = root, saved, 0
         self._attributes: dict[str, Was] = {}
         self._tokens: dict[str, Any] = {}
 
     def used(self) -> bool:
         """Note a use; tell whether it was one to look after."""
-        self._uses += 1
-        if self._uses & (self._uses - 1):
+        self._uses = uses = self._uses + 1
+        self.sleeps = uses & (uses + 1) != 0
+        if uses & (uses - 1):
             return False
         if self._uses == 1:
             self._attributes = outline(self._root)
@@ -291,7 +293,7 @@ class Memory:
     @property
     def looks_next(self) -> bool:
         """Whether the next use will be one to look after; not the first, in which samplers draw their order."""
-        return self._uses > 0 and self._uses & (self._uses + 1) == 0
+        return self._uses > 0 and not self.sleeps
 
     def _has_other_values(self) -> bool:
         now = {path: vars(holder)[name] for path, holder, name in _attributes(self._root)}

@@ -8,7 +8,7 @@ put back, and the batches before the place are passed over: by index where that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from ckpt_callbacks._torch_data import memory, private
@@ -293,19 +293,24 @@ class Source:
     def _load(self) -> Any:
         if not self._follows():
             return self._follower.draw(self._iterator.__next__)
-        batch = self._load_watched() if self._memory is not None else next(self._iterator)
+        if self._memory is None:
+            batch = next(self._iterator)
+        elif self._memory.sleeps:
+            batch = next(self._iterator)
+            self._memory.used()
+        else:
+            batch = self._load_watched(self._memory)
         if type(batch) is Stamped:
             self._follower.use(batch.stamp)
             return batch.batch
         return batch
 
-    def _load_watched(self) -> Any:
-        assert self._memory is not None
-        watched = self._memory.looks_next and not self._memory.draws
+    def _load_watched(self, memory: memory.Memory) -> Any:
+        watched = memory.looks_next and not memory.draws
         before = _states(self.loader) if watched else None
         batch = next(self._iterator)
-        self._memory.draws = self._memory.draws or (watched and not same(before, _states(self.loader)))
-        self._memory.used()
+        memory.draws = memory.draws or (watched and not same(before, _states(self.loader)))
+        memory.used()
         return batch
 
     def _can_skip(self) -> bool:
@@ -333,13 +338,10 @@ class _Follower:
         self, splices: Splices | None, newest: Mapping[int, Any], used: Mapping[int, Any], holds_back: bool = False
     ) -> None:
         self.splices, self.holds_back, self.remembers, self.moves = splices, holds_back, "", False
+        if splices is not None:
+            self.draw = splices.draw
         self.newest, self.used, self.begun = dict(newest), dict(used), dict[int, Any]()
         self.reported: set[int] = set()
-
-    def draw(self, function: Callable[[], T]) -> T:
-        """The source draws."""
-        assert self.splices is not None
-        return self.splices.draw(function)
 
     def has_drawn(self, draws: int) -> None:
         """The source drew so often, unseen."""

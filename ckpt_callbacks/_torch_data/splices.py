@@ -50,11 +50,14 @@ class Splices:
         self._everywhere = everywhere
         self._own = {f"own:{path}": generator for path, generator in random_state.generators(holder)}
         self._left = {name: self._read(name) for name in (*GLOBAL, *self._own)}  # where the last draw left them
+        self._nothing_to_do = not (self._again or everywhere or self._own)  # after the first draw
         self._as_it_goes: set[str] = set()  # the global generators that a draw after the first has moved
 
     def draw(self, function: Callable[[], T]) -> T:
         """Let the source draw."""
         number, self.done = self.done, self.done + 1
+        if number and self._nothing_to_do:
+            return function()
         for name, state in self._again.pop(number, {}).items():
             self._write(name, state)
         before = {name: self._read(name) for name in self._watched(number)}

@@ -3,6 +3,7 @@
 ``moment``     what it is told
 ``monitor``    which of two values is better
 ``triggers``   when to save
+``rest``       how long nothing can be due
 ``decide``     moment, past -> reasons, past'
 ``snapshot``   what it knows of a committed snapshot
 ``retention``  what to keep, and why
@@ -14,6 +15,7 @@ from ckpt_callbacks.engine.decide import Decision, decide
 from ckpt_callbacks.engine.moment import Event, Moment, Progress
 from ckpt_callbacks.engine.monitor import Monitor, to_float
 from ckpt_callbacks.engine.monitor import resolve as resolve_monitors
+from ckpt_callbacks.engine.rest import Rest
 from ckpt_callbacks.engine.retention import (
     Rule,
     Verdict,
@@ -51,6 +53,7 @@ __all__ = [
     "Past",
     "Progress",
     "Record",
+    "Rest",
     "Rule",
     "Trigger",
     "Verdict",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from ckpt_callbacks.engine.moment import Event, Moment
 from ckpt_callbacks.engine.monitor import Monitor
+from ckpt_callbacks.engine.rest import Rest
 from ckpt_callbacks.engine.triggers import Past, Trigger
 
 __all__ = ["Decision", "decide"]
@@ -23,10 +24,12 @@ class Decision:
     Attributes:
         reasons: why a snapshot is due, each once; empty if none is.
         past: what later decisions must remember.
+        rest: how long nothing can be due, unless something happens: moments in between need not be decided.
     """
 
     reasons: tuple[str, ...]
     past: Past
+    rest: Rest
 
 
 def decide(moment: Moment, past: Past, trigger: Trigger, monitors: Sequence[Monitor] = ()) -> Decision:
@@ -46,7 +49,7 @@ def decide(moment: Moment, past: Past, trigger: Trigger, monitors: Sequence[Moni
         reasons += (f"manual: {moment.note}" if moment.note else "manual",)
     best = _best(moment, past, (*monitors, *trigger.monitors)) if moment.metrics else past.best
     each_once = tuple(dict.fromkeys(reasons))
-    return Decision(each_once, Past(moment.progress, moment.elapsed, best))
+    return Decision(each_once, Past(moment.progress, moment.elapsed, best), trigger.rest(moment))
 
 
 def _best(moment: Moment, past: Past, monitors: Sequence[Monitor]) -> Mapping[str, float]:

@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from ckpt_callbacks.engine import rest as rests
 from ckpt_callbacks.engine.arguments import name_of, positive, refuse_own
 from ckpt_callbacks.engine.moment import Event, Moment, Progress
 from ckpt_callbacks.engine.monitor import Monitor, expression, find, named
+from ckpt_callbacks.engine.rest import Rest
 from ckpt_callbacks.errors import ConfigurationError
 
 __all__ = [
@@ -52,6 +54,11 @@ class Past:
     elapsed: float = 0.0
     best: Mapping[str, float] = field(default_factory=dict)
 
+    def passed(self, step: int, batches: int, elapsed: float) -> Past:
+        """The same after moments of this epoch at which nothing was decided, the last of them here (see `Rest`)."""
+        batch = self.seen.batch + batches - self.seen.batches
+        return Past(Progress(step, self.seen.epoch, batch, batches), elapsed, self.best)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {"seen": self.seen.as_dict(), "elapsed": self.elapsed, "best": dict(self.best)}
@@ -73,6 +80,10 @@ class Trigger:
     def __call__(self, moment: Moment, past: Past) -> Reasons:
         """Why a snapshot is due now; empty if none is."""
         raise TypeError(f"{type(self).__name__} must define __call__(moment, past) and return a tuple of reasons")
+
+    def rest(self, moment: Moment) -> Rest:
+        """How long after ``moment`` it can't fire unless something happens; by default it wants to see every moment."""
+        return rests.NONE
 
     @property
     def monitors(self) -> tuple[Monitor, ...]:
@@ -208,6 +219,12 @@ class _Every(Trigger):
         now, before = getattr(moment.progress, self.count), getattr(past.seen, self.count)
         return (repr(self),) if now // self.n > before // self.n else ()
 
+    def rest(self, moment: Moment) -> Rest:
+        left = self.n - getattr(moment.progress, self.count) % self.n
+        if self.count == "step":
+            return Rest(steps=left)
+        return Rest(batches=left) if self.count == "batches" else Rest()  # that an epoch ends is an event
+
     def __repr__(self) -> str:
         return f"{_NAME_OF[self.count]}({self.n})"
 
@@ -219,6 +236,9 @@ class _EveryInterval(Trigger):
 
     def __call__(self, moment: Moment, past: Past) -> Reasons:
         return (repr(self),) if moment.elapsed // self.seconds > past.elapsed // self.seconds else ()
+
+    def rest(self, moment: Moment) -> Rest:
+        return Rest(seconds=self.seconds - moment.elapsed % self.seconds)
 
     def __repr__(self) -> str:
         return f"every({self.given!r})"
@@ -235,6 +255,9 @@ class _OnBest(Trigger):
         if value is None or not monitor.improves(value, best):
             return ()
         return (f"best {monitor.metric} {value:.6g}" + (f" (was {best:.6g})" if best is not None else ""),)
+
+    def rest(self, moment: Moment) -> Rest:
+        return Rest()
 
     @property
     def monitors(self) -> tuple[Monitor, ...]:
@@ -263,6 +286,9 @@ class _On(Trigger):
 
     def __call__(self, moment: Moment, past: Past) -> Reasons:
         return (self.reason,) if self.event in moment.events else ()
+
+    def rest(self, moment: Moment) -> Rest:
+        return Rest()
 
     def __repr__(self) -> str:
         return f"{self.name}()"
@@ -312,6 +338,12 @@ class _Any(_Composite):
             reasons += part(moment, past)
         return reasons
 
+    def rest(self, moment: Moment) -> Rest:
+        rest = Rest()
+        for part in self.parts:
+            rest &= part.rest(moment)
+        return rest
+
     def __repr__(self) -> str:
         return f"({' | '.join(map(repr, self.parts))})"
 
@@ -327,6 +359,9 @@ class _All(_Composite):
                 return ()
             reasons += more
         return reasons
+
+    def rest(self, moment: Moment) -> Rest:
+        return self.parts[0].rest(moment)  # while it can't fire, the others are not asked
 
     def __repr__(self) -> str:
         return f"({' & '.join(map(repr, self.parts))})"

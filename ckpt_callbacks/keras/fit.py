@@ -25,7 +25,7 @@ from ckpt_callbacks.keras.validation import Validation
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.resume import Restored
 from ckpt_callbacks.signals import LeaveRequest
-from ckpt_callbacks.store import Step, fingerprint
+from ckpt_callbacks.store import fingerprint
 
 __all__ = ["Fit"]
 
@@ -137,9 +137,9 @@ class Fit:
         values = [value for value in logs.values() if isinstance(value, float)]
         if values:
             done = self._progress_at(self._progress.epoch, batch + 1)
-            step = Step(done.batches, done.step, logs.get("loss", math.nan), fingerprint(*values))
+            loss, bits = logs.get("loss", math.nan), fingerprint(*values)
             for callback in self.callbacks:
-                callback.stepped(step)
+                callback.stepped(done.batches, done.step, loss, bits)
 
     def validation_begins(self) -> None:
         """The validation data are about to be iterated."""

@@ -25,6 +25,7 @@ SLOTS = 32_768
 _MAGIC = b"ckpttrac"
 _HEADER = struct.Struct("<8sII")  # magic, format, slots; padded to the size of a record
 _RECORD = struct.Struct("<QdQII")  # batches, loss, fingerprint, step, attempt
+_DOUBLE = struct.Struct("<d")
 _FORMAT = 1
 
 
@@ -46,8 +47,9 @@ class Step(NamedTuple):
 
 def fingerprint(*values: float) -> int:
     """64 bits that tell whether numbers are bit for bit the same: one number's own bits, or a digest of several."""
-    packed = struct.pack(f"<{len(values)}d", *values)
-    return int.from_bytes(packed, "little") if len(values) == 1 else xxhash.xxh3_64_intdigest(packed)
+    if len(values) == 1:
+        return int.from_bytes(_DOUBLE.pack(values[0]), "little")
+    return xxhash.xxh3_64_intdigest(struct.pack(f"<{len(values)}d", *values))
 
 
 class Trace:
@@ -79,12 +81,11 @@ class Trace:
         except OSError as error:
             self._give_up(error)
 
-    def record(self, step: Step) -> None:
-        """Note a step. Some microseconds; thread-safe."""
+    def record(self, batches: int, step: int, loss: float, fingerprint: int) -> None:
+        """Note a `Step`, given by its parts. Some microseconds; thread-safe."""
         if self._file is None:
             return
-        batches, number, loss, bits = step
-        data = _RECORD.pack(batches, loss, bits, number & 0xFFFFFFFF, self._attempt)
+        data = _RECORD.pack(batches, loss, fingerprint, step & 0xFFFFFFFF, self._attempt)
         try:
             os.pwrite(self._file, data, _RECORD.size * (1 + batches % SLOTS))
         except OSError as error:

@@ -35,14 +35,14 @@ def reopened(trace: Trace) -> Trace:
 def test_steps_after_a_snapshot(trace):
     """What came after the snapshot is given back, bit for bit."""
     for batches in range(1, 8):
-        trace.record(step(batches, batches / 3))
+        trace.record(*step(batches, batches / 3))
     assert reopened(trace).after(4) == {batches: step(batches, batches / 3) for batches in (5, 6, 7)}
 
 
 def test_it_is_bounded(trace):
     """The file never grows beyond its ring; the newest steps are the ones that stay."""
     for batches in range(1, 2 * SLOTS + 100):
-        trace.record(step(batches))
+        trace.record(*step(batches))
     assert trace.path.stat().st_size == 32 * (SLOTS + 1)
     assert min(reopened(trace).after(0)) == SLOTS + 100
 
@@ -50,16 +50,16 @@ def test_it_is_bounded(trace):
 def test_a_course_that_was_left_is_not_compared_with(trace):
     """A later attempt that ended earlier hides what the one before it did beyond that place."""
     for batches in range(1, 10):
-        trace.record(step(batches, 1.0))
+        trace.record(*step(batches, 1.0))
     trace.open()
     for batches in range(3, 6):
-        trace.record(step(batches, 2.0))
+        trace.record(*step(batches, 2.0))
     assert reopened(trace).after(2) == {batches: step(batches, 2.0) for batches in (3, 4, 5)}
 
 
 def test_a_fresh_run_forgets(trace):
     """A run that doesn't carry on from what is there has nothing to compare with."""
-    trace.record(step(1))
+    trace.record(*step(1))
     trace.open(afresh=True)
     assert reopened(trace).after(0) == {}
 
@@ -71,7 +71,7 @@ def test_another_file_is_replaced(tmp_path):
     trace = Trace(path)
     assert trace.after(0) == {}
     trace.open()
-    trace.record(step(3))
+    trace.record(*step(3))
     assert list(reopened(trace).after(0)) == [3]
 
 
@@ -79,7 +79,7 @@ def test_without_a_file_training_goes_on(tmp_path, caplog):
     """What can't be written is named once; nothing is raised."""
     trace = Trace(tmp_path / "missing" / "trace.bin")
     trace.open()
-    trace.record(step(1))
+    trace.record(*step(1))
     assert [record.message.count("can't be written") for record in caplog.records] == [1]
 
 
@@ -87,7 +87,7 @@ def _record_and_die(path: str) -> None:
     trace = Trace(path)
     trace.open()
     for batches in range(1, 1000):
-        trace.record(step(batches, 1 / batches))
+        trace.record(*step(batches, 1 / batches))
     processes.die()
 
 
