@@ -1,11 +1,12 @@
 """The checkpointer: observe, save, resume. The only piece that has effects, in this order.
 
-Theory of operation. An adapter calls six methods, all but `stepped` on the training thread:
+Theory of operation. An adapter calls seven methods, all but `stepped` on the training thread:
 
     begin(...)      once per fit: lock the run, choose the snapshot to carry on from, load it
     rests(...)      before each boundary at which nothing happened: whether it can be passed over
     boundary(...)   at each *clean boundary* (before the next batch, or when fit ends): build one Moment from what
                     happened since the last one, decide, and if a save is due capture, stage and queue it
+    fence()         before tensors change that may still be copied (before an optimizer steps)
     resumed_at(...) when the state of the chosen snapshot is back in the framework
     stepped(...)    after each step, with its loss: the trace by which the next resume is verified
     end()           when fit is over, however it ended: make everything durable, unlock
@@ -29,10 +30,12 @@ from ckpt_callbacks import engine, resume
 from ckpt_callbacks.engine import Decision, Event, Moment, Monitor, Past, Progress, Trigger, Verdict
 from ckpt_callbacks.errors import CheckpointError, ConfigurationError, InexactError, StoreError
 from ckpt_callbacks.messages import say, warn
+from ckpt_callbacks.overlap import Overlap
 from ckpt_callbacks.proof import Outcome, Proof
 from ckpt_callbacks.resume import Restored, ResumeReport
 from ckpt_callbacks.run import Run, Snapshot, resolve_reference
 from ckpt_callbacks.state.arena import Arena
+from ckpt_callbacks.state.copying import Copier, Copying
 from ckpt_callbacks.state.packing import Packed, Packer, Staged
 from ckpt_callbacks.store import LocalStore, Manifest, RunLock, Step, machine, provenance
 from ckpt_callbacks.writer import Writer
@@ -56,6 +59,8 @@ class Captured:
         missing: parts that resume would need and that can't be captured -> why.
         data: how a resume will reach the place in the data, in a few words.
         frozen: the names of weights that aren't trained: they are written once.
+        steady: address -> bytes of tensors that training leaves alone until the adapter calls `fence`: they may be
+            copied meanwhile.
     """
 
     weights: Mapping[str, Any]
@@ -64,6 +69,16 @@ class Captured:
     missing: Mapping[str, str] = field(default_factory=dict)
     data: str = "in place"
     frozen: Set[str] = frozenset()
+    steady: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Staging:
+    """A snapshot that is copied beside training: why it was taken, and who waits for it."""
+
+    copying: Copying
+    reasons: tuple[str, ...]
+    waiting: list[tuple[str | None, Future[Snapshot]]]
 
 
 class BaseCheckpointer:
@@ -130,7 +145,10 @@ class BaseCheckpointer:
             raise ConfigurationError(f"mirrors are not available yet: expected an empty tuple, found {mirrors!r}.")
         self._store = LocalStore(self.directory, durability=_one_of("durability", durability, ("full", "none")))
         self._writer = Writer(background)
-        self._packer, self._arena = Packer(), Arena()
+        self._packer, self._arena, self._copier = Packer(), Arena(), Copier()
+        self._overlap = Overlap(background)
+        self._staging: _Staging | None = None  # what may still be copied beside training
+        self._again: tuple[str, ...] = ()  # why a snapshot must be taken that could not be copied so
         self._lock: RunLock | None = None
         self._past = Past()
         self._until = _AT_ONCE  # when the next decision can be due
@@ -245,6 +263,7 @@ class BaseCheckpointer:
         """Begin anew: an earlier fit that died of an exception may still be writing, and is not asked any more."""
         self._writer.wait()
         self._pending, self._missing, self._proof, self._packer = [], {}, Proof({}), Packer()
+        self._overlap, self._staging, self._again = Overlap(self._writer.background), None, ()
         self._past, self._parent, self._began, self.resumed = Past(), None, time.monotonic(), None
         self._until, self._passed = _AT_ONCE, None
 
@@ -338,7 +357,9 @@ class BaseCheckpointer:
         """
         due_step, due_batches, due_time = self._until
         now = time.monotonic()
-        if step >= due_step or batches >= due_batches or now >= due_time or self._manual or self._pending:
+        if step >= due_step or batches >= due_batches or now >= due_time:
+            return False
+        if self._manual or self._pending or self._again:
             return False
         self._passed = step, batches, now
         return True
@@ -361,6 +382,7 @@ class BaseCheckpointer:
         Returns:
             A future of the committed `Snapshot`, or None.
         """
+        self.fence()
         note = None
         if self._manual:
             events |= Event.MANUAL
@@ -375,7 +397,22 @@ class BaseCheckpointer:
         )
         if self._pending:
             self._raise_failed()
-        return self._stage(moment, decision, capture()) if decision.reasons else None
+        again, self._again = self._again, ()
+        reasons = tuple(dict.fromkeys((*decision.reasons, *again)))
+        return self._stage(moment, replace(decision, reasons=reasons), capture()) if reasons else None
+
+    def fence(self) -> None:
+        """Return when none of training's tensors is being copied any more: it may change them now.
+
+        A copy of tensors that were changed all the same is discarded, and the next boundary takes another.
+        """
+        staging, self._staging = self._staging, None
+        if staging is None:
+            return
+        whole = staging.copying.finish()
+        self._overlap.came_out(whole)
+        if not whole:
+            self._again, self._manual[:0] = staging.reasons, staging.waiting
 
     def _seen(self) -> Past:
         """What decisions remember, the boundaries included that were passed over since the last one."""
@@ -392,6 +429,8 @@ class BaseCheckpointer:
             StoreError: with ``on_error="raise"``, if a snapshot could not be written.
         """
         try:
+            self.fence()
+            self._copier.close()
             outcome = self._proof.outcome()
             if outcome is not None:
                 self._proved(outcome)
@@ -417,11 +456,15 @@ class BaseCheckpointer:
         try:
             packed = self._pack(captured)
             self._writer.make_room()
-            staged = packed.stage(self._arena)
+            beside = self._overlap.pays(measured=bool(moment.metrics))
+            staged = packed.stage(self._arena, captured.steady if beside else {})
         except BaseException as error:
             for _, future in waiting:
                 _answer(future, error)
             raise
+        if staged.copying.unfinished:
+            self._staging = _Staging(staged.copying, decision.reasons, waiting)
+            self._copier.begin(staged.copying)
         done = self._writer.submit(lambda: self._commit(draft, staged))
         done.add_done_callback(lambda finished: _settle(finished, [future for _, future in waiting]))
         self._pending.append(done)
@@ -465,9 +508,11 @@ class BaseCheckpointer:
             warn(f"not captured, and a resume will lack it: {path} ({missing[path]})")
         self._missing.update(missing)
 
-    def _commit(self, draft: Manifest, staged: Staged) -> Snapshot:
-        """Publish, then tidy: runs on the writer's thread."""
+    def _commit(self, draft: Manifest, staged: Staged) -> Snapshot | None:
+        """Publish, then tidy: runs on the writer's thread. None: training changed what was being copied."""
         try:
+            if not staged.copying.finish():
+                return None
             manifest = self._store.commit(replace(draft, parent=self._parent), staged.files())
             staged.learn()
         finally:
@@ -545,9 +590,10 @@ def begin_together(
 
 
 def _settle(finished: Future[Any], waiting: list[Future[Snapshot]]) -> None:
-    """Hand the outcome of a commit to everyone who asked for that snapshot."""
-    for future in waiting:
-        _answer(future, finished.exception() or finished.result())
+    """Hand the outcome of a commit to everyone who asked for that snapshot, unless it is taken once more."""
+    outcome = finished.exception() or finished.result()
+    for future in waiting if outcome is not None else ():
+        _answer(future, outcome)
 
 
 def _answer(future: Future[Snapshot], outcome: Any) -> None:

@@ -23,12 +23,12 @@ class Writer:
     At most one job is being run and one waits; `make_room` and `submit` block while both places are taken, so memory
     holds two staged snapshots at worst and a slow disk lengthens the interval between saves instead of a queue.
 
-    Args:
+    Attributes:
         background: ``False`` runs every job inside `submit`.
     """
 
     def __init__(self, background: bool = True) -> None:
-        self._background = background
+        self.background = background
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._unfinished: deque[Future[Any]] = deque()  # the last of them may have ended
         self._thread: threading.Thread | None = None
@@ -36,7 +36,7 @@ class Writer:
     def submit(self, work: Callable[[], Any]) -> Future[Any]:
         """Queue ``work``; its result or exception arrives in the future that is returned."""
         future: Future[Any] = Future()
-        if not self._background:
+        if not self.background:
             try:
                 future.set_result(work())
             except Exception as error:  # noqa: BLE001 - handed to whoever asks the future; Ctrl-C is not ours to keep

@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import threading
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from ckpt_callbacks import (
     ConfigurationError,
@@ -25,6 +28,9 @@ from ckpt_callbacks import (
 )
 from ckpt_callbacks.checkpointer import BaseCheckpointer, Captured
 from ckpt_callbacks.engine import Event, Progress
+from ckpt_callbacks.overlap import Overlap
+from ckpt_callbacks.state.copying import Copying, Lent
+from ckpt_callbacks.state.tensors import Source
 from ckpt_callbacks.store import fingerprint, owner_of
 from ckpt_callbacks.store.files import disk
 
@@ -90,6 +96,93 @@ def test_a_snapshot_holds_the_moment_it_was_taken(tmp_path, background):
     one = checkpointer(tmp_path, keep=keep_all(), background=background)
     Loop(one).run(12)
     assert {s.step: float(s.weights()["w"][0]) for s in one.snapshots()} == {n: float(n) for n in range(2, 13, 2)}
+
+
+class Steady(Loop):
+    """An adapter whose weights stay as they are until the optimizer steps - unless something meddles with them."""
+
+    def __init__(self, checkpointer: BaseCheckpointer, meddle_at: int = -1) -> None:
+        super().__init__(checkpointer)
+        self.weights, self.meddle_at = torch.zeros(300_000), meddle_at
+
+    def capture(self) -> Captured:
+        steady = {self.weights.data_ptr(): self.weights.nbytes}
+        return replace(super().capture(), steady=steady)
+
+    def run(self, steps: int, **_: Any) -> Loop:
+        self.checkpointer.begin({})
+        for self.step in range(1, steps + 1):
+            self.checkpointer.boundary(Progress(self.step, 0, self.step, self.step), Event.NONE, {}, self.capture)
+            if self.step == self.meddle_at:
+                self.weights += 100
+            self.checkpointer.fence()
+            self.weights += 1
+        self.checkpointer.end()
+        return self
+
+
+@pytest.fixture
+def beside(monkeypatch):
+    """Every copy is made beside training, and no thread gets to it before training waits for it."""
+    monkeypatch.setattr(Overlap, "pays", lambda self, measured: self._possible)
+    work = Copying.work
+    monkeypatch.setattr(
+        Copying, "work", lambda self: work(self) if threading.current_thread() is threading.main_thread() else None
+    )
+
+
+def held(one: BaseCheckpointer) -> dict[int, set[float]]:
+    """Step -> the values among a snapshot's weights."""
+    return {snapshot.step: set(snapshot.weights()["w"].tolist()) for snapshot in one.snapshots()}
+
+
+def test_what_is_copied_beside_training_is_of_the_moment(tmp_path, beside):
+    """Each snapshot has the weights of its boundary, though training went on."""
+    one = checkpointer(tmp_path, keep=keep_all())
+    Steady(one).run(9)
+    assert held(one) == {step: {step - 1.0} for step in (2, 4, 6, 8)}
+
+
+def test_a_torn_copy_is_discarded_and_taken_again(tmp_path, beside):
+    """At the next boundary, for the same reasons, and for whoever asked; from then on copies are made at once."""
+    one = checkpointer(tmp_path, keep=keep_all())
+    asked = one.save("mine")
+    Steady(one, meddle_at=1).run(5)
+    assert held(one) == {2: {101.0}, 4: {103.0}}
+    assert one.snapshots()[0].reasons == ("every_steps(2)", "manual: mine")
+    assert asked.result().step == 2
+    assert [one.verify().ok for one in one.snapshots()] == [True, True]
+
+
+def test_a_torn_copy_at_the_end_is_told(tmp_path, beside):
+    """Who asked for it learns that there is none."""
+    one = checkpointer(tmp_path, keep=keep_all())
+    asked = one.save()
+    Steady(one, meddle_at=1).run(1)
+    assert one.snapshots() == []
+    with pytest.raises(StoreError, match="nothing was saved"):
+        asked.result()
+
+
+def test_without_the_count_of_changes_a_torn_copy_would_be_kept(tmp_path, beside, monkeypatch):
+    """The control: what was changed under way is in the snapshot then."""
+    monkeypatch.setattr(Source, "lent", lambda self, steady: Lent(self.host(copy=False).data, lambda: 0))
+    one = checkpointer(tmp_path, keep=keep_all())
+    one.save()
+    Steady(one, meddle_at=1).run(1)
+    assert held(one) == {1: {100.0}}
+
+
+def test_without_a_fence_the_next_boundary_is_one(tmp_path, beside):
+    """An adapter that forgets gets torn copies, and these are found."""
+    one = checkpointer(tmp_path, keep=keep_all())
+    loop = Steady(one)
+    one.begin({})
+    for step in range(1, 5):
+        one.boundary(Progress(step, 0, step, step), Event.NONE, {}, loop.capture)
+        loop.weights += 1
+    one.end()
+    assert held(one) == {3: {2.0}, 4: {3.0}}
 
 
 def test_parents_form_a_chain_over_resumes(tmp_path):

@@ -46,6 +46,8 @@ class Fit:
         self._training = False
         self.fetches_itself = False  # the module gets the loader's iterator
         self._module: Any = None  # the trainer's, once training starts
+        self._fenced = True  # whether nothing can be under way that `fence` waits for
+        self._changes_only_in_steps = False  # parameters and moments
         self._automatic = True  # whether Lightning steps the optimizers itself
         self._losses = Losses([callback.stepped for callback in callbacks])
         self._live: Live | None = None
@@ -120,6 +122,7 @@ class Fit:
         self.live.settle()
         self.fetches_itself, self._module = private.hands_out_iterator(self.trainer), self.trainer.lightning_module
         self._automatic = self._module.automatic_optimization
+        self._changes_only_in_steps = private.changes_only_in_steps(self.trainer)
         for callback in self.callbacks:
             callback.rehearse(self._capture("between epochs"))
         private.intercept_first_epoch(self.trainer, self._first_epoch)
@@ -153,6 +156,7 @@ class Fit:
 
     def after_step(self, outputs: Any) -> None:
         """A batch was trained on: its loss goes to the trace."""
+        self.fence()
         if self._training:
             step, batches = private.counts(self.trainer, self._automatic)
             self._losses.note(batches + 1, step, loss_of(outputs, self._module))
@@ -191,9 +195,18 @@ class Fit:
         progress = state.progress_of(self.trainer, where)
         for callback in self.callbacks:
             callback.boundary(progress, events, metrics, lambda: self._capture(where))
+        self._fenced = False
 
     def _capture(self, where: state.Where) -> Captured:
-        return state.capture(self.trainer, self.tape, self.validation, self.live, where)
+        steady = self._changes_only_in_steps and where == "between batches"
+        return state.capture(self.trainer, self.tape, self.validation, self.live, where, steady=steady)
+
+    def fence(self) -> None:
+        """The optimizer is about to step, or the batch is done: what is still copied must be of before."""
+        if not self._fenced:
+            for callback in self.callbacks:
+                callback.fence()
+            self._fenced = True
 
     def _fresh_metrics(self) -> dict[str, Any]:
         """The metrics that were logged since last asked: Lightning keeps old ones for ever, but makes a new tensor

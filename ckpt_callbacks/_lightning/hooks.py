@@ -79,6 +79,11 @@ class LightningHooks(BaseCheckpointer):
         if (fit := self._led) and fit.fetches_itself:
             fit.before_step()
 
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        """Weights are about to change."""
+        if fit := self._led:
+            fit.fence()
+
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """A batch was trained on."""
         if fit := self._led:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
-import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,10 +16,11 @@ from typing import Any, Literal
 import torch
 
 from ckpt_callbacks.state.kinds import has_variables
-from ckpt_callbacks.state.scripts import assigned_by, codes_of, is_script
+from ckpt_callbacks.state.scripts import assigned_by, is_script, mentions
 
 __all__ = [
     "asked_in_epoch",
+    "changes_only_in_steps",
     "counts",
     "counts_of_callback",
     "dump_checkpoint",
@@ -54,6 +54,7 @@ __all__ = [
     "put_back_swa",
     "put_back_validation_state",
     "release",
+    "steady_tensors",
     "swa_state",
     "validation_loaders",
     "validation_state",
@@ -528,19 +529,40 @@ def datamodule_with_state(trainer: Any) -> Any:
 def reads_gradients(holder: Any) -> bool:
     """Whether a module's or callback's own code may look at ``.grad`` between two steps."""
     hooks = ("on_before_zero_grad", "optimizer_zero_grad")
-    return any(hasattr(holder, hook) and is_overridden(holder, hook) for hook in hooks) or any(
-        _mentions_gradients(kind) for kind in type(holder).__mro__ if is_script(kind.__module__)
+    return any(hasattr(holder, hook) and is_overridden(holder, hook) for hook in hooks) or _says(holder, _GRADIENTS)
+
+
+_GRADIENTS = frozenset({"grad", "grad_norm"})
+_BEHIND = frozenset({"data", "data_ptr", "storage", "untyped_storage"})  # ways to tensors' memory that aren't counted
+
+
+def _says(holder: Any, names: frozenset[str]) -> bool:
+    return any(mentions(kind, names) for kind in type(holder).__mro__ if is_script(kind.__module__))
+
+
+def changes_only_in_steps(trainer: Any) -> bool:
+    """Whether parameters and moments change in the steps of torch's own optimizers on a CPU, as far as can be told.
+
+    In automatic optimization these come after `on_before_optimizer_step`. What the user's code changes elsewhere is
+    seen from the tensors' counts of changes, unless it goes behind them.
+    """
+    module = trainer.lightning_module
+    return (
+        trainer.strategy.root_device.type == "cpu"
+        and module.automatic_optimization
+        and all(is_torchs(type(optimizer)) for optimizer in trainer.optimizers)
+        and not any(_says(one, _BEHIND) for one in [*module.modules(), *trainer.callbacks])
     )
 
 
-@functools.cache
-def _mentions_gradients(kind: type) -> bool:
-    pending, found = list(codes_of(kind)), False
-    while pending and not found:
-        code = pending.pop()
-        found = not {"grad", "grad_norm"}.isdisjoint(code.co_names)
-        pending += [one for one in code.co_consts if isinstance(one, types.CodeType)]
-    return found
+def steady_tensors(trainer: Any) -> dict[int, int]:
+    """Address -> bytes of each parameter and each moment."""
+    moments = [one for optimizer in trainer.optimizers for state in optimizer.state.values() for one in state.values()]
+    tensors = [*trainer.lightning_module.parameters(), *(one for one in moments if isinstance(one, torch.Tensor))]
+    return {one.data_ptr(): one.nbytes for one in tensors if one.nbytes >= _WORTH_WAITING}
+
+
+_WORTH_WAITING = 1 << 18  # below that many bytes a tensor is copied sooner than noted
 
 
 def in_optimizers(trainer: Any) -> set[int]:

@@ -62,8 +62,16 @@ def progress_of(trainer: Any, where: Where) -> Progress:
     )
 
 
-def capture(trainer: Any, tape: Tape, validation: Validation, live: Live, where: Where) -> Captured:
+def capture(
+    trainer: Any, tape: Tape, validation: Validation, live: Live, where: Where, *, steady: bool = False
+) -> Captured:
     """Take the whole state of a fit; draws nothing and changes nothing.
+
+    Args:
+        trainer: at a boundary.
+        tape, validation, live: of the fit.
+        where: it stands.
+        steady: whether parameters and moments stay as they are until the next optimizer step.
 
     The random state is taken first and put back last, because `state_dict` hooks of users may draw.
     """
@@ -102,7 +110,8 @@ def capture(trainer: Any, tape: Tape, validation: Validation, live: Live, where:
     random_state.restore(now)
     missing |= tape.missing() | validation.missing()
     frozen = {name for name, one in trainer.lightning_module.named_parameters() if not one.requires_grad}
-    return Captured(weights, rest, _OPTIONAL, missing, data=tape.how, frozen=frozen)
+    lasting = private.steady_tensors(trainer) if steady else {}
+    return Captured(weights, rest, _OPTIONAL, missing, data=tape.how, frozen=frozen, steady=lasting)
 
 
 def to_checkpoint(restored: Restored, module: torch.nn.Module, modules: Set[str]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import xxhash
 
 from ckpt_callbacks.state import tree
 from ckpt_callbacks.state.arena import Arena, Block
+from ckpt_callbacks.state.copying import Copying, Lent
 from ckpt_callbacks.state.pages import Bytes, aligned
 from ckpt_callbacks.state.payload import INDEX, MODEL, STATE, TREE
 from ckpt_callbacks.state.safetensors_file import Image, Layout
@@ -49,18 +50,33 @@ class Packed:
     missing: Mapping[str, str]
     shards: Mapping[str, Shards]
 
-    def stage(self, arena: Arena) -> Staged:
-        """Copy the state, so that training may go on. MemoryError: there is no room for it."""
+    def stage(self, arena: Arena, steady: Mapping[int, int] = MappingProxyType({})) -> Staged:
+        """Copy the state, so that training may go on.
+
+        Args:
+            arena: gives the memory.
+            steady: address -> bytes of tensors that won't change for a while: they are only noted, and copied by
+                ``copying``. Who gave them must see to it that it is finished before they change.
+
+        Raises:
+            MemoryError: there is no room for it.
+        """
         block = arena.lend(sum(aligned(image.size) for image in self.images.values()))
+        later: list[tuple[Lent, Bytes]] = []
         try:
             parts = {name: block.part(image.size) for name, image in self.images.items()}
             for name, image in self.images.items():
-                image.fill(parts[name])
+                for tensor, place in image.begin(parts[name]):
+                    lent = tensor.lent(steady) if steady else None
+                    if lent is None:
+                        tensor.copy_into(place)
+                    else:
+                        later.append((lent, place))
         except BaseException:
             block.give_back()
             raise
         layouts = {name: image.layout for name, image in self.images.items()}
-        return Staged(self.structure, self.index(), layouts, self.shards, parts, block)
+        return Staged(self.structure, self.index(), layouts, self.shards, parts, block, Copying(later))
 
     def index(self) -> bytes | None:
         """Which file has which weight, if there are several: as the hub's tools have it."""
@@ -74,7 +90,8 @@ class Packed:
 
 @dataclass(frozen=True)
 class Staged:
-    """A state that training can't change any more. It refers to nothing of training's, which may need the memory.
+    """A state that training can't change any more, once ``copying`` is finished. It refers to nothing of training's
+    then, which may need the memory.
 
     Attributes:
         structure, index: as of what was packed.
@@ -82,6 +99,7 @@ class Staged:
         shards: what learns from each of these files.
         parts: file -> its bytes.
         block: where they lie.
+        copying: what is still on its way there.
     """
 
     structure: Mapping[str, Any]
@@ -90,6 +108,7 @@ class Staged:
     shards: Mapping[str, Shards]
     parts: Mapping[str, Bytes]
     block: Block
+    copying: Copying
 
     def files(self) -> Files:
         """Each file's bytes in pieces. The tree becomes text only now: by whoever writes it, beside training."""

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ckpt_callbacks.errors import ConfigurationError, CorruptSnapshotError
+from ckpt_callbacks.state.copying import Lent
 from ckpt_callbacks.state.pages import PAGE, Bytes
 from ckpt_callbacks.state.tensors import BITS, HostTensor, size_of
 
@@ -121,6 +122,9 @@ class Stored(Specified, Protocol):
     def copy_into(self, out: Bytes) -> None:
         """Copy them to ``out``."""
 
+    def lent(self, steady: Mapping[int, int]) -> Lent | None:
+        """The bytes to be copied later; None if that must be now. See `Source.lent`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Image:
@@ -139,12 +143,17 @@ class Image:
         """The file's size in bytes."""
         return self.layout.size
 
-    def fill(self, out: Bytes) -> None:
-        """Write the file's bytes to ``out``, of exactly ``size``."""
+    def begin(self, out: Bytes) -> Iterator[tuple[Stored, Bytes]]:
+        """Write the header to ``out``, of exactly ``size``; give each tensor, and where its bytes belong."""
         header = self.layout.header
         out[: len(header)] = np.frombuffer(header, np.uint8)
         for name, (start, stop) in self.layout.spans.items():
-            self.tensors[name].copy_into(out[start:stop])
+            yield self.tensors[name], out[start:stop]
+
+    def fill(self, out: Bytes) -> None:
+        """Write the file's bytes to ``out``, of exactly ``size``."""
+        for tensor, place in self.begin(out):
+            tensor.copy_into(place)
 
 
 class SafetensorsFile(Mapping[str, HostTensor]):

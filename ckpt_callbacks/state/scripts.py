@@ -10,7 +10,7 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["assigned_by", "codes_of", "is_script", "namespaces"]
+__all__ = ["assigned_by", "codes_of", "is_script", "mentions", "namespaces"]
 
 
 @functools.cache
@@ -50,3 +50,30 @@ def codes_of(kind: type) -> Iterator[types.CodeType]:
             code = getattr(inspect.unwrap(function) if callable(function) else None, "__code__", None)
             if code is not None:
                 yield code
+
+
+@functools.cache
+def mentions(kind: type, names: frozenset[str]) -> bool:
+    """Whether the code of a class, or of the script's functions that it names, has an attribute or global so called."""
+    pending = [(code, vars(sys.modules[kind.__module__])) for code in codes_of(kind)]
+    seen = set()
+    while pending:
+        code, space = pending.pop()
+        if code in seen:
+            continue
+        seen.add(code)
+        if not names.isdisjoint(code.co_names):
+            return True
+        pending += [(inner, space) for inner in code.co_consts if isinstance(inner, types.CodeType)]
+        pending += [(function.__code__, function.__globals__) for function in _named_by(code, space)]
+    return False
+
+
+def _named_by(code: types.CodeType, space: dict[str, Any]) -> Iterator[types.FunctionType]:
+    """The functions of the script that some code names, be it by way of a module."""
+    named = [space[name] for name in code.co_names if name in space]
+    modules = [one for one in named if isinstance(one, types.ModuleType) and is_script(one.__name__)]
+    named += [vars(module)[name] for module in modules for name in code.co_names if name in vars(module)]
+    for one in named:
+        if isinstance(one, types.FunctionType) and is_script(one.__module__ or ""):
+            yield one

@@ -14,7 +14,7 @@ import importlib
 import math
 import re
 import sys
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ckpt_callbacks.errors import ConfigurationError
+from ckpt_callbacks.state.copying import Lent
 from ckpt_callbacks.state.pages import Bytes, fresh
 
 __all__ = ["HostTensor", "Source", "as_numpy"]
@@ -106,6 +107,9 @@ class HostTensor:
     def copy_into(self, out: Bytes) -> None:
         """Copy the data to ``out``, of exactly ``nbytes``."""
         out[:] = self.data
+
+    def lent(self, steady: Mapping[int, int]) -> None:
+        """Nobody tells of changes to these bytes: they are copied now."""
 
 
 def size_of(dtype: str, shape: Sequence[int]) -> int | None:
@@ -204,6 +208,14 @@ class Source:
         if self.nbytes:
             self.library.copy_into(self.array, out)
 
+    def lent(self, steady: Mapping[int, int]) -> Lent | None:
+        """The bytes, to be copied later, if somebody vouches for that.
+
+        Args:
+            steady: address -> how many bytes from there on won't change for a while.
+        """
+        return self.library.lend(self.array, steady)
+
     def host(self, *, copy: bool) -> HostTensor:
         """The bytes in host memory: its own with ``copy``, else borrowed from the live tensor where that can be."""
         if not self.nbytes:
@@ -225,6 +237,9 @@ class Library(Protocol):
 
     def copy_into(self, array: Any, out: Bytes) -> None:
         """Copy the elements' bytes in C order to ``out``."""
+
+    def lend(self, array: Any, steady: Mapping[int, int]) -> Lent | None:
+        """The elements' bytes in C order, if they are among those in ``steady``, and changes are counted."""
 
     def join(self, array: Any, start: int, stop: int) -> Any | None:
         """The memory from address ``start`` to ``stop`` around ``array``, as bytes; None if it isn't one block."""
@@ -323,6 +338,9 @@ class _Numpy:
     def copy_into(self, array: Any, out: Bytes) -> None:
         out.view(_little(array.dtype)).reshape(array.shape)[...] = array
 
+    def lend(self, array: Any, steady: Mapping[int, int]) -> Lent | None:
+        return None
+
     def join(self, array: Any, start: int, stop: int) -> Any | None:
         return np.asarray(_Block(start, stop - start, array, readonly=True))
 
@@ -375,6 +393,13 @@ class _Torch:
     def copy_into(self, array: Any, out: Bytes) -> None:
         ints = _as_integers(array)
         sys.modules["torch"].from_numpy(out).view(ints.dtype).view(ints.shape).copy_(ints)
+
+    def lend(self, array: Any, steady: Mapping[int, int]) -> Lent | None:
+        if array.device.type != "cpu" or not array.is_contiguous() or array.is_inference():
+            return None
+        if steady.get(array.data_ptr()) != array.nbytes:
+            return None
+        return Lent(self.fetch(array)[0], lambda: int(array._version))  # torch's count of changes, since 0.4
 
     def join(self, array: Any, start: int, stop: int) -> Any | None:
         torch = sys.modules["torch"]
@@ -432,6 +457,9 @@ class _Tensorflow:
     def copy_into(self, array: Any, out: Bytes) -> None:
         out[:] = self.fetch(array)[0]
 
+    def lend(self, array: Any, steady: Mapping[int, int]) -> Lent | None:
+        return None
+
     def join(self, array: Any, start: int, stop: int) -> Any | None:
         return None
 
@@ -465,6 +493,9 @@ class _Jax:
 
     def copy_into(self, array: Any, out: Bytes) -> None:
         NUMPY.copy_into(np.asarray(array), out)
+
+    def lend(self, array: Any, steady: Mapping[int, int]) -> Lent | None:
+        return None
 
     def join(self, array: Any, start: int, stop: int) -> Any | None:
         return None

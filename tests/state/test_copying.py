@@ -1,0 +1,127 @@
+"""A copy that is made beside training: whole, or known not to be."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from ckpt_callbacks.state import copying as module
+from ckpt_callbacks.state.copying import Copier, Copying, Lent
+from ckpt_callbacks.state.packing import Packer
+
+
+def lent(tensor: torch.Tensor) -> Lent:
+    """A tensor's bytes, with torch's own count of its changes."""
+    found = Packer().pack({"w": tensor}, None).images["model.safetensors"].tensors["w"]
+    result = found.lent({tensor.data_ptr(): tensor.nbytes})
+    assert result is not None
+    return result
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that there are many."""
+    monkeypatch.setattr(module, "PIECE", 1000)
+
+
+@pytest.mark.parametrize("helpers", [0, 1, 3])
+def test_what_is_copied_is_whole_whoever_copies(helpers: int) -> None:
+    """Whoever waits lends a hand, so that it ends also without a thread."""
+    tensors = [torch.randn(100_003), torch.randn(5), torch.empty(0)]
+    outs = [np.zeros(tensor.nbytes, np.uint8) for tensor in tensors]
+    copying = Copying([(lent(t), out) for t, out in zip(tensors, outs, strict=True) if t.numel()])
+    threads = [threading.Thread(target=copying.work) for _ in range(helpers)]
+    for thread in threads:
+        thread.start()
+    assert copying.finish()
+    assert not copying.unfinished
+    assert all(out.tobytes() == tensor.numpy().tobytes() for tensor, out in zip(tensors, outs, strict=True))
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensor: tensor.add_(1),
+        lambda tensor: tensor.detach()[7:8].zero_(),
+        lambda tensor: torch._foreach_add_([tensor], 1.0),
+        lambda tensor: tensor.view(-1, 1).copy_(torch.zeros(2000, 1)),
+    ],
+    ids=["in place", "a part, by another view", "many at once", "copied over"],
+)
+def test_a_change_under_way_is_found(change) -> None:
+    """Torch counts it, by whichever view of the tensor it is made; nothing is copied twice to find out."""
+    tensor = torch.ones(2000)
+    copying = Copying([(lent(tensor), np.zeros(tensor.nbytes, np.uint8))])
+    change(tensor)
+    assert not copying.finish()
+    assert not copying.finish()
+
+
+def test_a_change_afterwards_does_not_count() -> None:
+    """Nor does the copy hold on to anything: training may need the memory."""
+    tensor = torch.ones(2000)
+    out = np.zeros(tensor.nbytes, np.uint8)
+    copying = Copying([(lent(tensor), out)])
+    assert copying.finish()
+    tensor.zero_()
+    assert copying.finish()
+    assert out.view(np.float32).min() == 1
+    assert copying._counts == []
+
+
+def test_changes_through_data_are_not_counted() -> None:
+    """The reason why a class whose code says ``.data`` is copied before it goes on."""
+    tensor = torch.ones(2000)
+    copying = Copying([(lent(tensor), np.zeros(tensor.nbytes, np.uint8))])
+    tensor.data.zero_()
+    assert copying.finish()
+
+
+def test_nothing_to_copy_is_done() -> None:
+    """At once."""
+    copying = Copying([])
+    assert not copying.unfinished
+    assert copying.finish()
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.randn(64, 64).t(), torch.randn(64, 64)[:, :32], torch.zeros(4000, dtype=torch.bool)[::2]],
+    ids=["transposed", "a part", "every other"],
+)
+def test_what_is_not_one_block_is_copied_at_once(tensor: torch.Tensor) -> None:
+    """Its bytes in C order are nobody's."""
+    found = Packer().pack({"w": tensor}, None).images["model.safetensors"].tensors["w"]
+    assert found.lent({tensor.data_ptr(): tensor.nbytes}) is None
+
+
+def test_only_what_is_vouched_for_is_lent() -> None:
+    """By its address and size: a larger tensor that begins there is another one. Others don't count changes."""
+    tensor, array = torch.randn(2000), np.zeros(2000)
+    found = Packer().pack({"w": tensor, "a": array}, None).images["model.safetensors"].tensors
+    assert found["w"].lent({}) is None
+    assert found["w"].lent({tensor.data_ptr(): tensor.nbytes - 4}) is None
+    assert found["a"].lent({array.ctypes.data: array.nbytes}) is None
+    with torch.inference_mode():
+        uncounted = torch.ones(2000)
+    found = Packer().pack({"w": uncounted}, None).images["model.safetensors"].tensors
+    assert found["w"].lent({uncounted.data_ptr(): uncounted.nbytes}) is None
+
+
+def test_the_thread_copies_and_ends() -> None:
+    """It may be used again after that."""
+    copier = Copier()
+    for _ in range(2):
+        tensor = torch.randn(50_000)
+        out = np.zeros(tensor.nbytes, np.uint8)
+        copying = Copying([(lent(tensor), out)])
+        copier.begin(copying)
+        copier.close()
+        assert not copying.unfinished
+        assert out.tobytes() == tensor.numpy().tobytes()
+    assert not [thread for thread in threading.enumerate() if thread.name == "ckpt-copier"]
