@@ -40,7 +40,7 @@ from ckpt_callbacks.state.packing import Packed, Packer, Staged
 from ckpt_callbacks.store import LocalStore, Manifest, RunLock, Step, machine, provenance
 from ckpt_callbacks.writer import Writer
 
-__all__ = ["BaseCheckpointer", "Captured", "begin_together"]
+__all__ = ["BaseCheckpointer", "Captured", "begin_together", "rest_together"]
 
 Content = Literal["full", "weights"]
 
@@ -587,6 +587,14 @@ def begin_together(
                 "a fit that shall begin anew needs a directory of its own"
             )
     return max(found, key=lambda pair: pair[1].snapshot.progress.batches, default=None)
+
+
+def rest_together(checkpointers: Sequence[BaseCheckpointer], step: int, batches: int) -> bool:
+    """Whether none of them can have anything to do at a boundary before which nothing happened: see their `rests`."""
+    for one in checkpointers:  # noqa: SIM110 - a generator would take as long as all else
+        if not one.rests(step, batches):
+            return False
+    return True
 
 
 def _settle(finished: Future[Any], waiting: list[Future[Snapshot]]) -> None:

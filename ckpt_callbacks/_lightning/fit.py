@@ -21,7 +21,7 @@ from ckpt_callbacks._lightning.loader import Tape, recording
 from ckpt_callbacks._lightning.losses import Losses, loss_of
 from ckpt_callbacks._lightning.validation import Validation, followed
 from ckpt_callbacks._lightning.weights import modules_of
-from ckpt_callbacks.checkpointer import BaseCheckpointer, Captured, begin_together
+from ckpt_callbacks.checkpointer import BaseCheckpointer, Captured, begin_together, rest_together
 from ckpt_callbacks.engine import Event
 from ckpt_callbacks.messages import say
 from ckpt_callbacks.resume import Restored
@@ -141,11 +141,8 @@ class Fit:
             return
         if self._restored is None and not self._events:
             step, batches = private.counts(self.trainer, self._automatic)
-            for callback in self.callbacks:
-                if not callback.rests(step, batches):
-                    break
-            else:
-                return  # as most often: this costs a step nothing more
+            if rest_together(self.callbacks, step, batches):
+                return  # as most often: a step costs nothing more
         self._between_batches()
 
     def before_step(self) -> None:

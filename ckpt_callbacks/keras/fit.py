@@ -15,7 +15,7 @@ from typing import Any
 
 import keras
 
-from ckpt_callbacks.checkpointer import BaseCheckpointer, Captured, begin_together
+from ckpt_callbacks.checkpointer import BaseCheckpointer, Captured, begin_together, rest_together
 from ckpt_callbacks.engine import Event, Progress
 from ckpt_callbacks.errors import CheckpointError
 from ckpt_callbacks.keras import private, state
@@ -178,6 +178,8 @@ class Fit:
             return
         if self._leave.signal is not None:
             self._events |= Event.SIGNAL
+        if not self._events and rest_together(self.callbacks, self._progress.step, self._progress.batches):
+            return
         self._observe("between batches")
         if self._leave.signal is not None:
             for callback in self.callbacks:

@@ -26,17 +26,14 @@ class Checkpointer(BaseCheckpointer, keras.callbacks.Callback):
     async_safe = True  # Keras need not wait for our batch hook
 
     _fit: Fit | None = None
-
-    @property
-    def _led(self) -> Fit | None:
-        """The running fit, if this callback is the first of ours in it: its hooks drive the fit."""
-        return self._fit if self._fit is not None and self._fit.callbacks[0] is self else None
+    _led: Fit | None = None  # the same, if this callback is the first of ours in the fit: its hooks drive it
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Fit is about to start."""
         running = private.running_fit()
         ours = [callback for callback in running.callbacks if isinstance(callback, Checkpointer)]
-        self._fit = Fit(lambda: self.model, running, self.params, ours) if ours[0] is self else ours[0]._fit
+        self._led = Fit(lambda: self.model, running, self.params, ours) if ours[0] is self else None
+        self._fit = self._led or ours[0]._fit
         if fit := self._led:
             try:
                 fit.start(running)
@@ -70,5 +67,5 @@ class Checkpointer(BaseCheckpointer, keras.callbacks.Callback):
     def _finish(self) -> None:
         if fit := self._led:
             fit.release()
-        self._fit = None
+        self._fit = self._led = None
         self.end()

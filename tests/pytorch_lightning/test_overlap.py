@@ -1,0 +1,189 @@
+"""What is copied while the next batch is trained on is the state of the boundary, byte for byte."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from ckpt_callbacks import every_steps, keep_all
+from ckpt_callbacks._lightning import private
+from ckpt_callbacks.overlap import Overlap
+from ckpt_callbacks.pytorch_lightning import Checkpointer
+from ckpt_callbacks.state.copying import Copying
+from tests.pytorch_lightning.conftest import fit
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+
+WIDTH = 300  # a weight of 360 kB: worth being copied later
+
+
+class Wide(pl.LightningModule):
+    """Layers that are worth it, with BatchNorm, whose buffers change in the forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH), nn.Linear(WIDTH, WIDTH))
+
+    def training_step(self, batch, batch_idx):
+        return self.layers(batch[0]).square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters())
+
+
+class Clamps(Wide):
+    """Changes weights before the forward pass, in a way that torch counts."""
+
+    def on_train_batch_start(self, batch, batch_idx):
+        with torch.no_grad():
+            self.layers[0].weight.clamp_(-0.04, 0.04)
+
+
+class ClampsData(Wide):
+    """The same behind torch's back."""
+
+    def on_train_batch_start(self, batch, batch_idx):
+        self.layers[0].weight.data.clamp_(-0.04, 0.04)
+
+
+def clamp(module):
+    """A helper that does it."""
+    for parameter in module.parameters():
+        parameter.data.clamp_(-0.04, 0.04)
+
+
+class CallsHelper(Wide):
+    """Has it done by a function of the script."""
+
+    def on_train_batch_start(self, batch, batch_idx):
+        clamp(self)
+
+
+class Manual(Wide):
+    """Steps when it likes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(super().training_step(batch, batch_idx))
+        optimizer.step()
+
+
+class Home(torch.optim.SGD):
+    """An optimizer of the user's own."""
+
+
+class HomeMade(Wide):
+    """Uses it."""
+
+    def configure_optimizers(self):
+        return Home(self.parameters(), lr=0.1)
+
+
+class Meddler(pl.Callback):
+    """A callback that reaches for the data."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        pl_module.layers[0].weight.data.clamp_(-0.04, 0.04)
+
+
+def data() -> DataLoader:
+    rows = torch.randn(32, WIDTH, generator=torch.Generator().manual_seed(1))
+    return DataLoader(TensorDataset(rows), batch_size=4, shuffle=True)
+
+
+def run(directory, kind: type[pl.LightningModule], *, epochs: int = 1, **options):
+    """Train with a snapshot after every second step; give the snapshots' tensors by step, and the trained module."""
+    callback = Checkpointer(directory, save=every_steps(2), keep=keep_all())
+    torch.manual_seed(3)
+    _, trained = fit(callback, epochs=epochs, module=kind(), data=data(), limit_val_batches=0, **options)
+    return {snapshot.step: tensors(snapshot) for snapshot in callback.snapshots()}, trained
+
+
+def tensors(snapshot) -> dict[str, bytes]:
+    """All that it holds, weights and moments, by file and name."""
+    from safetensors import safe_open
+
+    found = {}
+    for name in ("model.safetensors", "state.safetensors"):
+        with safe_open(snapshot.path / name, framework="np") as file:
+            found |= {f"{name} {key}": file.get_tensor(key).tobytes() for key in file.keys()}  # noqa: SIM118
+    return {key: value for key, value in found.items() if "random" not in key}
+
+
+@pytest.fixture
+def beside(monkeypatch):
+    """Copy beside training whenever it can be, as late as possible; give how often that was, and what came of it."""
+    outcomes: list[bool] = []
+    monkeypatch.setattr(Overlap, "pays", lambda self, measured: self._possible)
+    monkeypatch.setattr(Copying, "work", _late(Copying.work))
+    came_out = Overlap.came_out
+    monkeypatch.setattr(Overlap, "came_out", lambda self, whole: (outcomes.append(whole), came_out(self, whole))[1])
+    return outcomes
+
+
+def _late(work):
+    """Let nobody copy but the one who waits for it."""
+    return lambda self: work(self) if threading.current_thread() is threading.main_thread() else None
+
+
+@pytest.mark.parametrize("options", [{}, {"accumulate_grad_batches": 2}, {"gradient_clip_val": 0.1}], ids=str)
+def test_the_snapshots_are_those_of_the_boundary(tmp_path, beside, options):
+    """Also those taken amid an accumulation window, where no optimizer steps in the batch that follows."""
+    late, _ = run(tmp_path / "late", Wide, **options)
+    assert beside == [True] * (len(late) - 1)  # at the end of fit nothing follows, and the copy is made at once
+    Overlap.pays = lambda self, measured: False
+    at_once, _ = run(tmp_path / "at once", Wide, **options)
+    assert late == at_once
+
+
+def test_a_change_that_torch_counts_costs_a_step_and_no_byte(tmp_path, beside):
+    """The first copy is torn, and taken again a step later; the others are made at once. A resume is exact."""
+    late, trained = run(tmp_path / "late", Clamps, epochs=2)
+    assert beside == [False]
+    assert list(late) == [3, 4, 6, 8, 10, 12, 14, 16]
+    Overlap.pays = lambda self, measured: False
+    at_once, _ = run(tmp_path / "at once", Clamps, epochs=2)
+    assert all(late[step] == at_once[step] for step in (4, 8, 16))
+    callback = Checkpointer(tmp_path / "again", resume=tmp_path / "late" / "snapshots" / _snapshot(tmp_path / "late"))
+    _, resumed = fit(callback, epochs=2, module=Clamps(), data=data(), limit_val_batches=0, seed=7)
+    assert all(torch.equal(a, b) for a, b in zip(trained.parameters(), resumed.parameters(), strict=True))
+
+
+def _snapshot(directory) -> str:
+    """The one that was taken again."""
+    return next(path.name for path in (directory / "snapshots").iterdir() if path.name.startswith("000000003"))
+
+
+@pytest.mark.parametrize("kind", [ClampsData, CallsHelper, Manual, HomeMade])
+def test_where_changes_may_not_be_seen_nothing_is_copied_late(tmp_path, beside, kind):
+    """Code that reaches behind torch's count, optimizers that aren't torch's, steps that are the user's own."""
+    run(tmp_path, kind)
+    assert beside == []
+
+
+def test_callbacks_are_looked_at_too(tmp_path, beside):
+    """They may do what the module does."""
+    run(tmp_path, Wide, callbacks=[Meddler()])
+    assert beside == []
+
+
+def test_which_tensors_are_steady(tmp_path):
+    """Parameters and moments, by address and size; not the buffers, which the forward pass changes."""
+    module = Wide()
+    trainer, _ = fit(None, epochs=1, module=module, data=data(), limit_val_batches=0)
+    steady = private.steady_tensors(trainer)
+    weights = [module.layers[0].weight, module.layers[2].weight]
+    moments = [state[name] for state in trainer.optimizers[0].state.values() for name in ("exp_avg", "exp_avg_sq")]
+    large = [one for one in [*weights, *moments] if one.ndim == 2]
+    assert steady == {one.data_ptr(): one.nbytes for one in large}
+    assert module.layers[1].running_mean.data_ptr() not in steady
