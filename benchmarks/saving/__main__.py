@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import sys
@@ -34,12 +35,15 @@ class Group:
 
 
 COLUMNS = (
-    *("extra per save, s", "ours to it", "stands still per save, s", "memory, MB"),
-    *("CPU per save, s", "written per save, MB", "restore, s"),
+    *("extra per save, s", "ours to it", "stands still per save, s", "the first, s", "memory, MB"),
+    *("CPU per save, s", "written per save, MB", "restore, s", "from cache, s"),
 )
 LIGHTNING = (NOTHING, "ours", "ModelCheckpoint", "AsyncCheckpointIO")
 KERAS = (NOTHING, "ours", "ModelCheckpoint .keras", "ModelCheckpoint .weights.h5", "BackupAndRestore")
-TENSORS = ("warm copy", "raw write and fsync", "ours", "torch.save", "safetensors.save_file", "DCP save")
+TENSORS = (
+    *("warm copy", "raw write and fsync", "ours", "torch.save", "torch.save without CRC", "safetensors.save_file"),
+    *("DCP save", "DCP async_save", *(["Orbax"] if importlib.util.find_spec("orbax") else [])),
+)
 CORES = len(os.sched_getaffinity(0))
 
 
@@ -47,9 +51,13 @@ def groups() -> dict[str, Group]:
     """What can be measured: a state of 1 GB is five layers of 4096 with Adam."""
     base = {"steps": 30, "every": 6, "layers": 5, "width": 4096, "batch": 64, "frozen": 0, "restore": True}
     idle, frozen = {"threads": max(1, CORES - 1)}, {"layers": 20, "frozen": 19, "width": 2048}
+    often = {"every": 1, "width": 1400}
     return {
         "lightning": Group("Lightning, 1 GB of Adam state, all cores train", "lightning", LIGHTNING, base),
         "lightning-idle": Group("Lightning, the same, one core left idle", "lightning", LIGHTNING, base | idle),
+        "lightning-often": Group(
+            "Lightning, 120 MB of Adam state, saved after every step", "lightning", LIGHTNING, base | often
+        ),
         "lightning-frozen": Group("Lightning, 19 of 20 layers frozen", "lightning", LIGHTNING, base | frozen),
         "keras": Group("Keras, 600 MB of Adam state", "keras", KERAS, base | {"layers": 3, "batch": 32}),
         "tensors": Group("1 GB in 30 tensors", "tensors", TENSORS, {"mb": 1000, "tensors": 30, "saves": 5}, False),
@@ -113,25 +121,31 @@ def _table(group: Group, found: dict[str, list[Figures]]) -> Iterator[str]:
         )
         first = found[arm][0]
         saves = max(first.saves, 1)
-        inside = [median(figures.inside) for figures in found[arm] if figures.inside]
+        inside = [median(figures.inside[1:] or figures.inside) for figures in found[arm] if figures.inside]
+        at_first = [figures.inside[0] for figures in found[arm] if figures.inside]
         base = found[NOTHING] if NOTHING in found else [Figures()] * len(found[arm])
         memory = median(one.memory - none.memory for one, none in zip(found[arm], base, strict=True)) / 1e6
         cpu = median((one.cpu - none.cpu) / saves for one, none in zip(found[arm], base, strict=True))
-        restore = median(figures.restore for figures in found[arm])
+        restore, cached = (
+            median(times) for times in zip(*((one.restore, one.restore_cached) for one in found[arm]), strict=True)
+        )
         cells = (
             Interval.of(extra).text(3),
             ratios,
             Interval.of(inside).text(3) if inside else "-",
+            f"{median(at_first):.3f}" if at_first else "-",
             f"{memory:.0f}",
             f"{cpu:.2f}",
             f"{median(figures.written for figures in found[arm]) / saves / 1e6:.0f}",
             f"{restore:.2f}" if restore else "-",
+            f"{cached:.2f}" if cached else "-",
         )
         exact = "" if all(figures.exact for figures in found[arm]) else " (not restored exactly)"
         yield f"| {arm}{exact} | {' | '.join(cells)} |"
     if NOTHING in found:
         step = median(step for figures in found[NOTHING] for step in figures.steps)
-        yield f"\nWithout checkpoints a step takes {step:.3f} s."
+        start = median(one.restore for one in found[NOTHING])
+        yield f"\nWithout checkpoints a step takes {step:.3f} s, and a fit {start:.2f} s to begin its first one."
 
 
 def _extra(group: Group, found: dict[str, list[Figures]], arm: str) -> list[float]:

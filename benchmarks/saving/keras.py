@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,44 +11,36 @@ from typing import Any
 import keras
 import numpy as np
 
-from benchmarks.saving.measure import Figures, Meter, make_durable, serve, timed
+from benchmarks.saving.measure import Figures, Inside, Meter, evict, make_durable, serve, warm
 from ckpt_callbacks import every_steps, keep_last
 from ckpt_callbacks.keras import Checkpointer
 
-DONE: list[float] = []
-"""When each step of the fit was done."""
+BEGAN: list[float] = []
+"""When each step of the fit began: not in an attribute, which a resume would bring back."""
 
 
 class Clock(keras.callbacks.Callback):
-    """When each step began, and when it was done."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.times: list[float] = []
+    """When each step began."""
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Note the time."""
-        self.times.append(time.perf_counter())
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Note the time: not in an attribute, which a resume would bring back."""
-        DONE.append(time.perf_counter())
+        BEGAN.append(time.perf_counter())
 
 
-Setup = tuple[list[Any], list[float]]
+Setup = tuple[list[Any], Inside]
 """Callbacks, and where the time inside them is gathered."""
 
 
 def _none(directory: Path, every: int, durable: bool) -> Setup:
-    return [], []
+    return [], Inside()
 
 
 def _ours(directory: Path, every: int, durable: bool) -> Setup:
     callback = Checkpointer(
         directory / "run", save=every_steps(every), keep=keep_last(2), durability="full" if durable else "none"
     )
-    inside: list[float] = []
-    callback._stage = timed(inside, callback._stage)  # type: ignore[method-assign]
+    inside = Inside()
+    callback.boundary = inside.saves(callback.boundary, lambda saved: saved is not None)  # type: ignore[method-assign]
     return [callback], inside
 
 
@@ -65,9 +58,9 @@ def _backup(directory: Path, every: int, durable: bool) -> Setup:
     return [callback], _flushing(callback, directory / "backup", durable)
 
 
-def _flushing(callback: Any, path: Path, durable: bool) -> list[float]:
+def _flushing(callback: Any, path: Path, durable: bool) -> Inside:
     """Have a callback wait for the disk; gather how long it takes."""
-    inside: list[float] = []
+    inside = Inside()
     name = "_save_model"
     save = getattr(callback, name)
 
@@ -76,7 +69,7 @@ def _flushing(callback: Any, path: Path, durable: bool) -> list[float]:
         if durable:
             make_durable(path)
 
-    setattr(callback, name, timed(inside, both))
+    setattr(callback, name, inside.saves(both))
     return inside
 
 
@@ -92,32 +85,58 @@ SETUPS = {
 def run(name: str, options: dict[str, Any]) -> Figures:
     """Train and save."""
     directory, every = Path(options["directory"]), options["every"]
-    figures, clock = Figures(), Clock()
+    figures = Figures()
     callbacks, inside = SETUPS[name](directory, every, options["durable"])
     model = _model(options)
     x = np.random.default_rng(2).standard_normal((options["batch"], options["width"]), np.float32)
     x = np.concatenate([x] * options["steps"])
     model.train_on_batch(x[:2], x[:2])  # the optimizer's variables belong to every arm
     with Meter(figures):
-        model.fit(x, x, batch_size=options["batch"], shuffle=False, callbacks=[*callbacks, clock], verbose=0)
-    figures.steps = [later - earlier for earlier, later in zip(clock.times, clock.times[1:], strict=False)]
+        model.fit(x, x, batch_size=options["batch"], shuffle=False, callbacks=[*callbacks, Clock()], verbose=0)
+    figures.steps = [later - earlier for earlier, later in itertools.pairwise(BEGAN)]
     figures.saves = 0 if name == "no checkpoints" else options["steps"] // every
-    figures.inside = sorted(inside)[-figures.saves :] if figures.saves else []
-    if name == "ours" and options["restore"]:
-        again = _model(options)
-        DONE.clear()
-        began, clock = time.perf_counter(), Clock()
-        callback = Checkpointer(directory / "run", save=every_steps(10**9))
-        again.fit(x, x, batch_size=options["batch"], shuffle=False, epochs=2, verbose=0, callbacks=[callback, clock])
-        figures.restore = DONE[0] - began
-        figures.exact = callback.resumed is not None
-    elif name == "ModelCheckpoint .keras" and options["restore"]:
-        DONE.clear()
-        began, clock = time.perf_counter(), Clock()
-        again = keras.saving.load_model(directory / "model.keras")
-        again.fit(x, x, batch_size=options["batch"], shuffle=False, verbose=0, callbacks=[clock])
-        figures.restore = DONE[0] - began
+    figures.inside = inside.times
+    if options["restore"] and name in RESTORES:
+        weights = [np.array(value) for value in model.get_weights()]
+        del model
+        for prepare, which in ((evict, "restore"), (warm, "restore_cached")):
+            prepare(directory)
+            seconds, exact = _resume(name, options, weights, x)
+            setattr(figures, which, seconds)
+            figures.exact = figures.exact and exact
     return figures
+
+
+RESTORES = ("no checkpoints", "ours", "ModelCheckpoint .keras", "BackupAndRestore")
+
+
+def _resume(name: str, options: dict[str, Any], weights: list[np.ndarray], x: np.ndarray) -> tuple[float, bool]:
+    """Carry on: how long until the first step begins, and are the weights before it those that were trained?"""
+    directory, compared = Path(options["directory"]), list[bool]()
+
+    class Compare(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            found = self.model.get_weights()
+            compared.append(all(np.array_equal(one, other) for one, other in zip(found, weights, strict=True)))
+            self.model.stop_training = True
+
+    BEGAN.clear()
+    start = time.perf_counter()
+    if name == "ModelCheckpoint .keras":
+        again, callbacks = keras.saving.load_model(directory / "model.keras"), []
+    else:
+        again = _model(options)
+        callbacks, _ = SETUPS[name](directory, 10**9, options["durable"])
+    again.fit(
+        x,
+        x,
+        batch_size=options["batch"],
+        shuffle=False,
+        epochs=2,
+        verbose=0,
+        callbacks=[*callbacks, Clock(), Compare()],
+    )
+    return BEGAN[0] - start, name == "no checkpoints" or compared[:1] == [True]
 
 
 def _model(options: dict[str, Any]) -> keras.Model:

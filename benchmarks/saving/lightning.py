@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning.plugins import AsyncCheckpointIO, TorchCheckpointIO
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.saving.measure import Figures, Meter, make_durable, serve, timed
+from benchmarks.saving.measure import Figures, Inside, Meter, evict, make_durable, serve, warm
 from ckpt_callbacks import every_steps, keep_last
 from ckpt_callbacks.pytorch_lightning import Checkpointer
 
@@ -43,12 +43,8 @@ class Model(pl.LightningModule):
         return torch.optim.Adam([one for one in self.parameters() if one.requires_grad], lr=1e-4)
 
 
-DONE: list[float] = []
-"""When each step of the fit was done."""
-
-
 class Clock(pl.Callback):
-    """When each step began, and when it was done."""
+    """When each step began."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -56,10 +52,6 @@ class Clock(pl.Callback):
     def on_train_batch_start(self, *_: Any) -> None:
         """Note the time."""
         self.times.append(time.perf_counter())
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Note the time: not in an attribute, which a resume would bring back."""
-        DONE.append(time.perf_counter())
 
 
 class DurableIO(TorchCheckpointIO):
@@ -71,30 +63,31 @@ class DurableIO(TorchCheckpointIO):
         make_durable(path)
 
 
-Setup = tuple[list[pl.Callback], list[Any], Callable[[], str], list[float]]
+Setup = tuple[list[pl.Callback], list[Any], Callable[[], str], Inside]
 """Callbacks, plugins, the path to resume from, and where the time inside callbacks is gathered."""
 
 
 def _none(directory: Path, every: int, durable: bool) -> Setup:
-    return [], [], lambda: "", []
+    return [], [], lambda: "", Inside()
 
 
 def _ours(directory: Path, every: int, durable: bool) -> Setup:
     callback = Checkpointer(
         directory / "run", save=every_steps(every), keep=keep_last(2), durability="full" if durable else "none"
     )
-    inside: list[float] = []
-    callback._stage = timed(inside, callback._stage)  # type: ignore[method-assign]
+    inside = Inside()
+    callback.boundary = inside.saves(callback.boundary, lambda saved: saved is not None)  # type: ignore[method-assign]
+    callback.fence = inside.waits(callback.fence)  # type: ignore[method-assign]
     return [callback], [], lambda: "", inside
 
 
 def _peer(wrap: Callable[[Any], Any]) -> Callable[[Path, int, bool], Setup]:
     def setup(directory: Path, every: int, durable: bool) -> Setup:
-        inside: list[float] = []
+        inside = Inside()
         callback = pl.callbacks.ModelCheckpoint(
             directory / "run", every_n_train_steps=every, save_top_k=2, monitor="step", mode="max", filename="{step}"
         )
-        callback.on_train_batch_end = timed(inside, callback.on_train_batch_end)  # type: ignore[method-assign]
+        callback._save_topk_checkpoint = inside.saves(callback._save_topk_checkpoint)  # type: ignore[method-assign]
         io = wrap(DurableIO() if durable else TorchCheckpointIO())
         newest = lambda: str(max((directory / "run").glob("*.ckpt"), key=lambda path: path.stat().st_mtime))  # noqa: E731
         return [callback], [io], newest, inside
@@ -122,31 +115,36 @@ def run(name: str, options: dict[str, Any]) -> Figures:
         _trainer(options, options["steps"], [*callbacks, clock], plugins).fit(model, _data(options))
     figures.steps = [later - earlier for earlier, later in zip(clock.times, clock.times[1:], strict=False)]
     figures.saves = 0 if name == "no checkpoints" else options["steps"] // every
-    figures.inside = sorted(inside)[-figures.saves :] if figures.saves else []
-    if figures.saves and options["restore"]:
-        _resume(name, options, model, figures, resume_from())
+    figures.inside = inside.times
+    if options["restore"]:
+        weights = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+        del model
+        for prepare, which in ((evict, "restore"), (warm, "restore_cached")):
+            prepare(directory)
+            seconds, exact = _resume(name, options, weights, resume_from())
+            setattr(figures, which, seconds)
+            figures.exact = figures.exact and (exact or not figures.saves)
     return figures
 
 
-def _resume(name: str, options: dict[str, Any], trained: Model, figures: Figures, path: str) -> None:
-    """Carry on for a step: how long until it is done, and were the weights before it those that were trained?"""
-    again, clock = _model(options), Clock()
+def _resume(name: str, options: dict[str, Any], weights: dict[str, torch.Tensor], path: str) -> tuple[float, bool]:
+    """Carry on for a step: how long until it begins, and are the weights before it those that were trained?"""
+    again = _model(options)
     callbacks, plugins, _, _ = SETUPS[name](Path(options["directory"]), 10**9, options["durable"])
-    weights = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
-    del trained
+    began: list[float] = []
     compared: list[bool] = []
 
     class Compare(pl.Callback):
         def on_train_batch_start(self, *_: Any) -> None:
+            began.append(time.perf_counter())
             found = again.state_dict()
-            compared.append(all(torch.equal(found[name], tensor) for name, tensor in weights.items()))
+            compared.append(all(torch.equal(found[key], tensor) for key, tensor in weights.items()))
 
-    DONE.clear()
-    began = time.perf_counter()
-    trainer = _trainer(options, options["steps"] + 1, [*callbacks, Compare(), clock], plugins)
-    trainer.fit(again, _data(options), ckpt_path=path or None)
-    figures.restore = DONE[0] - began
-    figures.exact = compared[:1] == [True]
+    trainer = _trainer(options, options["steps"] + 1, [*callbacks, Compare()], plugins)
+    data = _data(options)
+    start = time.perf_counter()
+    trainer.fit(again, data, ckpt_path=path or None)
+    return began[0] - start, compared[:1] == [True]
 
 
 def _model(options: dict[str, Any]) -> Model:

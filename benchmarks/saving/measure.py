@@ -23,8 +23,10 @@ from typing import Any
 class Figures:
     """What one process measured. Times in seconds, sizes in bytes.
 
-    ``inside`` has, for each save, the time that training stood still in callbacks; ``memory`` is the most that was
-    resident beyond what was before training began; ``exact`` tells whether what was saved last is what training had.
+    ``inside`` has, for each save in order, the time that training stood still in callbacks; ``memory`` is the most that
+    was resident beyond what was before training began; ``restore`` is the time from the beginning of a program's fit
+    to its first batch when nothing of the files is in the page cache, ``restore_cached`` when all is; ``exact`` tells
+    whether what was saved last is what training had.
     """
 
     wall: float = 0.0
@@ -35,6 +37,7 @@ class Figures:
     written: int = 0
     saves: int = 0
     restore: float = 0.0
+    restore_cached: float = 0.0
     exact: bool = True
 
 
@@ -79,23 +82,62 @@ def _written() -> int:
     return int(fields["write_bytes"])
 
 
-def timed(inside: list[float], function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, and how long each call of it took."""
+class Inside:
+    """How long training stands still for each save: in the call that makes it, and in those that wait for it later."""
 
-    def call(*args: Any, **kwargs: Any) -> Any:
-        began = time.perf_counter()
-        try:
-            return function(*args, **kwargs)
-        finally:
-            inside.append(time.perf_counter() - began)
+    def __init__(self) -> None:
+        self.times: list[float] = []
 
-    return call
+    def saves(self, function: Callable[..., Any], did: Callable[[Any], bool] = lambda result: True) -> Any:
+        """The function, timed; each call that ``did`` save is one."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            began = time.perf_counter()
+            result = function(*args, **kwargs)
+            if did(result):
+                self.times.append(time.perf_counter() - began)
+            return result
+
+        return call
+
+    def waits(self, function: Callable[..., Any]) -> Any:
+        """The function, timed; its calls are of the last save."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            began = time.perf_counter()
+            result = function(*args, **kwargs)
+            if self.times:
+                self.times[-1] += time.perf_counter() - began
+            return result
+
+        return call
+
+
+def evict(path: str | Path) -> None:
+    """Drop a file, or all that a directory holds, from the page cache."""
+    for file in _files(Path(path)):
+        descriptor = os.open(file, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+
+def warm(path: str | Path) -> None:
+    """Read a file, or all that a directory holds, into the page cache."""
+    for file in _files(Path(path)):
+        with file.open("rb", buffering=0) as stream:
+            while stream.read(8 << 20):
+                pass
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else [inner for inner in path.rglob("*") if inner.is_file()]
 
 
 def make_durable(path: str | Path) -> None:
     """Flush a file, or all that a directory holds, to the disk; then the names."""
     path = Path(path)
-    for file in [path] if path.is_file() else [inner for inner in path.rglob("*") if inner.is_file()]:
+    for file in _files(path):
         _fsync(file)
     for directory in {path.parent, *([path] if path.is_dir() else [])}:
         _fsync(directory)

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 import torch.distributed.checkpoint as dcp
 
-from benchmarks.saving.measure import Figures, Meter, make_durable, serve
+from benchmarks.saving.measure import Figures, Meter, evict, make_durable, serve, warm
 from ckpt_callbacks.engine import Progress
 from ckpt_callbacks.state import payload
 from ckpt_callbacks.state.arena import Arena
@@ -22,7 +22,7 @@ from ckpt_callbacks.store import LocalStore, Manifest
 
 State = dict[str, torch.Tensor]
 Save = Callable[[State, Path], None]
-Load = Callable[[Path], Any]
+Load = Callable[[State, Path], State]
 
 
 class Ours:
@@ -38,7 +38,7 @@ class Ours:
         staged.learn()
         staged.release()
 
-    def load(self, path: Path) -> Any:
+    def load(self, state: State, path: Path) -> State:
         """Verify and read."""
         files, problems = LocalStore(path).load(self.id, fresh)
         assert problems == []
@@ -55,6 +55,38 @@ def _flushed(save: Callable[[State, Path], Any]) -> Save:
 
 def _dcp_save(state: State, path: Path) -> None:
     dcp.save(dict(state), checkpoint_id=str(path), no_dist=True)
+
+
+def _dcp_async(state: State, path: Path) -> None:
+    dcp.async_save(dict(state), checkpoint_id=str(path), no_dist=True).result()
+
+
+def _dcp_load(state: State, path: Path) -> State:
+    found = {name: torch.empty_like(tensor) for name, tensor in state.items()}
+    dcp.load(found, checkpoint_id=str(path), no_dist=True)
+    return found
+
+
+def _without_crc(state: State, path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    torch.save(state, path)
+
+
+class Orbax:
+    """Orbax's PyTree checkpointer, over numpy views of the same memory."""
+
+    def __init__(self) -> None:
+        import orbax.checkpoint
+
+        self.checkpointer = orbax.checkpoint.PyTreeCheckpointer()
+
+    def save(self, state: State, path: Path) -> None:
+        """Save, and wait."""
+        self.checkpointer.save(path, {name: tensor.numpy() for name, tensor in state.items()})
+
+    def load(self, state: State, path: Path) -> State:
+        """Restore as numpy arrays."""
+        return {name: torch.from_numpy(array) for name, array in self.checkpointer.restore(path).items()}
 
 
 def _raw(state: State, path: Path) -> None:
@@ -94,25 +126,31 @@ class Copy:
             self.copies[name].copy_(tensor)
 
 
-def _arms() -> dict[str, tuple[Save, Load | None]]:
-    ours, copy = Ours(), Copy()
+def _arms() -> dict[str, Callable[[], tuple[Save, Load | None]]]:
+    """Each makes what saves, and what loads into memory that training could go on with."""
+    torch_load = lambda state, path: torch.load(path)  # noqa: E731
     return {
-        "warm copy": (copy.save, None),
-        "raw write and fsync": (_raw, None),
-        "ours": (ours.save, ours.load),
-        "torch.save": (_flushed(lambda s, p: torch.save(s, p)), lambda p: torch.load(p)),
-        "safetensors.save_file": (
-            _flushed(lambda s, p: safetensors.torch.save_file(s, p)),
-            safetensors.torch.load_file,
-        ),
-        "DCP save": (_flushed(_dcp_save), None),
+        "warm copy": lambda: (Copy().save, None),
+        "raw write and fsync": lambda: (_raw, None),
+        "ours": lambda: ((ours := Ours()).save, ours.load),
+        "torch.save": lambda: (_flushed(torch.save), torch_load),
+        "torch.save without CRC": lambda: (_flushed(_without_crc), torch_load),
+        "safetensors.save_file": lambda: (_flushed(safetensors.torch.save_file), _safetensors_load),
+        "DCP save": lambda: (_flushed(_dcp_save), _dcp_load),
+        "DCP async_save": lambda: (_flushed(_dcp_async), _dcp_load),
+        "Orbax": lambda: (_flushed((orbax := Orbax()).save), orbax.load),
     }
+
+
+def _safetensors_load(state: State, path: Path) -> State:
+    """It maps the file; what shall be trained has to be copied from there."""
+    return {name: tensor.clone() for name, tensor in safetensors.torch.load_file(path).items()}
 
 
 def run(name: str, options: dict[str, Any]) -> Figures:
     """Save some times to files of their own (one of these after the first is what counts), then load the last."""
     torch.set_num_threads(options["threads"])
-    save, load = _arms()[name]
+    save, load = _arms()[name]()
     count, nbytes = options["tensors"], options["mb"] * 10**6
     state = {f"layer.{index}.weight": torch.randn(nbytes // 4 // count) for index in range(count)}
     figures = Figures()
@@ -125,12 +163,12 @@ def run(name: str, options: dict[str, Any]) -> Figures:
             save(state, path)
             figures.inside.append(time.perf_counter() - began)
     figures.saves = options["saves"]
-    if load is not None:
+    for prepare, which in ((evict, "restore"), (warm, "restore_cached")) if load is not None else ():
+        prepare(path)
         began = time.perf_counter()
-        found = load(path)
-        touched = sum(float(tensor.flatten()[0]) for tensor in found.values())
-        figures.restore = time.perf_counter() - began
-        figures.exact = touched == touched and all(torch.equal(found[name], state[name]) for name in state)
+        found = load(state, path)
+        setattr(figures, which, time.perf_counter() - began)
+        figures.exact = figures.exact and all(torch.equal(found[name], state[name]) for name in state)
     return figures
 
 

@@ -19,6 +19,7 @@ SHARED = {"threads": 1, "durable": True, "device": "cpu", "mb": 1, "tensors": 3,
         ("keras", "ours"),
         ("tensors", "ours"),
         ("tensors", "safetensors.save_file"),
+        ("tensors", "DCP async_save"),
     ],
 )
 def test_an_arm_measures_and_restores(module, arm, tmp_path):
@@ -28,6 +29,7 @@ def test_an_arm_measures_and_restores(module, arm, tmp_path):
     assert len(figures.inside) == 2
     assert figures.exact
     assert figures.restore > 0
+    assert figures.restore_cached > 0
     assert figures.wall > 0
     assert list(tmp_path.iterdir()) == []
 
