@@ -147,6 +147,7 @@ class BaseCheckpointer:
         self._writer = Writer(background)
         self._packer, self._arena, self._copier = Packer(), Arena(), Copier()
         self._overlap = Overlap(background)
+        self._staged_at: float | None = None  # on the monotonic clock: the boundary just before this one
         self._staging: _Staging | None = None  # what may still be copied beside training
         self._again: tuple[str, ...] = ()  # why a snapshot must be taken that could not be copied so
         self._lock: RunLock | None = None
@@ -264,6 +265,7 @@ class BaseCheckpointer:
         self._writer.wait()
         self._pending, self._missing, self._proof, self._packer = [], {}, Proof({}), Packer()
         self._overlap, self._staging, self._again = Overlap(self._writer.background), None, ()
+        self._staged_at = None
         self._past, self._parent, self._began, self.resumed = Past(), None, time.monotonic(), None
         self._until, self._passed = _AT_ONCE, None
 
@@ -387,7 +389,11 @@ class BaseCheckpointer:
         if self._manual:
             events |= Event.MANUAL
             note = self._manual[0][0]
-        moment = Moment(progress, time.monotonic() - self._began, events, metrics, note)
+        now = time.monotonic()
+        if self._staged_at is not None:
+            self._overlap.took(now - self._staged_at)
+            self._staged_at = None
+        moment = Moment(progress, now - self._began, events, metrics, note)
         decision = engine.decide(moment, self._seen(), self.trigger, self.monitors)
         self._past, rest = decision.past, decision.rest
         self._until = (
@@ -456,7 +462,8 @@ class BaseCheckpointer:
         try:
             packed = self._pack(captured)
             self._writer.make_room()
-            beside = self._overlap.pays(measured=bool(moment.metrics))
+            beside = bool(captured.steady) and self._overlap.pays(measured=bool(moment.metrics))
+            self._staged_at = self._began + moment.elapsed
             staged = packed.stage(self._arena, captured.steady if beside else {})
         except BaseException as error:
             for _, future in waiting:

@@ -5,12 +5,20 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
+from collections import deque
 from pathlib import Path
+from statistics import median
 
 __all__ = ["IdleCores", "Overlap"]
 
 ENOUGH = 0.75
 """How much of a core must have been idle: a copy beside training that takes its cores costs more than it hides."""
+
+SAMPLES = 3
+"""How many snapshots of either way are compared."""
+
+AGAIN = 20
+"""How often the other way is tried again: training may change."""
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
@@ -35,6 +43,9 @@ class IdleCores:
 class Overlap:
     """Decides for each snapshot of a fit, from what was measured.
 
+    With a core idle, the copy costs training nothing. With none, it may still cost less than to wait for it, or more:
+    both ways are tried in turn, and the one is taken after which the next batch was done sooner.
+
     Args:
         possible: whether there is anything that could go on meanwhile.
     """
@@ -42,6 +53,9 @@ class Overlap:
     def __init__(self, possible: bool) -> None:
         self._possible, self._proved = possible, False
         self._cores = IdleCores()
+        self._took: dict[bool, deque[float]] = {beside: deque(maxlen=SAMPLES) for beside in (True, False)}
+        self._way: bool | None = None  # of the last snapshot, if what it costs counts
+        self._saves = 0
 
     def pays(self, measured: bool) -> bool:
         """Whether to copy beside training.
@@ -51,7 +65,26 @@ class Overlap:
                 such state is the first one that is tried.
         """
         idle = self._cores.look()
-        return self._possible and idle >= ENOUGH and (self._proved or not measured)
+        self._saves += 1
+        free = self._possible and (self._proved or not measured)
+        beside = free and (idle >= ENOUGH or self._sooner())
+        self._way = beside if free and self._saves > 1 else None  # the first one touches memory that is new
+        return beside
+
+    def _sooner(self) -> bool:
+        few = min(map(len, self._took.values())) < SAMPLES
+        beside = (
+            len(self._took[True]) <= len(self._took[False])
+            if few
+            else median(self._took[True]) < median(self._took[False])
+        )
+        return beside if few or self._saves % AGAIN else not beside
+
+    def took(self, seconds: float) -> None:
+        """From the last snapshot's boundary to the next boundary it took so long."""
+        if self._way is not None:
+            self._took[self._way].append(seconds)
+            self._way = None
 
     def came_out(self, whole: bool) -> None:
         """What became of a copy that was made so: once something changed it under way, none is made so any more."""

@@ -47,15 +47,31 @@ def test_a_container_grants_less(monkeypatch, tmp_path):
     assert overlap._may_use() >= 1
 
 
-def test_only_an_idle_core_copies(monkeypatch):
-    """And each time anew: training may need more of them later."""
+def test_an_idle_core_copies(monkeypatch):
+    """Whatever that was seen to take: the other core is training's."""
     clocks = Clocks(monkeypatch, cores=2)
     decides = Overlap(possible=True)
-    answers = []
-    for busy in (1.0, 1.9, 1.2):
-        clocks.pass_by(10, busy)
-        answers.append(decides.pays(measured=False))
-    assert answers == [True, False, True]
+    for _ in range(10):
+        clocks.pass_by(10, 1.2)
+        assert decides.pays(measured=False)
+        decides.took(5.0)
+
+
+@pytest.mark.parametrize("costs", [{True: 1.0, False: 2.0}, {True: 2.0, False: 1.0}], ids=["beside", "at once"])
+def test_with_all_cores_busy_the_faster_way_is_found(monkeypatch, costs):
+    """Both are tried three times, the first snapshot aside; then the better one, and the other now and then."""
+    clocks = Clocks(monkeypatch, cores=2)
+    decides = Overlap(possible=True)
+    ways = []
+    for _ in range(overlap.AGAIN + 5):
+        clocks.pass_by(10, 1.9)
+        ways.append(decides.pays(measured=False))
+        decides.took(costs[ways[-1]] if ways[1:] else 100.0)
+    assert sorted(ways[1:7]) == [False] * 3 + [True] * 3
+    better = costs[True] < costs[False]
+    later = ways[7:]
+    assert [way for way in later if way != better] == [not better]
+    assert ways[overlap.AGAIN - 1] != better
 
 
 def test_what_cannot_be_taken_again_is_not_the_first(monkeypatch):
