@@ -44,6 +44,18 @@ TENSORS = (
     *("warm copy", "raw write and fsync", "ours", "torch.save", "torch.save without CRC", "safetensors.save_file"),
     *("DCP save", "DCP async_save", *(["Orbax"] if importlib.util.find_spec("orbax") else [])),
 )
+READ = """\
+{machine}. {blocks} blocks; in each, every arm runs once in a process of its own, another one first each time.
+{files} Medians; in brackets the lowest and highest, or what holds the median with 95 % where there are enough blocks.
+
+- *extra per save*: how much longer training takes than without checkpoints in the same block, until all is on disk, for
+  each save; without training, how long a save takes. *ours to it*: the ratio in each block; "-" where an arm's extra
+  time was lost in the noise of some block.
+- *stands still*: time inside callbacks for each save but *the first*, which touches memory that is new.
+- *memory*: the most that a process held beyond what it holds without saving. *CPU* likewise.
+- *restore*: from the call of fit to its first batch, with nothing of the files in the page cache; *from cache*: with all
+  of them there. Without training: until tensors are there that could be trained, safetensors' copied from its map.
+"""
 CORES = len(os.sched_getaffinity(0))
 
 
@@ -69,7 +81,7 @@ def main() -> int:
     """Measure, print, and write the table if asked to."""
     arguments = _arguments()
     known = groups()
-    text = [_machine()]
+    text = ["# What saving costs", READ.format(machine=_machine(), blocks=arguments.blocks, files=_files(arguments))]
     with scratch_in(arguments.directory) as scratch:
         for name in arguments.groups or known:
             group = known[name]
@@ -159,9 +171,13 @@ def _extra(group: Group, found: dict[str, list[Figures]], arm: str) -> list[floa
 
 
 def _machine() -> str:
-    names = ("torch", "pytorch-lightning", "keras", "tensorflow_cpu", "safetensors")
+    names = ("torch", "pytorch-lightning", "keras", "tensorflow_cpu", "safetensors", "orbax-checkpoint")
     versions = [f"{name} {importlib.metadata.version(name)}" for name in names if _is_installed(name)]
     return f"{CORES} cores ({platform.machine()}), Python {platform.python_version()}, {', '.join(versions)}"
+
+
+def _files(arguments: argparse.Namespace) -> str:
+    return "Files stay in the page cache." if arguments.cached else "Every arm's files are flushed to the disk."
 
 
 def _is_installed(name: str) -> bool:
