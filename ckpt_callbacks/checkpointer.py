@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from concurrent.futures import Future
@@ -59,8 +60,8 @@ class Captured:
         missing: parts that resume would need and that can't be captured -> why.
         data: how a resume will reach the place in the data, in a few words.
         frozen: the names of weights that aren't trained: they are written once.
-        steady: address -> bytes of tensors that training leaves alone until the adapter calls `fence`: they may be
-            copied meanwhile.
+        steady: address -> tensor, of those that training should leave alone until the adapter calls `fence`: they may
+            be copied meanwhile.
     """
 
     weights: Mapping[str, Any]
@@ -69,7 +70,7 @@ class Captured:
     missing: Mapping[str, str] = field(default_factory=dict)
     data: str = "in place"
     frozen: Set[str] = frozenset()
-    steady: Mapping[int, int] = field(default_factory=dict)
+    steady: Mapping[int, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ class BaseCheckpointer:
         self._store = LocalStore(self.directory, durability=_one_of("durability", durability, ("full", "none")))
         self._writer = Writer(background)
         self._packer, self._arena, self._copier = Packer(), Arena(), Copier()
-        self._overlap = Overlap(background)
+        self._overlap, self._torn = Overlap(), False
         self._staged_at: float | None = None  # on the monotonic clock: the boundary just before this one
         self._staging: _Staging | None = None  # what may still be copied beside training
         self._again: tuple[str, ...] = ()  # why a snapshot must be taken that could not be copied so
@@ -162,6 +163,7 @@ class BaseCheckpointer:
         self._versions: dict[str, str] = {}
         self._machine: dict[str, str] = {}
         self._proof = Proof({})
+        self._trains = threading.get_ident()  # the thread that trains
         self._first = True
         self.resumed: ResumeReport | None = None
 
@@ -198,8 +200,13 @@ class BaseCheckpointer:
         Raises:
             StoreError: with ``on_error="raise"``, if one could not be written.
         """
-        self._writer.wait()
+        self._wait_for_writer()
         self._raise_failed()
+
+    def _wait_for_writer(self) -> None:
+        if threading.get_ident() == self._trains:  # nobody else can tell whether a copy is whole
+            self.fence()
+        self._writer.wait()
 
     @property
     def best_model_path(self) -> str:
@@ -207,7 +214,7 @@ class BaseCheckpointer:
 
         With a monitor whose metric was never measured there is no best one, and the latest is not passed off as it.
         """
-        self._writer.wait()
+        self._wait_for_writer()
         snapshot = self.best if self.monitors else self.latest
         return str(snapshot.path) if snapshot else ""
 
@@ -262,10 +269,11 @@ class BaseCheckpointer:
 
     def _forget(self) -> None:
         """Begin anew: an earlier fit that died of an exception may still be writing, and is not asked any more."""
+        self.fence()
         self._writer.wait()
         self._pending, self._missing, self._proof, self._packer = [], {}, Proof({}), Packer()
-        self._overlap, self._staging, self._again = Overlap(self._writer.background), None, ()
-        self._staged_at = None
+        self._trains = threading.get_ident()
+        self._overlap, self._torn, self._again, self._staged_at = Overlap(), False, (), None
         self._past, self._parent, self._began, self.resumed = Past(), None, time.monotonic(), None
         self._until, self._passed = _AT_ONCE, None
 
@@ -412,13 +420,15 @@ class BaseCheckpointer:
 
         A copy of tensors that were changed all the same is discarded, and the next boundary takes another.
         """
-        staging, self._staging = self._staging, None
+        staging = self._staging
         if staging is None:
             return
-        whole = staging.copying.finish()
-        self._overlap.came_out(whole)
+        whole = staging.copying.conclude()
+        self._staging = None
         if not whole:
-            self._again, self._manual[:0] = staging.reasons, staging.waiting
+            self._torn, self._again, self._manual[:0] = True, staging.reasons, staging.waiting
+            say("weights changed while they were copied: that copy is discarded, and others are made at once")
+            self._store.journal.append("torn", reasons=list(staging.reasons))
 
     def _seen(self) -> Past:
         """What decisions remember, the boundaries included that were passed over since the last one."""
@@ -462,20 +472,29 @@ class BaseCheckpointer:
         try:
             packed = self._pack(captured)
             self._writer.make_room()
-            beside = bool(captured.steady) and self._overlap.pays(measured=bool(moment.metrics))
+            steady = self._may_be_copied_later(moment, captured)
             self._staged_at = self._began + moment.elapsed
-            staged = packed.stage(self._arena, captured.steady if beside else {})
+            staged = packed.stage(self._arena, steady)
+            if staged.copying.unfinished:
+                self._copier.begin(staged.copying)
+                self._staging = _Staging(staged.copying, decision.reasons, waiting)
+            done = self._writer.submit(lambda: self._commit(draft, staged))
         except BaseException as error:
             for _, future in waiting:
                 _answer(future, error)
             raise
-        if staged.copying.unfinished:
-            self._staging = _Staging(staged.copying, decision.reasons, waiting)
-            self._copier.begin(staged.copying)
-        done = self._writer.submit(lambda: self._commit(draft, staged))
         done.add_done_callback(lambda finished: _settle(finished, [future for _, future in waiting]))
         self._pending.append(done)
         return done
+
+    def _may_be_copied_later(self, moment: Moment, captured: Captured) -> Mapping[int, Any]:
+        """The tensors that are copied beside training: none, if the state could not be taken as well a batch later.
+
+        That is so where something happened or was measured, such as the best value yet. A request can wait.
+        """
+        plain = moment.events in (Event.NONE, Event.MANUAL) and not moment.metrics
+        possible = plain and captured.steady and self._writer.background and not self._torn
+        return captured.steady if possible and self._overlap.pays() else {}
 
     def _draft(self, moment: Moment, decision: Decision) -> Manifest:
         """The manifest, but for what only the commit knows: id, sequence, parent and files."""
@@ -518,7 +537,7 @@ class BaseCheckpointer:
     def _commit(self, draft: Manifest, staged: Staged) -> Snapshot | None:
         """Publish, then tidy: runs on the writer's thread. None: training changed what was being copied."""
         try:
-            if not staged.copying.finish():
+            if not staged.copying.verdict():
                 return None
             manifest = self._store.commit(replace(draft, parent=self._parent), staged.files())
             staged.learn()

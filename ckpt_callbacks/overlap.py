@@ -45,30 +45,19 @@ class Overlap:
 
     With a core idle, the copy costs training nothing. With none, it may still cost less than to wait for it, or more:
     both ways are tried in turn, and the one is taken after which the next batch was done sooner.
-
-    Args:
-        possible: whether there is anything that could go on meanwhile.
     """
 
-    def __init__(self, possible: bool) -> None:
-        self._possible, self._proved = possible, False
+    def __init__(self) -> None:
         self._cores = IdleCores()
         self._took: dict[bool, deque[float]] = {beside: deque(maxlen=SAMPLES) for beside in (True, False)}
         self._way: bool | None = None  # of the last snapshot, if what it costs counts
         self._saves = 0
 
-    def pays(self, measured: bool) -> bool:
-        """Whether to copy beside training.
-
-        Args:
-            measured: metrics were measured on this very state, so that it could not be taken again a step later. No
-                such state is the first one that is tried.
-        """
-        idle = self._cores.look()
+    def pays(self) -> bool:
+        """Whether to copy beside training."""
         self._saves += 1
-        free = self._possible and (self._proved or not measured)
-        beside = free and (idle >= ENOUGH or self._sooner())
-        self._way = beside if free and self._saves > 1 else None  # the first one touches memory that is new
+        beside = self._cores.look() >= ENOUGH or self._sooner()
+        self._way = beside if self._saves > 1 else None  # the first one touches memory that is new
         return beside
 
     def _sooner(self) -> bool:
@@ -85,10 +74,6 @@ class Overlap:
         if self._way is not None:
             self._took[self._way].append(seconds)
             self._way = None
-
-    def came_out(self, whole: bool) -> None:
-        """What became of a copy that was made so: once something changed it under way, none is made so any more."""
-        self._possible, self._proved = self._possible and whole, whole
 
 
 def _may_use() -> float:

@@ -29,7 +29,7 @@ from ckpt_callbacks import (
 from ckpt_callbacks.checkpointer import BaseCheckpointer, Captured
 from ckpt_callbacks.engine import Event, Progress
 from ckpt_callbacks.overlap import Overlap
-from ckpt_callbacks.state.copying import Copying, Lent
+from ckpt_callbacks.state.copying import Copier, Copying, Lent
 from ckpt_callbacks.state.tensors import Source
 from ckpt_callbacks.store import fingerprint, owner_of
 from ckpt_callbacks.store.files import disk
@@ -106,7 +106,7 @@ class Steady(Loop):
         self.weights, self.meddle_at = torch.zeros(300_000), meddle_at
 
     def capture(self) -> Captured:
-        steady = {self.weights.data_ptr(): self.weights.nbytes}
+        steady = {self.weights.data_ptr(): self.weights}
         return replace(super().capture(), steady=steady)
 
     def run(self, steps: int, **_: Any) -> Loop:
@@ -123,12 +123,8 @@ class Steady(Loop):
 
 @pytest.fixture
 def beside(monkeypatch):
-    """Every copy is made beside training, and no thread gets to it before training waits for it."""
-    monkeypatch.setattr(Overlap, "pays", lambda self, measured: self._possible)
-    work = Copying.work
-    monkeypatch.setattr(
-        Copying, "work", lambda self: work(self) if threading.current_thread() is threading.main_thread() else None
-    )
+    """Every copy is made beside training, wherever it can be."""
+    monkeypatch.setattr(Overlap, "pays", lambda self: True)
 
 
 def held(one: BaseCheckpointer) -> dict[int, set[float]]:
@@ -151,7 +147,9 @@ def test_a_torn_copy_is_discarded_and_taken_again(tmp_path, beside):
     assert held(one) == {2: {101.0}, 4: {103.0}}
     assert one.snapshots()[0].reasons == ("every_steps(2)", "manual: mine")
     assert asked.result().step == 2
-    assert [one.verify().ok for one in one.snapshots()] == [True, True]
+    assert [snapshot.verify().ok for snapshot in one.snapshots()] == [True, True]
+    events = [entry["event"] for entry in one._store.journal]
+    assert events.count("torn") == 1
 
 
 def test_a_torn_copy_at_the_end_is_told(tmp_path, beside):
@@ -166,11 +164,96 @@ def test_a_torn_copy_at_the_end_is_told(tmp_path, beside):
 
 def test_without_the_count_of_changes_a_torn_copy_would_be_kept(tmp_path, beside, monkeypatch):
     """The control: what was changed under way is in the snapshot then."""
-    monkeypatch.setattr(Source, "lent", lambda self, steady: Lent(self.host(copy=False).data, lambda: 0))
+    lent = Source.lent
+
+    def uncounted(self: Source, steady: Any) -> Lent | None:
+        found = lent(self, steady)
+        return found and Lent(found.data, lambda: 0)
+
+    monkeypatch.setattr(Source, "lent", uncounted)
+    monkeypatch.setattr(Copier, "begin", lambda self, copying: late.append(copying))
+    late: list[Copying] = []
+    fence = BaseCheckpointer.fence
+    monkeypatch.setattr(
+        BaseCheckpointer, "fence", lambda self: ([one.work() for one in late], late.clear(), fence(self))
+    )
     one = checkpointer(tmp_path, keep=keep_all())
     one.save()
     Steady(one, meddle_at=1).run(1)
     assert held(one) == {1: {100.0}}
+
+
+def test_what_was_measured_is_never_copied_late(tmp_path, beside, monkeypatch):
+    """The state with the best value could not be taken again a batch later."""
+    one, copied = checkpointer(tmp_path, keep=keep_all()), []
+    begin = Copier.begin
+    monkeypatch.setattr(Copier, "begin", lambda self, copying: (copied.append(loop.step), begin(self, copying)))
+    loop = Steady(one)
+    one.begin({})
+    for loop.step in range(1, 7):
+        measured = {"loss": 1.0} if loop.step == 4 else {}
+        event = Event.EPOCH_END if loop.step == 6 else Event.NONE
+        one.boundary(Progress(loop.step, 0, loop.step, loop.step), event, measured, loop.capture)
+        one.fence()
+    one.end()
+    assert list(held(one)) == [2, 4, 6]
+    assert copied == [2]
+
+
+def test_whoever_waits_on_the_training_thread_gets_the_verdict(tmp_path, beside):
+    """Nobody else could give it: `wait` would never return."""
+    one = checkpointer(tmp_path, keep=keep_all())
+    loop = Steady(one)
+    one.begin({})
+    one.save()
+    one.boundary(Progress(1, 0, 1, 1), Event.NONE, {}, loop.capture)
+    one.wait()
+    assert list(held(one)) == [1]
+    assert one.best_model_path == ""
+    one.end()
+
+
+@pytest.mark.parametrize("meddle", [False, True])
+def test_a_fit_that_ended_without_a_word(tmp_path, beside, meddle):
+    """The next one of the same callback settles what was under way; who asked for it gets an answer."""
+    one = checkpointer(tmp_path, keep=keep_all())
+    loop = Steady(one)
+    one.begin({})
+    asked = one.save()
+    one.boundary(Progress(1, 0, 1, 1), Event.NONE, {}, loop.capture)
+    loop.weights += meddle
+    Steady(one).run(1)
+    assert asked.result(timeout=5).step == 1
+
+
+def test_ctrl_c_while_training_waits_for_a_copy(tmp_path, beside, monkeypatch):
+    """The end of fit settles it: nothing hangs."""
+    one = checkpointer(tmp_path, keep=keep_all())
+    loop = Steady(one)
+    one.begin({})
+    asked = one.save()
+    conclude = Copying.conclude
+    monkeypatch.setattr(Copying, "conclude", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+    one.boundary(Progress(1, 0, 1, 1), Event.NONE, {}, loop.capture)
+    with pytest.raises(KeyboardInterrupt):
+        one.fence()
+    monkeypatch.setattr(Copying, "conclude", conclude)
+    one.end()
+    assert asked.result(timeout=5).step == 1
+
+
+def test_a_save_that_cannot_begin_is_answered(tmp_path, beside, monkeypatch):
+    """Who asked for it sees why, and nothing waits for it."""
+    one = checkpointer(tmp_path, keep=keep_all())
+    loop = Steady(one)
+    one.begin({})
+    asked = one.save()
+    monkeypatch.setattr(Copier, "begin", lambda self, copying: (_ for _ in ()).throw(RuntimeError("no more threads")))
+    with pytest.raises(RuntimeError, match="no more threads"):
+        one.boundary(Progress(1, 0, 1, 1), Event.NONE, {}, loop.capture)
+    with pytest.raises(RuntimeError, match="no more threads"):
+        asked.result(timeout=5)
+    one.end()
 
 
 def test_without_a_fence_the_next_boundary_is_one(tmp_path, beside):

@@ -50,10 +50,10 @@ def test_a_container_grants_less(monkeypatch, tmp_path):
 def test_an_idle_core_copies(monkeypatch):
     """Whatever that was seen to take: the other core is training's."""
     clocks = Clocks(monkeypatch, cores=2)
-    decides = Overlap(possible=True)
+    decides = Overlap()
     for _ in range(10):
         clocks.pass_by(10, 1.2)
-        assert decides.pays(measured=False)
+        assert decides.pays()
         decides.took(5.0)
 
 
@@ -61,38 +61,14 @@ def test_an_idle_core_copies(monkeypatch):
 def test_with_all_cores_busy_the_faster_way_is_found(monkeypatch, costs):
     """Both are tried three times, the first snapshot aside; then the better one, and the other now and then."""
     clocks = Clocks(monkeypatch, cores=2)
-    decides = Overlap(possible=True)
+    decides = Overlap()
     ways = []
     for _ in range(overlap.AGAIN + 5):
         clocks.pass_by(10, 1.9)
-        ways.append(decides.pays(measured=False))
+        ways.append(decides.pays())
         decides.took(costs[ways[-1]] if ways[1:] else 100.0)
     assert sorted(ways[1:7]) == [False] * 3 + [True] * 3
     better = costs[True] < costs[False]
     later = ways[7:]
     assert [way for way in later if way != better] == [not better]
     assert ways[overlap.AGAIN - 1] != better
-
-
-def test_what_cannot_be_taken_again_is_not_the_first(monkeypatch):
-    """A state with metrics of its own is copied so only after another one came out whole."""
-    clocks = Clocks(monkeypatch, cores=2)
-    decides = Overlap(possible=True)
-
-    def pays(measured: bool) -> bool:
-        clocks.pass_by(10, 1.0)
-        return decides.pays(measured)
-
-    assert [pays(True), pays(False)] == [False, True]
-    decides.came_out(True)
-    assert pays(True)
-    decides.came_out(False)
-    assert [pays(True), pays(False)] == [False, False]
-
-
-def test_where_nothing_goes_on_nothing_is_hidden(monkeypatch):
-    """Without a background thread, a save returns when all is durable."""
-    clocks = Clocks(monkeypatch, cores=2)
-    decides = Overlap(possible=False)
-    clocks.pass_by(10, 1.0)
-    assert not decides.pays(measured=False)

@@ -47,8 +47,6 @@ class Fit:
         self.fetches_itself = False  # the module gets the loader's iterator
         self._module: Any = None  # the trainer's, once training starts
         self._fenced = True  # whether nothing can be under way that `fence` waits for
-        self._changes_only_in_steps = False  # parameters and moments
-        self._automatic = True  # whether Lightning steps the optimizers itself
         self._losses = Losses([callback.stepped for callback in callbacks])
         self._live: Live | None = None
         self._modules: set[str] = set()  # when weights are loaded, or could be
@@ -121,8 +119,6 @@ class Fit:
         """Training is about to start: try to store the state."""
         self.live.settle()
         self.fetches_itself, self._module = private.hands_out_iterator(self.trainer), self.trainer.lightning_module
-        self._automatic = self._module.automatic_optimization
-        self._changes_only_in_steps = private.changes_only_in_steps(self.trainer)
         for callback in self.callbacks:
             callback.rehearse(self._capture("between epochs"))
         private.intercept_first_epoch(self.trainer, self._first_epoch)
@@ -140,7 +136,7 @@ class Fit:
         if not self._training or self.fetches_itself:
             return
         if self._restored is None and not self._events:
-            step, batches = private.counts(self.trainer, self._automatic)
+            step, batches = private.counts(self.trainer, self._module)
             if rest_together(self.callbacks, step, batches):
                 return  # as most often: a step costs nothing more
         self._between_batches()
@@ -155,7 +151,7 @@ class Fit:
         """A batch was trained on: its loss goes to the trace."""
         self.fence()
         if self._training:
-            step, batches = private.counts(self.trainer, self._automatic)
+            step, batches = private.counts(self.trainer, self._module)
             self._losses.note(batches + 1, step, loss_of(outputs, self._module))
 
     def note(self, event: Event) -> None:
@@ -195,8 +191,8 @@ class Fit:
         self._fenced = False
 
     def _capture(self, where: state.Where) -> Captured:
-        steady = self._changes_only_in_steps and where == "between batches"
-        return state.capture(self.trainer, self.tape, self.validation, self.live, where, steady=steady)
+        goes_on = where == "between batches"
+        return state.capture(self.trainer, self.tape, self.validation, self.live, where, steady=goes_on)
 
     def fence(self) -> None:
         """The optimizer is about to step, or the batch is done: what is still copied must be of before."""

@@ -82,7 +82,7 @@ class Live:
             fields.update({key: value for key, value in now.items() if fields.get(key) is not value})
 
     def _is_machinery(self, value: object) -> bool:
-        """Whether nobody keeps a generator in there: the trainer, whom every module refers to, and ourselves.
+        """Whether it is looked at elsewhere or holds no generator: the trainer, whom all modules refer to, and us.
 
         Python 3.11 reads an object's attributes more slowly for ever once anybody has looked at its ``__dict__``.
         """
@@ -172,7 +172,7 @@ class Live:
         return {
             name: {key: value for key, value in vars(one).items() if key != "training" and self._counts(one, key)}
             for name, one in self.objects().items()
-            if one is not self.trainer and not isinstance(one, list)
+            if not isinstance(one, list)
         }
 
     # Whose attributes count ---------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
+import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,11 +17,10 @@ from typing import Any, Literal
 import torch
 
 from ckpt_callbacks.state.kinds import has_variables
-from ckpt_callbacks.state.scripts import assigned_by, is_script, mentions
+from ckpt_callbacks.state.scripts import assigned_by, codes_of, is_script
 
 __all__ = [
     "asked_in_epoch",
-    "changes_only_in_steps",
     "counts",
     "counts_of_callback",
     "dump_checkpoint",
@@ -54,7 +54,7 @@ __all__ = [
     "put_back_swa",
     "put_back_validation_state",
     "release",
-    "steady_tensors",
+    "steps_or_hooks_of_users",
     "swa_state",
     "validation_loaders",
     "validation_state",
@@ -257,7 +257,7 @@ def loops_state(trainer: Any) -> dict[str, Any]:
     return state
 
 
-def counts(trainer: Any, automatic: bool) -> tuple[int, int]:
+def counts(trainer: Any, module: Any) -> tuple[int, int]:
     """`Trainer.global_step`, and the batches done since the run began (``epoch_loop.batch_progress.total.completed``;
     in `on_train_batch_end` the present one is none of them yet).
 
@@ -265,8 +265,10 @@ def counts(trainer: Any, automatic: bool) -> tuple[int, int]:
     ``optim_step_progress`` of the manual optimization. By way of the properties it takes ten times as long.
     """
     loop = trainer.fit_loop.epoch_loop
-    steps = loop.automatic_optimization.optim_progress.optimizer.step if automatic else None
-    steps = steps or loop.manual_optimization.optim_step_progress
+    if module.automatic_optimization:
+        steps = loop.automatic_optimization.optim_progress.optimizer.step
+    else:
+        steps = loop.manual_optimization.optim_step_progress
     return steps.total.completed, loop.batch_progress.total.completed
 
 
@@ -380,6 +382,24 @@ def hooks_of(module: Any) -> list[Any]:
         for hook in module.__dict__[name].values()
         if is_script(type(hook).__module__) or has_variables(hook)
     ]
+
+
+def steps_or_hooks_of_users(trainer: Any) -> bool:
+    """Whether code of users may run within an optimizer's step, or a forward or backward pass, that no class shows.
+
+    Hooks of modules (as `hooks_of`, of any origin), of tensors (``_backward_hooks``, ``_post_accumulate_grad_hooks``),
+    and of optimizers (``_optimizer_step_pre_hooks``, ``_optimizer_step_post_hooks``, and those of all optimizers).
+    """
+    module, shared = trainer.lightning_module, importlib.import_module("torch.optim.optimizer")
+    of_modules = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+    of_tensors = ("_backward_hooks", "_post_accumulate_grad_hooks")
+    of_optimizers = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+    return (
+        any(vars(one)[name] for one in module.modules() for name in of_modules)
+        or any(getattr(one, name, None) for one in module.parameters() for name in of_tensors)
+        or any(getattr(one, name, None) for one in trainer.optimizers for name in of_optimizers)
+        or bool(shared._global_optimizer_pre_hooks or shared._global_optimizer_post_hooks)
+    )
 
 
 def is_metric(module: Any) -> bool:
@@ -529,40 +549,19 @@ def datamodule_with_state(trainer: Any) -> Any:
 def reads_gradients(holder: Any) -> bool:
     """Whether a module's or callback's own code may look at ``.grad`` between two steps."""
     hooks = ("on_before_zero_grad", "optimizer_zero_grad")
-    return any(hasattr(holder, hook) and is_overridden(holder, hook) for hook in hooks) or _says(holder, _GRADIENTS)
-
-
-_GRADIENTS = frozenset({"grad", "grad_norm"})
-_BEHIND = frozenset({"data", "data_ptr", "storage", "untyped_storage"})  # ways to tensors' memory that aren't counted
-
-
-def _says(holder: Any, names: frozenset[str]) -> bool:
-    return any(mentions(kind, names) for kind in type(holder).__mro__ if is_script(kind.__module__))
-
-
-def changes_only_in_steps(trainer: Any) -> bool:
-    """Whether parameters and moments change in the steps of torch's own optimizers on a CPU, as far as can be told.
-
-    In automatic optimization these come after `on_before_optimizer_step`. What the user's code changes elsewhere is
-    seen from the tensors' counts of changes, unless it goes behind them.
-    """
-    module = trainer.lightning_module
-    return (
-        trainer.strategy.root_device.type == "cpu"
-        and module.automatic_optimization
-        and all(is_torchs(type(optimizer)) for optimizer in trainer.optimizers)
-        and not any(_says(one, _BEHIND) for one in [*module.modules(), *trainer.callbacks])
+    return any(hasattr(holder, hook) and is_overridden(holder, hook) for hook in hooks) or any(
+        _mentions_gradients(kind) for kind in type(holder).__mro__ if is_script(kind.__module__)
     )
 
 
-def steady_tensors(trainer: Any) -> dict[int, int]:
-    """Address -> bytes of each parameter and each moment."""
-    moments = [one for optimizer in trainer.optimizers for state in optimizer.state.values() for one in state.values()]
-    tensors = [*trainer.lightning_module.parameters(), *(one for one in moments if isinstance(one, torch.Tensor))]
-    return {one.data_ptr(): one.nbytes for one in tensors if one.nbytes >= _WORTH_WAITING}
-
-
-_WORTH_WAITING = 1 << 18  # below that many bytes a tensor is copied sooner than noted
+@functools.cache
+def _mentions_gradients(kind: type) -> bool:
+    pending, found = list(codes_of(kind)), False
+    while pending and not found:
+        code = pending.pop()
+        found = not {"grad", "grad_norm"}.isdisjoint(code.co_names)
+        pending += [one for one in code.co_consts if isinstance(one, types.CodeType)]
+    return found
 
 
 def in_optimizers(trainer: Any) -> set[int]:

@@ -16,6 +16,7 @@ import torch
 from ckpt_callbacks._lightning import private
 from ckpt_callbacks._lightning.live import Live
 from ckpt_callbacks._lightning.loader import Tape
+from ckpt_callbacks._lightning.steadiness import steady_tensors
 from ckpt_callbacks._lightning.validation import Validation
 from ckpt_callbacks._lightning.weights import (
     modules_of,
@@ -71,7 +72,7 @@ def capture(
         trainer: at a boundary.
         tape, validation, live: of the fit.
         where: it stands.
-        steady: whether parameters and moments stay as they are until the next optimizer step.
+        steady: whether training goes on from here with a batch.
 
     The random state is taken first and put back last, because `state_dict` hooks of users may draw.
     """
@@ -110,7 +111,7 @@ def capture(
     random_state.restore(now)
     missing |= tape.missing() | validation.missing()
     frozen = {name for name, one in trainer.lightning_module.named_parameters() if not one.requires_grad}
-    lasting = private.steady_tensors(trainer) if steady else {}
+    lasting = steady_tensors(trainer) if steady else {}
     return Captured(weights, rest, _OPTIONAL, missing, data=tape.how, frozen=frozen, steady=lasting)
 
 

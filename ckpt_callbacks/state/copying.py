@@ -1,15 +1,15 @@
-"""A copy that is made while training goes on, of tensors that it won't change for a while.
+"""A copy that is made while training goes on, of tensors that it should not change meanwhile.
 
-Whoever changes them must `finish` the copy before. That nobody did earlier is proved, not believed: torch counts the
-changes of each tensor, and a copy during which a count moved is torn, and worth nothing.
+That it did not is not believed: torch counts the changes of each tensor. It counts after a change, and training may be
+amid one when the last byte is copied; so the verdict is training's own to give, between two operations (`conclude`).
+Any change up to then makes the copy torn, and worth nothing.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,62 +19,65 @@ from ckpt_callbacks.state.pages import Bytes
 __all__ = ["Copier", "Copying", "Lent"]
 
 PIECE = 4 << 20
-"""How many bytes are copied at a time: some milliseconds at most, for which whoever waits may have to wait."""
+"""How many bytes are copied at a time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lent:
-    """A tensor's bytes, borrowed; ``changes`` gives a number that is another one after a change."""
+    """A tensor's bytes, borrowed; what ``changes`` gives is something else after a change."""
 
     data: Bytes
-    changes: Callable[[], int]
+    changes: Callable[[], object]
 
 
 class Copying:
-    """One such copy, shared by those who make it.
+    """One such copy. One thread makes it, training gives the verdict, others wait for that.
 
     Args:
         pairs: what is copied, and where to.
     """
 
     def __init__(self, pairs: Sequence[tuple[Lent, Bytes]]) -> None:
+        self._pairs = list(pairs)
         self._counts = [(lent.changes, lent.changes()) for lent, _ in pairs]
-        self._left = deque(_pieces(pairs))
-        self._undone = len(self._left)
-        self._turn = threading.Condition()
-        self._whole: bool | None = None if self._left else True
+        self._copied, self._concluded = threading.Event(), threading.Event()
+        self._done, self._whole = not pairs, not pairs
+        if not pairs:
+            self._copied.set()
+            self._concluded.set()
 
     @property
     def unfinished(self) -> bool:
-        """Whether some of it may still be under way."""
-        return self._whole is None
+        """Whether there is no verdict yet."""
+        return not self._concluded.is_set()
 
     def work(self) -> None:
-        """Copy piece by piece, beside others who do, until none is left. From any thread."""
-        while True:
-            try:
-                data, out = self._left.popleft()
-            except IndexError:
-                return
-            np.copyto(out, data)  # leaves the interpreter to others
-            del data, out
-            with self._turn:
-                self._undone -= 1
-                if not self._undone:
-                    self._conclude()
+        """Copy all of it."""
+        try:
+            for lent, out in self._pairs:
+                for start in range(0, lent.data.nbytes, PIECE):  # leaves the interpreter to others in between
+                    np.copyto(out[start : start + PIECE], lent.data[start : start + PIECE])
+            self._done = True
+        finally:
+            self._pairs = []  # they hold tensors
+            self._copied.set()
 
-    def finish(self) -> bool:
-        """Lend a hand, and return when all is copied: whether it is all of the moment when it was begun."""
-        self.work()
-        with self._turn:
-            self._turn.wait_for(lambda: self._whole is not None)
-            return bool(self._whole)
+    def conclude(self) -> bool:
+        """Wait until all is copied, and tell whether it is all of the moment when it was begun.
 
-    def _conclude(self) -> None:
-        """Before anyone is told that it is done: what changes from now on doesn't count."""
-        self._whole = all(changes() == before for changes, before in self._counts)
-        self._counts.clear()  # they hold tensors
-        self._turn.notify_all()
+        For the thread that trains, and before it changes what is copied. It may be interrupted, and called again.
+        """
+        self._copied.wait()
+        if not self._concluded.is_set():
+            self._whole = self._done and all(changes() == before for changes, before in self._counts)
+            self._counts = []
+            self._concluded.set()
+        return self._whole
+
+    def verdict(self) -> bool:
+        """Wait for what `conclude` gives. For other threads."""
+        self._concluded.wait()
+        return self._whole
 
 
 class Copier:
@@ -103,9 +106,3 @@ class Copier:
         while (copying := self._waiting.get()) is not None:
             copying.work()
             del copying
-
-
-def _pieces(pairs: Sequence[tuple[Lent, Bytes]]) -> Iterator[tuple[Bytes, Bytes]]:
-    for lent, out in pairs:
-        for start in range(0, lent.data.nbytes, PIECE):
-            yield lent.data[start : start + PIECE], out[start : start + PIECE]

@@ -50,13 +50,13 @@ class Packed:
     missing: Mapping[str, str]
     shards: Mapping[str, Shards]
 
-    def stage(self, arena: Arena, steady: Mapping[int, int] = MappingProxyType({})) -> Staged:
+    def stage(self, arena: Arena, steady: Mapping[int, Any] = MappingProxyType({})) -> Staged:
         """Copy the state, so that training may go on.
 
         Args:
             arena: gives the memory.
-            steady: address -> bytes of tensors that won't change for a while: they are only noted, and copied by
-                ``copying``. Who gave them must see to it that it is finished before they change.
+            steady: address -> tensor, of those that should not change for a while: they are only noted, and copied
+                by ``copying``. Who trains must `conclude` it before they change.
 
         Raises:
             MemoryError: there is no room for it.
@@ -90,7 +90,7 @@ class Packed:
 
 @dataclass(frozen=True)
 class Staged:
-    """A state that training can't change any more, once ``copying`` is finished. It refers to nothing of training's
+    """A state that training can't change any more, once ``copying`` is concluded. It refers to nothing of training's
     then, which may need the memory.
 
     Attributes:

@@ -19,6 +19,9 @@ PAGE = 4096
 Bytes = npt.NDArray[np.uint8]
 """A flat, C-contiguous array of bytes."""
 
+# Shared is the default: a worker that writes to what it inherited would then write to its parent's, and large pages
+# are seldom granted.
+_PRIVATE: dict[str, int] = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 _HUGE = getattr(mmap, "MADV_HUGEPAGE", None)
 _DONT_FORK = getattr(mmap, "MADV_DONTFORK", None)
 
@@ -34,7 +37,7 @@ def fresh(nbytes: int, *, inherited: bool = True) -> Bytes:
     What a forked process does not inherit, where the system knows of that, is not copied when its parent writes to it.
     """
     try:
-        pages = mmap.mmap(-1, max(aligned(nbytes), PAGE))
+        pages = mmap.mmap(-1, max(aligned(nbytes), PAGE), **_PRIVATE)
     except (OSError, OverflowError) as error:
         raise MemoryError(f"{nbytes:,} bytes of memory can't be had: {error}") from error
     for advice in (_HUGE, None if inherited else _DONT_FORK):

@@ -122,7 +122,7 @@ class Stored(Specified, Protocol):
     def copy_into(self, out: Bytes) -> None:
         """Copy them to ``out``."""
 
-    def lent(self, steady: Mapping[int, int]) -> Lent | None:
+    def lent(self, steady: Mapping[int, Any]) -> Lent | None:
         """The bytes to be copied later; None if that must be now. See `Source.lent`."""
 
 

@@ -45,35 +45,52 @@ def assigned_by(kind: type) -> frozenset[str]:
 
 def codes_of(kind: type) -> Iterator[types.CodeType]:
     """The code of the methods and properties that a class itself defines."""
+    return (function.__code__ for function in _functions_of(kind, ("fset", "__func__")))
+
+
+def _functions_of(kind: type, within: tuple[str, ...] = ("fget", "fset", "__func__")) -> Iterator[types.FunctionType]:
     for value in vars(kind).values():
-        for function in (value, getattr(value, "fset", None), getattr(value, "__func__", None)):
-            code = getattr(inspect.unwrap(function) if callable(function) else None, "__code__", None)
-            if code is not None:
-                yield code
+        for function in (value, *(getattr(value, name, None) for name in within)):
+            unwrapped = inspect.unwrap(function) if callable(function) else None
+            if isinstance(unwrapped, types.FunctionType):
+                yield unwrapped
 
 
 @functools.cache
-def mentions(kind: type, names: frozenset[str]) -> bool:
-    """Whether the code of a class, or of the script's functions that it names, has an attribute or global so called."""
-    pending = [(code, vars(sys.modules[kind.__module__])) for code in codes_of(kind)]
-    seen = set()
+def mentions(kind: type, names: frozenset[str], trusted: tuple[str, ...] = ()) -> bool:
+    """Whether the code of a class, or of the functions and classes that it names, has an attribute or global so called.
+
+    Args:
+        kind: the class.
+        names: what is looked for.
+        trusted: packages that are not looked into.
+    """
+    pending = list(_functions_of(kind))
+    seen: set[types.CodeType] = set()
     while pending:
-        code, space = pending.pop()
-        if code in seen:
-            continue
-        seen.add(code)
-        if not names.isdisjoint(code.co_names):
-            return True
-        pending += [(inner, space) for inner in code.co_consts if isinstance(inner, types.CodeType)]
-        pending += [(function.__code__, function.__globals__) for function in _named_by(code, space)]
+        function = pending.pop()
+        codes = [function.__code__]
+        while codes:
+            code = codes.pop()
+            if code in seen:
+                continue
+            seen.add(code)
+            if not names.isdisjoint(code.co_names):
+                return True
+            codes += [inner for inner in code.co_consts if isinstance(inner, types.CodeType)]
+            pending += _named_by(code, function.__globals__, trusted)
     return False
 
 
-def _named_by(code: types.CodeType, space: dict[str, Any]) -> Iterator[types.FunctionType]:
-    """The functions of the script that some code names, be it by way of a module."""
+def _named_by(code: types.CodeType, space: dict[str, Any], trusted: tuple[str, ...]) -> Iterator[types.FunctionType]:
+    """The functions that some code names, and those of classes that it names, be it by way of a module."""
     named = [space[name] for name in code.co_names if name in space]
-    modules = [one for one in named if isinstance(one, types.ModuleType) and is_script(one.__name__)]
+    modules = [one for one in named if isinstance(one, types.ModuleType) and not _is_trusted(one.__name__, trusted)]
     named += [vars(module)[name] for module in modules for name in code.co_names if name in vars(module)]
     for one in named:
-        if isinstance(one, types.FunctionType) and is_script(one.__module__ or ""):
-            yield one
+        if isinstance(one, types.FunctionType | type) and not _is_trusted(one.__module__ or "", trusted):
+            yield from _functions_of(one) if isinstance(one, type) else (one,)
+
+
+def _is_trusted(module: str, trusted: tuple[str, ...]) -> bool:
+    return module.partition(".")[0] in (*trusted, *sys.stdlib_module_names)

@@ -108,7 +108,7 @@ class HostTensor:
         """Copy the data to ``out``, of exactly ``nbytes``."""
         out[:] = self.data
 
-    def lent(self, steady: Mapping[int, int]) -> None:
+    def lent(self, steady: Mapping[int, Any]) -> None:
         """Nobody tells of changes to these bytes: they are copied now."""
 
 
@@ -208,11 +208,11 @@ class Source:
         if self.nbytes:
             self.library.copy_into(self.array, out)
 
-    def lent(self, steady: Mapping[int, int]) -> Lent | None:
+    def lent(self, steady: Mapping[int, Any]) -> Lent | None:
         """The bytes, to be copied later, if somebody vouches for that.
 
         Args:
-            steady: address -> how many bytes from there on won't change for a while.
+            steady: address -> the live tensor there, which should not change for a while.
         """
         return self.library.lend(self.array, steady)
 
@@ -238,7 +238,7 @@ class Library(Protocol):
     def copy_into(self, array: Any, out: Bytes) -> None:
         """Copy the elements' bytes in C order to ``out``."""
 
-    def lend(self, array: Any, steady: Mapping[int, int]) -> Lent | None:
+    def lend(self, array: Any, steady: Mapping[int, Any]) -> Lent | None:
         """The elements' bytes in C order, if they are among those in ``steady``, and changes are counted."""
 
     def join(self, array: Any, start: int, stop: int) -> Any | None:
@@ -338,7 +338,7 @@ class _Numpy:
     def copy_into(self, array: Any, out: Bytes) -> None:
         out.view(_little(array.dtype)).reshape(array.shape)[...] = array
 
-    def lend(self, array: Any, steady: Mapping[int, int]) -> Lent | None:
+    def lend(self, array: Any, steady: Mapping[int, Any]) -> Lent | None:
         return None
 
     def join(self, array: Any, start: int, stop: int) -> Any | None:
@@ -394,12 +394,14 @@ class _Torch:
         ints = _as_integers(array)
         sys.modules["torch"].from_numpy(out).view(ints.dtype).view(ints.shape).copy_(ints)
 
-    def lend(self, array: Any, steady: Mapping[int, int]) -> Lent | None:
-        if array.device.type != "cpu" or not array.is_contiguous() or array.is_inference():
+    def lend(self, array: Any, steady: Mapping[int, Any]) -> Lent | None:
+        live = steady.get(array.data_ptr()) if array.device.type == "cpu" and array.is_contiguous() else None
+        if live is None or live.nbytes != array.nbytes:
             return None
-        if steady.get(array.data_ptr()) != array.nbytes:
-            return None
-        return Lent(self.fetch(array)[0], lambda: int(array._version))  # torch's count of changes, since 0.4
+        # Not by numpy(), which forbids a storage to be resized for ever. The alias keeps the memory, whatever the live
+        # tensor is given instead; the count (since torch 0.4) and the address are those of the live one.
+        data = np.asarray(_Block(array.data_ptr(), array.nbytes, array, readonly=True))
+        return Lent(data, lambda: (live._version, live.data_ptr()))
 
     def join(self, array: Any, start: int, stop: int) -> Any | None:
         torch = sys.modules["torch"]
@@ -457,7 +459,7 @@ class _Tensorflow:
     def copy_into(self, array: Any, out: Bytes) -> None:
         out[:] = self.fetch(array)[0]
 
-    def lend(self, array: Any, steady: Mapping[int, int]) -> Lent | None:
+    def lend(self, array: Any, steady: Mapping[int, Any]) -> Lent | None:
         return None
 
     def join(self, array: Any, start: int, stop: int) -> Any | None:
@@ -494,7 +496,7 @@ class _Jax:
     def copy_into(self, array: Any, out: Bytes) -> None:
         NUMPY.copy_into(np.asarray(array), out)
 
-    def lend(self, array: Any, steady: Mapping[int, int]) -> Lent | None:
+    def lend(self, array: Any, steady: Mapping[int, Any]) -> Lent | None:
         return None
 
     def join(self, array: Any, start: int, stop: int) -> Any | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -139,7 +140,7 @@ def _load(path: Path, out: memoryview, size: int, threads: ThreadPoolExecutor) -
     def piece(start: int) -> memoryview:
         stop = min(start + PIECE, len(out))
         done = start
-        while done < min(stop, size) and (count := disk.read_at(descriptor, out[done:stop], done)):
+        while done < min(stop, size) and (count := _read_at(descriptor, out[done:stop], done)):
             done += count
         return out[start : min(done, size)]
 
@@ -152,6 +153,16 @@ def _load(path: Path, out: memoryview, size: int, threads: ThreadPoolExecutor) -
     finally:
         disk.close(descriptor)
     return f"xxh3-128:{hashed.hexdigest()}"
+
+
+def _read_at(descriptor: int, out: memoryview, offset: int) -> int:
+    try:
+        return disk.read_at(descriptor, out, offset)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # this disk wants larger pages, or was interrupted within one
+            raise
+    disk.bypass_cache(descriptor, False)
+    return disk.read_at(descriptor, out, offset)
 
 
 def _unreadable_tensors(path: Path) -> str | None:

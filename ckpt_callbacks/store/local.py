@@ -664,21 +664,13 @@ def _alike(path: Path, chunks: Chunks) -> bool:
     """Whether a file may have the same bytes: a look at some places tells of most that were trained that it hasn't."""
     if len(chunks) != 1:
         return True
-    view, sample = memoryview(chunks[0]).cast("B"), bytearray(SAMPLE)
+    view = memoryview(chunks[0]).cast("B")
+    starts = range(len(view) // (2 * SAMPLES), len(view), len(view) // SAMPLES)
     try:
-        descriptor = disk.open_read(path)
+        samples = disk.read_samples(path, starts, SAMPLE)
+        return all(found == view[start : start + SAMPLE] for start, found in zip(starts, samples, strict=True))
     except OSError:
         return False
-    try:
-        for start in range(len(view) // (2 * SAMPLES), len(view), len(view) // SAMPLES):
-            count = disk.read_at(descriptor, memoryview(sample), start)
-            if sample[:count] != view[start : start + count]:
-                return False
-    except OSError:
-        return False
-    finally:
-        disk.close(descriptor)
-    return True
 
 
 def _begins_at_page(block: memoryview) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -11,10 +9,10 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from ckpt_callbacks import every_steps, keep_all
-from ckpt_callbacks._lightning import private
+from ckpt_callbacks._lightning.steadiness import steady_tensors
 from ckpt_callbacks.overlap import Overlap
 from ckpt_callbacks.pytorch_lightning import Checkpointer
-from ckpt_callbacks.state.copying import Copying
+from ckpt_callbacks.state.copying import Copier, Copying
 from tests.pytorch_lightning.conftest import fit
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
@@ -82,6 +80,40 @@ class Home(torch.optim.SGD):
     """An optimizer of the user's own."""
 
 
+class Soft:
+    """A helper of another class."""
+
+    def update(self, module):
+        for parameter in module.parameters():
+            parameter.detach().numpy()[...] *= 0.999
+
+
+class HasHelper(Wide):
+    """Holds one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.soft = Soft()
+
+    def on_train_batch_start(self, batch, batch_idx):
+        self.soft.update(self.layers[0])
+
+
+class StepsItself(Wide):
+    """Has its own idea of a step."""
+
+    def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None):
+        optimizer.optimizer.step(optimizer_closure)
+
+
+class Hooked(Wide):
+    """Registers a function that runs in the forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers[0].register_forward_pre_hook(lambda module, inputs: None)
+
+
 class HomeMade(Wide):
     """Uses it."""
 
@@ -124,16 +156,18 @@ def tensors(snapshot) -> dict[str, bytes]:
 def beside(monkeypatch):
     """Copy beside training whenever it can be, as late as possible; give how often that was, and what came of it."""
     outcomes: list[bool] = []
-    monkeypatch.setattr(Overlap, "pays", lambda self, measured: self._possible)
-    monkeypatch.setattr(Copying, "work", _late(Copying.work))
-    came_out = Overlap.came_out
-    monkeypatch.setattr(Overlap, "came_out", lambda self, whole: (outcomes.append(whole), came_out(self, whole))[1])
+    monkeypatch.setattr(Overlap, "pays", lambda self: True)
+    monkeypatch.setattr(Copier, "begin", lambda self, copying: None)
+    conclude = Copying.conclude
+
+    def late(self: Copying) -> bool:
+        if self.unfinished:
+            self.work()
+            outcomes.append(conclude(self))
+        return conclude(self)
+
+    monkeypatch.setattr(Copying, "conclude", late)
     return outcomes
-
-
-def _late(work):
-    """Let nobody copy but the one who waits for it."""
-    return lambda self: work(self) if threading.current_thread() is threading.main_thread() else None
 
 
 @pytest.mark.parametrize("options", [{}, {"accumulate_grad_batches": 2}, {"gradient_clip_val": 0.1}], ids=str)
@@ -141,7 +175,7 @@ def test_the_snapshots_are_those_of_the_boundary(tmp_path, beside, options):
     """Also those taken amid an accumulation window, where no optimizer steps in the batch that follows."""
     late, _ = run(tmp_path / "late", Wide, **options)
     assert beside == [True] * (len(late) - 1)  # at the end of fit nothing follows, and the copy is made at once
-    Overlap.pays = lambda self, measured: False
+    Overlap.pays = lambda self: False
     at_once, _ = run(tmp_path / "at once", Wide, **options)
     assert late == at_once
 
@@ -151,7 +185,7 @@ def test_a_change_that_torch_counts_costs_a_step_and_no_byte(tmp_path, beside):
     late, trained = run(tmp_path / "late", Clamps, epochs=2)
     assert beside == [False]
     assert list(late) == [3, 4, 6, 8, 10, 12, 14, 16]
-    Overlap.pays = lambda self, measured: False
+    Overlap.pays = lambda self: False
     at_once, _ = run(tmp_path / "at once", Clamps, epochs=2)
     assert all(late[step] == at_once[step] for step in (4, 8, 16))
     callback = Checkpointer(tmp_path / "again", resume=tmp_path / "late" / "snapshots" / _snapshot(tmp_path / "late"))
@@ -164,26 +198,50 @@ def _snapshot(directory) -> str:
     return next(path.name for path in (directory / "snapshots").iterdir() if path.name.startswith("000000003"))
 
 
-@pytest.mark.parametrize("kind", [ClampsData, CallsHelper, Manual, HomeMade])
+@pytest.mark.parametrize("kind", [ClampsData, CallsHelper, HasHelper, StepsItself, Hooked, Manual, HomeMade])
 def test_where_changes_may_not_be_seen_nothing_is_copied_late(tmp_path, beside, kind):
     """Code that reaches behind torch's count, optimizers that aren't torch's, steps that are the user's own."""
     run(tmp_path, kind)
     assert beside == []
 
 
-def test_callbacks_are_looked_at_too(tmp_path, beside):
-    """They may do what the module does."""
-    run(tmp_path, Wide, callbacks=[Meddler()])
+@pytest.mark.parametrize(
+    "callback",
+    [Meddler(), pl.callbacks.StochasticWeightAveraging(0.1), pl.callbacks.LambdaCallback()],
+    ids=lambda one: type(one).__name__,
+)
+def test_callbacks_are_looked_at_too(tmp_path, beside, callback):
+    """They may do what the module does; of Lightning's own some do."""
+    run(tmp_path, Wide, callbacks=[callback])
     assert beside == []
+
+
+def test_a_class_whose_module_is_not_loaded_by_name(tmp_path, beside):
+    """As when a file is executed by its path: its code is looked at all the same."""
+    space: dict[str, object] = {"__name__": "nowhere", "Wide": Wide}
+    exec(
+        "class Kind(Wide):\n    def on_train_batch_start(self, *_):\n        self.layers[0].weight.data.mul_(1)", space
+    )
+    run(tmp_path, space["Kind"])
+    assert beside == []
+
+
+def test_sparse_moments_are_not_steady():
+    """They have no bytes that one could note."""
+    module = torch.nn.Embedding(300, 300, sparse=True)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+    module(torch.tensor([1])).sum().backward()
+    optimizer.step()
+    assert not steadiness._is_plain(optimizer.state[module.weight]["momentum_buffer"])
 
 
 def test_which_tensors_are_steady(tmp_path):
     """Parameters and moments, by address and size; not the buffers, which the forward pass changes."""
     module = Wide()
     trainer, _ = fit(None, epochs=1, module=module, data=data(), limit_val_batches=0)
-    steady = private.steady_tensors(trainer)
+    steady = steady_tensors(trainer)
     weights = [module.layers[0].weight, module.layers[2].weight]
     moments = [state[name] for state in trainer.optimizers[0].state.values() for name in ("exp_avg", "exp_avg_sq")]
     large = [one for one in [*weights, *moments] if one.ndim == 2]
-    assert steady == {one.data_ptr(): one.nbytes for one in large}
+    assert {key: id(one) for key, one in steady.items()} == {one.data_ptr(): id(one) for one in large}
     assert module.layers[1].running_mean.data_ptr() not in steady

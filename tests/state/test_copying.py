@@ -16,7 +16,7 @@ from ckpt_callbacks.state.packing import Packer
 def lent(tensor: torch.Tensor) -> Lent:
     """A tensor's bytes, with torch's own count of its changes."""
     found = Packer().pack({"w": tensor}, None).images["model.safetensors"].tensors["w"]
-    result = found.lent({tensor.data_ptr(): tensor.nbytes})
+    result = found.lent({tensor.data_ptr(): tensor})
     assert result is not None
     return result
 
@@ -27,20 +27,25 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PIECE", 1000)
 
 
-@pytest.mark.parametrize("helpers", [0, 1, 3])
-def test_what_is_copied_is_whole_whoever_copies(helpers: int) -> None:
-    """Whoever waits lends a hand, so that it ends also without a thread."""
-    tensors = [torch.randn(100_003), torch.randn(5), torch.empty(0)]
+def copied(copying: Copying) -> bool:
+    """Let a thread make it, and give the verdict."""
+    thread = threading.Thread(target=copying.work)
+    thread.start()
+    whole = copying.conclude()
+    thread.join()
+    return whole
+
+
+def test_what_is_copied_is_whole() -> None:
+    """Whoever waits for the verdict gets the same."""
+    tensors = [torch.randn(100_003), torch.randn(5), torch.randn(250)]
     outs = [np.zeros(tensor.nbytes, np.uint8) for tensor in tensors]
-    copying = Copying([(lent(t), out) for t, out in zip(tensors, outs, strict=True) if t.numel()])
-    threads = [threading.Thread(target=copying.work) for _ in range(helpers)]
-    for thread in threads:
-        thread.start()
-    assert copying.finish()
+    copying = Copying([(lent(tensor), out) for tensor, out in zip(tensors, outs, strict=True)])
+    assert copying.unfinished
+    assert copied(copying)
+    assert copying.verdict()
     assert not copying.unfinished
     assert all(out.tobytes() == tensor.numpy().tobytes() for tensor, out in zip(tensors, outs, strict=True))
-    for thread in threads:
-        thread.join()
 
 
 @pytest.mark.parametrize(
@@ -58,8 +63,19 @@ def test_a_change_under_way_is_found(change) -> None:
     tensor = torch.ones(2000)
     copying = Copying([(lent(tensor), np.zeros(tensor.nbytes, np.uint8))])
     change(tensor)
-    assert not copying.finish()
-    assert not copying.finish()
+    assert not copied(copying)
+    assert not copying.verdict()
+
+
+def test_a_change_that_is_under_way_when_all_is_copied_is_found() -> None:
+    """Torch counts a change after it was made: a verdict before that would call the copy whole."""
+    tensor, seen = torch.ones(2000), []
+    copying = Copying([(lent(tensor), np.zeros(tensor.nbytes, np.uint8))])
+    copying.work()
+    seen.append(copying.unfinished)
+    tensor.add_(1)
+    assert seen == [True]
+    assert not copying.conclude()
 
 
 def test_a_change_afterwards_does_not_count() -> None:
@@ -67,11 +83,32 @@ def test_a_change_afterwards_does_not_count() -> None:
     tensor = torch.ones(2000)
     out = np.zeros(tensor.nbytes, np.uint8)
     copying = Copying([(lent(tensor), out)])
-    assert copying.finish()
+    assert copied(copying)
     tensor.zero_()
-    assert copying.finish()
+    assert copying.conclude()
+    assert copying.verdict()
     assert out.view(np.float32).min() == 1
-    assert copying._counts == []
+    assert copying._counts == copying._pairs == []
+
+
+def test_a_copy_that_fails_is_not_whole() -> None:
+    """Nobody waits for it for ever."""
+    tensor = torch.ones(2000)
+    copying = Copying([(lent(tensor), np.zeros(3, np.uint8))])
+    with pytest.raises(ValueError, match="broadcast"):
+        copying.work()
+    assert not copying.conclude()
+
+
+def test_a_tensor_that_is_lent_stays_as_free_as_it_was() -> None:
+    """Its storage can still be resized; what it is given instead does not change the copy, which counts as torn."""
+    tensor = torch.ones(2000)
+    out = np.zeros(tensor.nbytes, np.uint8)
+    copying = Copying([(lent(tensor), out)])
+    assert tensor.untyped_storage().resizable()
+    tensor.data = torch.zeros(2000)
+    assert not copied(copying)
+    assert out.view(np.float32).min() == 1
 
 
 def test_changes_through_data_are_not_counted() -> None:
@@ -79,14 +116,15 @@ def test_changes_through_data_are_not_counted() -> None:
     tensor = torch.ones(2000)
     copying = Copying([(lent(tensor), np.zeros(tensor.nbytes, np.uint8))])
     tensor.data.zero_()
-    assert copying.finish()
+    assert copied(copying)
 
 
 def test_nothing_to_copy_is_done() -> None:
     """At once."""
     copying = Copying([])
     assert not copying.unfinished
-    assert copying.finish()
+    assert copying.conclude()
+    assert copying.verdict()
 
 
 @pytest.mark.parametrize(
@@ -97,7 +135,7 @@ def test_nothing_to_copy_is_done() -> None:
 def test_what_is_not_one_block_is_copied_at_once(tensor: torch.Tensor) -> None:
     """Its bytes in C order are nobody's."""
     found = Packer().pack({"w": tensor}, None).images["model.safetensors"].tensors["w"]
-    assert found.lent({tensor.data_ptr(): tensor.nbytes}) is None
+    assert found.lent({tensor.data_ptr(): tensor}) is None
 
 
 def test_only_what_is_vouched_for_is_lent() -> None:
@@ -105,12 +143,8 @@ def test_only_what_is_vouched_for_is_lent() -> None:
     tensor, array = torch.randn(2000), np.zeros(2000)
     found = Packer().pack({"w": tensor, "a": array}, None).images["model.safetensors"].tensors
     assert found["w"].lent({}) is None
-    assert found["w"].lent({tensor.data_ptr(): tensor.nbytes - 4}) is None
-    assert found["a"].lent({array.ctypes.data: array.nbytes}) is None
-    with torch.inference_mode():
-        uncounted = torch.ones(2000)
-    found = Packer().pack({"w": uncounted}, None).images["model.safetensors"].tensors
-    assert found["w"].lent({uncounted.data_ptr(): uncounted.nbytes}) is None
+    assert found["w"].lent({tensor.data_ptr(): tensor[:-1]}) is None
+    assert found["a"].lent({array.ctypes.data: torch.from_numpy(array)}) is None
 
 
 def test_the_thread_copies_and_ends() -> None:
@@ -122,6 +156,6 @@ def test_the_thread_copies_and_ends() -> None:
         copying = Copying([(lent(tensor), out)])
         copier.begin(copying)
         copier.close()
-        assert not copying.unfinished
+        assert copying.conclude()
         assert out.tobytes() == tensor.numpy().tobytes()
     assert not [thread for thread in threading.enumerate() if thread.name == "ckpt-copier"]
