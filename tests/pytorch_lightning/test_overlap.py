@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from ckpt_callbacks import every_steps, keep_all
+from ckpt_callbacks._lightning import steadiness
 from ckpt_callbacks._lightning.steadiness import steady_tensors
 from ckpt_callbacks.overlap import Overlap
 from ckpt_callbacks.pytorch_lightning import Checkpointer
