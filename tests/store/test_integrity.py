@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -184,3 +185,27 @@ def test_where_threads_cannot_read_one_file(
     found, problems = store.load(manifest.id, fresh)
     assert problems == []
     assert bytes(found["a.bin"]) == content
+
+
+def test_a_disk_that_wants_larger_pages_is_read_through_the_cache(
+    store: LocalStore, draft: Callable[..., Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It refuses the read, which is no damage: the bytes come the usual way."""
+    monkeypatch.setattr(integrity, "PIECE", 8192)
+    past: list[bool] = []
+    read_at = disk.read_at
+
+    def refuses(descriptor: int, out: memoryview, offset: int) -> int:
+        if past[-1]:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return read_at(descriptor, out, offset)
+
+    monkeypatch.setattr(disk, "is_cached", lambda descriptor, offset: False)
+    monkeypatch.setattr(disk, "bypass_cache", lambda descriptor, on: past.append(on) or on)
+    content = np.random.default_rng(1).bytes(50_000)
+    manifest = store.commit(draft(), {"a.bin": [content]})
+    monkeypatch.setattr(disk, "read_at", refuses)
+    found, problems = store.load(manifest.id, fresh)
+    assert problems == []
+    assert bytes(found["a.bin"]) == content
+    assert set(past) == {True, False}
