@@ -1,8 +1,9 @@
 """The checkpointer: observe, save, resume. The only piece that has effects, in this order.
 
-Theory of operation. An adapter calls seven methods, all but `stepped` on the training thread:
+Theory of operation. An adapter calls eight methods, all but `stepped` on the training thread:
 
     begin(...)      once per fit: lock the run, choose the snapshot to carry on from, load it
+    expect(...)     once per fit, when the state has its size
     rests(...)      before each boundary at which nothing happened: whether it can be passed over
     boundary(...)   at each *clean boundary* (before the next batch, or when fit ends): build one Moment from what
                     happened since the last one, decide, and if a save is due capture, stage and queue it
@@ -285,17 +286,26 @@ class BaseCheckpointer:
         """
         return resume.read(resume.load(resolve_reference(reference)))
 
-    def rehearse(self, captured: Captured) -> None:
+    def rehearse(self, captured: Captured) -> int:
         """Try once, when training starts, whether the state can be stored; say in a line how exact a resume will be.
+
+        Returns:
+            How many bytes it would take now; 0 if only weights are kept.
 
         Raises:
             InexactError: with ``exact="require"``, before anything is written.
         """
         if self.content != "full":
-            return
-        self._pack(captured)
+            return 0
+        packed = self._pack(captured)
         but = f" but for {', '.join(self._missing)}" if self._missing else ""
         say(f"killed at any time, this run resumes exactly{but}; its place in the data: {captured.data}")
+        return sum(image.size for image in packed.images.values())
+
+    def expect(self, nbytes: int) -> None:
+        """Make memory ready for snapshots of about this size, in the background: memory that is new takes time."""
+        if self._writer.background and self.content == "full":
+            self._copier.begin(lambda: self._arena.warm(nbytes))
 
     def resumed_at(
         self,
@@ -446,6 +456,7 @@ class BaseCheckpointer:
         """
         try:
             self.fence()
+            self._arena.clear()
             self._copier.close()
             outcome = self._proof.outcome()
             if outcome is not None:
@@ -476,7 +487,7 @@ class BaseCheckpointer:
             self._staged_at = self._began + moment.elapsed
             staged = packed.stage(self._arena, steady)
             if staged.copying.unfinished:
-                self._copier.begin(staged.copying)
+                self._copier.begin(staged.copying.work)
                 self._staging = _Staging(staged.copying, decision.reasons, waiting)
             done = self._writer.submit(lambda: self._commit(draft, staged))
         except BaseException as error:

@@ -171,12 +171,10 @@ def test_without_the_count_of_changes_a_torn_copy_would_be_kept(tmp_path, beside
         return found and Lent(found.data, lambda: 0)
 
     monkeypatch.setattr(Source, "lent", uncounted)
-    monkeypatch.setattr(Copier, "begin", lambda self, copying: late.append(copying))
-    late: list[Copying] = []
+    monkeypatch.setattr(Copier, "begin", lambda self, work: late.append(work))
+    late: list[Any] = []
     fence = BaseCheckpointer.fence
-    monkeypatch.setattr(
-        BaseCheckpointer, "fence", lambda self: ([one.work() for one in late], late.clear(), fence(self))
-    )
+    monkeypatch.setattr(BaseCheckpointer, "fence", lambda self: ([work() for work in late], late.clear(), fence(self)))
     one = checkpointer(tmp_path, keep=keep_all())
     one.save()
     Steady(one, meddle_at=1).run(1)
@@ -187,7 +185,7 @@ def test_what_was_measured_is_never_copied_late(tmp_path, beside, monkeypatch):
     """The state with the best value could not be taken again a batch later."""
     one, copied = checkpointer(tmp_path, keep=keep_all()), []
     begin = Copier.begin
-    monkeypatch.setattr(Copier, "begin", lambda self, copying: (copied.append(loop.step), begin(self, copying)))
+    monkeypatch.setattr(Copier, "begin", lambda self, work: (copied.append(loop.step), begin(self, work)))
     loop = Steady(one)
     one.begin({})
     for loop.step in range(1, 7):

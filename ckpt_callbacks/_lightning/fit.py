@@ -46,6 +46,7 @@ class Fit:
         self._training = False
         self.fetches_itself = False  # the module gets the loader's iterator
         self._module: Any = None  # the trainer's, once training starts
+        self._sized = False  # whether the callbacks know how large a snapshot will be
         self._fenced = True  # whether nothing can be under way that `fence` waits for
         self._losses = Losses([callback.stepped for callback in callbacks])
         self._live: Live | None = None
@@ -151,8 +152,17 @@ class Fit:
         """A batch was trained on: its loss goes to the trace."""
         self.fence()
         if self._training:
+            if not self._sized:
+                self._expect()
             step, batches = private.counts(self.trainer, self._module)
             self._losses.note(batches + 1, step, loss_of(outputs, self._module))
+
+    def _expect(self) -> None:
+        """Tell the callbacks how large a snapshot will be, once the optimizers have stepped and made their moments."""
+        if self.trainer.global_step:
+            self._sized = True
+            for callback in self.callbacks:
+                callback.expect(state.size(self.trainer))
 
     def note(self, event: Event) -> None:
         """Something happened that the next boundary's triggers must know."""

@@ -33,7 +33,7 @@ from ckpt_callbacks.state import random_state
 from ckpt_callbacks.state.pages import fresh
 from ckpt_callbacks.state.tensors import LARGE
 
-__all__ = ["Where", "capture", "devices", "for_evaluation", "progress_of", "put_back", "to_checkpoint"]
+__all__ = ["Where", "capture", "devices", "for_evaluation", "progress_of", "put_back", "size", "to_checkpoint"]
 
 # Where training stood: all of a batch is done and nothing of the next; or no epoch is running.
 Where = Literal["between batches", "between epochs"]
@@ -113,6 +113,15 @@ def capture(
     frozen = {name for name, one in trainer.lightning_module.named_parameters() if not one.requires_grad}
     lasting = steady_tensors(trainer) if steady else {}
     return Captured(weights, rest, _OPTIONAL, missing, data=tape.how, frozen=frozen, steady=lasting)
+
+
+def size(trainer: Any) -> int:
+    """About how many bytes the state has, once the optimizers have stepped: of weights, buffers and moments."""
+    module = trainer.lightning_module
+    moments = [one for optimizer in trainer.optimizers for state in optimizer.state.values() for one in state.values()]
+    dense = [one for one in moments if isinstance(one, torch.Tensor) and one.layout is torch.strided]
+    tensors = {id(one): one.nbytes for one in (*module.parameters(), *module.buffers(), *dense)}
+    return sum(tensors.values())
 
 
 def to_checkpoint(restored: Restored, module: torch.nn.Module, modules: Set[str]) -> dict[str, Any]:

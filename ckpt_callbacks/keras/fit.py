@@ -81,7 +81,7 @@ class Fit:
             private.build(self._model(), running.epoch_iterator)
             undo()
         for callback in self.callbacks:
-            callback.rehearse(self._capture("between epochs"))
+            callback.expect(callback.rehearse(self._capture("between epochs")))
         private.hear_first(running, self.epoch_begins)
         self._leave.install()
         if self._restored is not None:

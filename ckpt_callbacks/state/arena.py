@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import threading
 
-from ckpt_callbacks.state.pages import Bytes, aligned, fresh
+from ckpt_callbacks.state.pages import PAGE, Bytes, aligned, fresh
 
 __all__ = ["Arena", "Block"]
+
+
+_STRETCH = 16 << 20  # bytes that are touched before another look whether they are still wanted
 
 
 class Arena:
@@ -22,15 +25,39 @@ class Arena:
     def __init__(self) -> None:
         self._turn = threading.Lock()
         self._idle: Bytes | None = None
+        self._asked = 0  # how often blocks were lent, or let go of
 
     def lend(self, nbytes: int) -> Block:
         """A block of at least ``nbytes``. MemoryError: there is not so much."""
         with self._turn:
             memory, self._idle = self._idle, None
+            self._asked += 1
         if memory is None or memory.nbytes < nbytes:
             del memory  # before there is another one
             memory = fresh(nbytes + nbytes // 16, inherited=False)  # workers of data loaders don't look at it
         return Block(self, memory)
+
+    def warm(self, nbytes: int) -> None:
+        """Have an idle block of about ``nbytes`` ready, with memory that was touched. It takes a while: on a thread.
+
+        It is only a guess at what will be needed, and given up where there is no room, and once a block is lent or let
+        go of.
+        """
+        with self._turn:
+            asked = self._asked
+            if self._idle is not None and self._idle.nbytes >= nbytes:
+                return
+        try:
+            memory = fresh(nbytes + nbytes // 8, inherited=False)
+        except MemoryError:
+            return
+        for start in range(0, memory.nbytes, _STRETCH):
+            memory[start : start + _STRETCH : PAGE] = 0
+            if self._asked != asked:
+                return
+        with self._turn:
+            if self._asked == asked:
+                self._idle = memory
 
     def take_back(self, memory: Bytes) -> None:
         """Keep the memory of a block for the next one; of two, the larger."""
@@ -39,9 +66,10 @@ class Arena:
                 self._idle = memory
 
     def clear(self) -> None:
-        """Let go of the idle block: nothing will be staged for a while."""
+        """Let go of the idle block, and of one that is made ready: nothing will be staged for a while."""
         with self._turn:
             self._idle = None
+            self._asked += 1
 
 
 class Block:

@@ -81,28 +81,28 @@ class Copying:
 
 
 class Copier:
-    """A thread that copies, started when there is something to copy."""
+    """A thread that copies, and makes memory ready for it; started when there is something to do."""
 
     def __init__(self) -> None:
-        self._waiting: queue.SimpleQueue[Copying | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def begin(self, copying: Copying) -> None:
-        """Begin to copy."""
+    def begin(self, work: Callable[[], None]) -> None:
+        """Begin to do this, after what was begun before: `Copying.work`, or what comes before a copy."""
         if self._thread is None:
             # A daemon, as the writer's: what it copies is lost with the process either way.
             self._thread = threading.Thread(target=self._loop, name="ckpt-copier", daemon=True)
             self._thread.start()
-        self._waiting.put(copying)
+        self._waiting.put(work)
 
     def close(self) -> None:
-        """End the thread, once all is copied."""
+        """End the thread, once all is done."""
         if self._thread is not None:
             self._waiting.put(None)
             self._thread.join()
             self._thread = None
 
     def _loop(self) -> None:
-        while (copying := self._waiting.get()) is not None:
-            copying.work()
-            del copying
+        while (work := self._waiting.get()) is not None:
+            work()
+            del work

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ckpt_callbacks.state import arena as module
 from ckpt_callbacks.state.arena import Arena
-from ckpt_callbacks.state.pages import PAGE
+from ckpt_callbacks.state.pages import PAGE, fresh
 
 
 def address(part: np.ndarray) -> int:
@@ -68,3 +69,30 @@ def test_what_is_idle_can_be_let_go_of() -> None:
     block.give_back()
     arena.clear()
     assert arena.lend(PAGE).part(1)[0] == 0
+
+
+def test_memory_is_ready_before_it_is_needed() -> None:
+    """Touched once, it is what the first block gets; a state that came out a little larger still fits."""
+    arena = Arena()
+    arena.warm(100 * PAGE)
+    assert arena._idle is not None
+    where = address(arena._idle)
+    arena.warm(50 * PAGE)
+    assert address(arena.lend(105 * PAGE).part(1)) == where
+
+
+def test_what_comes_too_late_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block was lent meanwhile: there is memory for the next one then."""
+    arena = Arena()
+    monkeypatch.setattr(module, "_STRETCH", PAGE)
+    monkeypatch.setattr(module, "fresh", lambda nbytes, **_: (arena.lend(PAGE), fresh(nbytes))[1])
+    monkeypatch.setattr(arena, "lend", lambda nbytes: setattr(arena, "_asked", arena._asked + 1))
+    arena.warm(100 * PAGE)
+    assert arena._idle is None
+
+
+def test_no_memory_to_make_ready_is_no_error() -> None:
+    """It was a guess; a save will say what it lacks."""
+    arena = Arena()
+    arena.warm(1 << 60)
+    assert arena._idle is None

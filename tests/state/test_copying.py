@@ -154,7 +154,7 @@ def test_the_thread_copies_and_ends() -> None:
         tensor = torch.randn(50_000)
         out = np.zeros(tensor.nbytes, np.uint8)
         copying = Copying([(lent(tensor), out)])
-        copier.begin(copying)
+        copier.begin(copying.work)
         copier.close()
         assert copying.conclude()
         assert out.tobytes() == tensor.numpy().tobytes()
