@@ -491,6 +491,7 @@ class BaseCheckpointer:
                 self._staging = _Staging(staged.copying, decision.reasons, waiting)
             done = self._writer.submit(lambda: self._commit(draft, staged))
         except BaseException as error:
+            self._staging = None
             for _, future in waiting:
                 _answer(future, error)
             raise

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ckpt_callbacks.messages import warn
 from ckpt_callbacks.state.pages import Bytes
 
 __all__ = ["Copier", "Copying", "Lent"]
@@ -104,5 +105,8 @@ class Copier:
 
     def _loop(self) -> None:
         while (work := self._waiting.get()) is not None:
-            work()
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001 - whoever waits gets a verdict, and the thread has more to do
+                warn(f"a copy beside training failed, and is made again: {error!r}")
             del work

@@ -159,3 +159,16 @@ def test_the_thread_copies_and_ends() -> None:
         assert copying.conclude()
         assert out.tobytes() == tensor.numpy().tobytes()
     assert not [thread for thread in threading.enumerate() if thread.name == "ckpt-copier"]
+
+
+def test_the_thread_outlives_a_failure(caplog: pytest.LogCaptureFixture) -> None:
+    """Training would wait for the next copy for ever."""
+    tensor, copier = torch.randn(5000), Copier()
+    wrong = Copying([(lent(tensor), np.zeros(3, np.uint8))])
+    copier.begin(wrong.work)
+    assert not wrong.conclude()
+    right = Copying([(lent(tensor), np.zeros(tensor.nbytes, np.uint8))])
+    copier.begin(right.work)
+    assert right.conclude()
+    copier.close()
+    assert "is made again" in caplog.text
