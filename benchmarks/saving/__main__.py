@@ -90,8 +90,8 @@ def main() -> int:
             table = "\n".join(_table(group, found))
             print(table, flush=True)
             text.append(table)
-    if arguments.record:
-        Path(arguments.record).write_text("\n\n".join(text) + "\n")
+            if arguments.record:  # hours pass until the last group
+                Path(arguments.record).write_text("\n\n".join(text) + "\n")
     return 0
 
 
