@@ -53,8 +53,9 @@ READ = """\
   time was lost in the noise of some block.
 - *stands still*: time inside callbacks for each save but *the first*, which touches memory that is new.
 - *memory*: the most that a process held beyond what it holds without saving. *CPU* likewise.
-- *restore*: from the call of fit to its first batch, with nothing of the files in the page cache; *from cache*: with
-  all of them there. Without training: until tensors are there that could be trained, safetensors' copied from its map.
+- *restore*: from the call of fit to the end of its first step, with nothing of the files in the page cache; *from
+  cache*: with all of them there. Without training: until tensors are there that could be trained, safetensors' copied
+  from its map.
 """
 CORES = len(os.sched_getaffinity(0))
 
@@ -157,7 +158,7 @@ def _table(group: Group, found: dict[str, list[Figures]]) -> Iterator[str]:
     if NOTHING in found:
         step = median(step for figures in found[NOTHING] for step in figures.steps)
         start = median(one.restore for one in found[NOTHING])
-        yield f"\nWithout checkpoints a step takes {step:.3f} s, and a fit {start:.2f} s to begin its first one."
+        yield f"\nWithout checkpoints a step takes {step:.3f} s, and a fit {start:.2f} s to the end of its first one."
 
 
 def _extra(group: Group, found: dict[str, list[Figures]], arm: str) -> list[float]:

@@ -111,32 +111,29 @@ RESTORES = ("no checkpoints", "ours", "ModelCheckpoint .keras", "BackupAndRestor
 
 
 def _resume(name: str, options: dict[str, Any], weights: list[np.ndarray], x: np.ndarray) -> tuple[float, bool]:
-    """Carry on: how long until the first step begins, and are the weights before it those that were trained?"""
-    directory, compared = Path(options["directory"]), list[bool]()
+    """Carry on: how long until the first step is done, and are the weights before it those that were trained?"""
+    directory, compared, done = Path(options["directory"]), list[bool](), list[float]()
 
     class Compare(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            began = time.perf_counter()
             found = self.model.get_weights()
             compared.append(all(np.array_equal(one, other) for one, other in zip(found, weights, strict=True)))
+            done.append(began - time.perf_counter())  # to compare is no part of it
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            done.append(time.perf_counter())
             self.model.stop_training = True
 
-    BEGAN.clear()
     start = time.perf_counter()
     if name == "ModelCheckpoint .keras":
         again, callbacks = keras.saving.load_model(directory / "model.keras"), []
     else:
         again = _model(options)
         callbacks, _ = SETUPS[name](directory, 10**9, options["durable"])
-    again.fit(
-        x,
-        x,
-        batch_size=options["batch"],
-        shuffle=False,
-        epochs=2,
-        verbose=0,
-        callbacks=[*callbacks, Clock(), Compare()],
-    )
-    return BEGAN[0] - start, name == "no checkpoints" or compared[:1] == [True]
+    callbacks = [*callbacks, Compare()]
+    again.fit(x, x, batch_size=options["batch"], shuffle=False, epochs=2, verbose=0, callbacks=callbacks)
+    return sum(done[:2]) - start, name == "no checkpoints" or compared[:1] == [True]
 
 
 def _model(options: dict[str, Any]) -> keras.Model:

@@ -128,23 +128,30 @@ def run(name: str, options: dict[str, Any]) -> Figures:
 
 
 def _resume(name: str, options: dict[str, Any], weights: dict[str, torch.Tensor], path: str) -> tuple[float, bool]:
-    """Carry on for a step: how long until it begins, and are the weights before it those that were trained?"""
+    """Carry on for a step: how long until it is done, and are the weights before it those that were trained?
+
+    Until it is done, because what a checkpoint's map was not asked for yet is read in it.
+    """
     again = _model(options)
     callbacks, plugins, _, _ = SETUPS[name](Path(options["directory"]), 10**9, options["durable"])
-    began: list[float] = []
+    done: list[float] = []
     compared: list[bool] = []
 
     class Compare(pl.Callback):
         def on_train_batch_start(self, *_: Any) -> None:
-            began.append(time.perf_counter())
+            began = time.perf_counter()
             found = again.state_dict()
             compared.append(all(torch.equal(found[key], tensor) for key, tensor in weights.items()))
+            done.append(began - time.perf_counter())  # to compare is no part of it
+
+        def on_train_batch_end(self, *_: Any) -> None:
+            done.append(time.perf_counter())
 
     trainer = _trainer(options, options["steps"] + 1, [*callbacks, Compare()], plugins)
     data = _data(options)
     start = time.perf_counter()
     trainer.fit(again, data, ckpt_path=path or None)
-    return began[0] - start, compared[:1] == [True]
+    return sum(done[:2]) - start, compared[:1] == [True]
 
 
 def _model(options: dict[str, Any]) -> Model:

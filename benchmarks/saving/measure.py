@@ -24,8 +24,8 @@ class Figures:
     """What one process measured. Times in seconds, sizes in bytes.
 
     ``inside`` has, for each save in order, the time that training stood still in callbacks; ``memory`` is the most that
-    was resident beyond what was before training began; ``restore`` is the time from the beginning of a program's fit
-    to its first batch when nothing of the files is in the page cache, ``restore_cached`` when all is; ``exact`` tells
+    was resident beyond what was before training began; ``restore`` is the time from the beginning of a fit to the end
+    of its first step when nothing of the files is in the page cache, ``restore_cached`` when all is; ``exact`` tells
     whether what was saved last is what training had.
     """
 

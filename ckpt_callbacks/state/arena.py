@@ -48,7 +48,7 @@ class Arena:
             if self._idle is not None and self._idle.nbytes >= nbytes:
                 return
         try:
-            memory = fresh(nbytes + nbytes // 8, inherited=False)
+            memory = fresh(nbytes + nbytes // 16, inherited=False)
         except MemoryError:
             return
         for start in range(0, memory.nbytes, _STRETCH):
