@@ -128,7 +128,7 @@ class Stored(Specified, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A whole file as it will lie on disk: its layout, and the tensors whose bytes are copied when it is filled."""
+    """A whole file as it will lie on disk: its layout, and the tensors whose bytes are still to be copied there."""
 
     layout: Layout
     tensors: Mapping[str, Stored]
@@ -149,11 +149,6 @@ class Image:
         out[: len(header)] = np.frombuffer(header, np.uint8)
         for name, (start, stop) in self.layout.spans.items():
             yield self.tensors[name], out[start:stop]
-
-    def fill(self, out: Bytes) -> None:
-        """Write the file's bytes to ``out``, of exactly ``size``."""
-        for tensor, place in self.begin(out):
-            tensor.copy_into(place)
 
 
 class SafetensorsFile(Mapping[str, HostTensor]):

@@ -18,7 +18,10 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Disk", "disk"]
+__all__ = ["PAGE", "Disk", "disk"]
+
+PAGE = 4096
+"""What reads and writes past the page cache begin at, in a file and in memory, and are a multiple of, in bytes."""
 
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows translates line ends without it
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)

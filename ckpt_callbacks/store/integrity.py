@@ -14,7 +14,7 @@ import xxhash
 
 from ckpt_callbacks.errors import CorruptSnapshotError, StoreError
 from ckpt_callbacks.store import manifest as manifests
-from ckpt_callbacks.store.files import disk
+from ckpt_callbacks.store.files import PAGE, disk
 from ckpt_callbacks.store.manifest import FileInfo, Manifest
 
 __all__ = ["load_directory", "read_manifest", "verify_directory"]
@@ -24,8 +24,6 @@ THREADS = 4
 
 PIECE = 8 << 20
 """How many bytes of a file are read at a time, when it is read into memory: whole pages."""
-
-_PAGE = 4096
 
 Allocate = Callable[[int], Any]
 """Gives a writable buffer of at least so many bytes, from the beginning of a page, and no less than a whole one."""
@@ -87,7 +85,7 @@ def load_directory(directory: Path, allocate: Allocate) -> tuple[dict[str, memor
         for name, info in manifest.files.items():
 
             def load(path: Path, info: FileInfo = info) -> str:
-                out = memoryview(allocate(-(-info.size // _PAGE) * _PAGE)).cast("B")
+                out = memoryview(allocate(-(-info.size // PAGE) * PAGE)).cast("B")
                 files[path.name] = out[: info.size]
                 return _load(path, out, info.size, threads)
 

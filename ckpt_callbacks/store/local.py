@@ -42,7 +42,7 @@ from ckpt_callbacks.engine.snapshot import Record
 from ckpt_callbacks.errors import ConfigurationError, CorruptSnapshotError, SnapshotNotFoundError, StoreError
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.store import manifest as manifests
-from ckpt_callbacks.store.files import disk
+from ckpt_callbacks.store.files import PAGE, disk
 from ckpt_callbacks.store.integrity import Allocate, load_directory, read_manifest, verify_directory
 from ckpt_callbacks.store.journal import Journal
 from ckpt_callbacks.store.lock import RunLock, held_here
@@ -55,7 +55,6 @@ Durability = Literal["full", "none"]
 Chunks = Sequence[bytes | bytearray | memoryview]
 
 RUN_FORMAT = 1
-PAGE = 4096
 WRITE_SIZE = 32 << 20
 SMALL = 1 << 20
 SAMPLES, SAMPLE = 16, 64
