@@ -27,9 +27,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ckpt_callbacks import every_steps, on_best, on_end
 from ckpt_callbacks._lightning.fit import Fit
-from ckpt_callbacks.checkpointer import BaseCheckpointer, Captured
+from ckpt_callbacks.checkpointer import BaseCheckpointer
 from ckpt_callbacks.engine import Event, Progress
 from ckpt_callbacks.pytorch_lightning import Checkpointer
+from ckpt_callbacks.state.captured import Captured
 from ckpt_callbacks.store import fingerprint
 
 ROUNDS, CALLS, STEPS = 7, 20_000, 2_000

@@ -20,67 +20,27 @@ from __future__ import annotations
 
 import contextlib
 import platform
-import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ckpt_callbacks import engine, resume
-from ckpt_callbacks.engine import Decision, Event, Moment, Monitor, Past, Progress, Trigger, Verdict
-from ckpt_callbacks.errors import CheckpointError, ConfigurationError, InexactError, StoreError
+from ckpt_callbacks.engine import Decision, Event, Moment, Monitor, Past, Progress, Trigger
+from ckpt_callbacks.errors import ConfigurationError, StoreError
 from ckpt_callbacks.messages import say, warn
-from ckpt_callbacks.overlap import Overlap
 from ckpt_callbacks.proof import Outcome, Proof
 from ckpt_callbacks.resume import Restored, ResumeReport
 from ckpt_callbacks.run import Run, Snapshot, resolve_reference
-from ckpt_callbacks.state.arena import Arena
-from ckpt_callbacks.state.copying import Copier, Copying
-from ckpt_callbacks.state.packing import Packed, Packer, Staged
+from ckpt_callbacks.saving import Content, Keeper, Requests, Saver
+from ckpt_callbacks.state.captured import Captured
 from ckpt_callbacks.store import LocalStore, Manifest, RunLock, Step, machine, provenance
-from ckpt_callbacks.writer import Writer
 
-__all__ = ["BaseCheckpointer", "Captured", "begin_together", "rest_together"]
-
-Content = Literal["full", "weights"]
+__all__ = ["BaseCheckpointer"]
 
 _AT_ONCE = (0.0, 0.0, 0.0)
-
-
-@dataclass(frozen=True)
-class Captured:
-    """What an adapter hands over at a boundary.
-
-    Attributes:
-        weights: the model's tensors under the framework's own names.
-        rest: everything else that resume needs, as a tree of plain values and tensors.
-        optional: paths in ``rest`` that resume does not need (hyperparameters): what can't be stored there is kept
-            as its repr.
-        missing: parts that resume would need and that can't be captured -> why.
-        data: how a resume will reach the place in the data, in a few words.
-        frozen: the names of weights that aren't trained: they are written once.
-        steady: address -> tensor, of those that training should leave alone until the adapter calls `fence`: they may
-            be copied meanwhile.
-    """
-
-    weights: Mapping[str, Any]
-    rest: Mapping[str, Any]
-    optional: tuple[str, ...] = ()
-    missing: Mapping[str, str] = field(default_factory=dict)
-    data: str = "in place"
-    frozen: Set[str] = frozenset()
-    steady: Mapping[int, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Staging:
-    """A snapshot that is copied beside training: why it was taken, and who waits for it."""
-
-    copying: Copying
-    reasons: tuple[str, ...]
-    waiting: list[tuple[str | None, Future[Snapshot]]]
 
 
 class BaseCheckpointer:
@@ -114,6 +74,8 @@ class BaseCheckpointer:
     reads: tuple[str, ...] = ("none",)
     #: How the framework is asked for kernels that give the same bits each time.
     determinism = "deterministic kernels"
+    #: The runs that fits of this process ended in.
+    ended: ClassVar[set[Path]] = set()
 
     def __init__(
         self,
@@ -146,26 +108,28 @@ class BaseCheckpointer:
         if mirrors:
             raise ConfigurationError(f"mirrors are not available yet: expected an empty tuple, found {mirrors!r}.")
         self._store = LocalStore(self.directory, durability=_one_of("durability", durability, ("full", "none")))
-        self._writer = Writer(background)
-        self._packer, self._arena, self._copier = Packer(), Arena(), Copier()
-        self._overlap, self._torn = Overlap(), False
-        self._staged_at: float | None = None  # on the monotonic clock: the boundary just before this one
-        self._staging: _Staging | None = None  # what may still be copied beside training
-        self._again: tuple[str, ...] = ()  # why a snapshot must be taken that could not be copied so
+        self._keeper = Keeper(self._store, self.rules, self.monitors)
+        self._requests = Requests()
+        self._saver = Saver(
+            self._keeper,
+            self._requests,
+            background=background,
+            content=self.content,
+            exact=self.exact,
+            on_error=self.on_error,
+        )
         self._lock: RunLock | None = None
-        self._past = Past()
-        self._until = _AT_ONCE  # when the next decision can be due
-        self._passed: tuple[int, int, float] | None = None  # the last boundary since then at which nothing could be
-        self._began = 0.0  # monotonic clock when this process began to train, less what earlier ones trained
-        self._parent: str | None = None
-        self._manual: list[tuple[str | None, Future[Snapshot]]] = []
-        self._pending: list[Future[Any]] = []
-        self._missing: dict[str, str] = {}
         self._versions: dict[str, str] = {}
         self._machine: dict[str, str] = {}
-        self._proof = Proof({})
-        self._trains = threading.get_ident()  # the thread that trains
         self._first = True
+        self._reset()
+
+    def _reset(self) -> None:
+        """As before a fit."""
+        self._past, self._keeper.parent, self._proof = Past(), None, Proof({})
+        self._began = time.monotonic()  # when this process began to train, less what earlier ones trained
+        self._until = _AT_ONCE  # when the next decision can be due
+        self._passed: tuple[int, int, float] | None = None  # the last boundary since then at which nothing could be
         self.resumed: ResumeReport | None = None
 
     # The face ------------------------------------------------------------------------------------------------------
@@ -191,9 +155,7 @@ class BaseCheckpointer:
 
         A request made while no fit runs is for the next one.
         """
-        future: Future[Snapshot] = Future()
-        self._manual.append((note, future))
-        return future
+        return self._requests.add(note)
 
     def wait(self) -> None:
         """Return when every snapshot taken so far is durable. A request by `save` has a future of its own.
@@ -201,13 +163,8 @@ class BaseCheckpointer:
         Raises:
             StoreError: with ``on_error="raise"``, if one could not be written.
         """
-        self._wait_for_writer()
-        self._raise_failed()
-
-    def _wait_for_writer(self) -> None:
-        if threading.get_ident() == self._trains:  # nobody else can tell whether a copy is whole
-            self.fence()
-        self._writer.wait()
+        self._saver.wait()
+        self._saver.raise_failed()
 
     @property
     def best_model_path(self) -> str:
@@ -215,7 +172,7 @@ class BaseCheckpointer:
 
         With a monitor whose metric was never measured there is no best one, and the latest is not passed off as it.
         """
-        self._wait_for_writer()
+        self._saver.wait()
         snapshot = self.best if self.monitors else self.latest
         return str(snapshot.path) if snapshot else ""
 
@@ -245,7 +202,8 @@ class BaseCheckpointer:
             CorruptSnapshotError: a named snapshot that does not verify.
             RunLockedError: another process trains in this directory.
         """
-        self._forget()
+        self._saver.begin()
+        self._reset()
         self._versions, self._machine = dict(versions), {**machine(), **(devices or {})}
         self._lock = self._lock or self._store.lock()
         self._store.open()
@@ -255,7 +213,7 @@ class BaseCheckpointer:
         if choice is None:
             return None
         self._past = Past.from_dict(choice.snapshot.manifest.past)
-        self._parent = choice.snapshot.id
+        self._keeper.parent = choice.snapshot.id
         self._began = time.monotonic() - self._past.elapsed
         return resume.read(choice)
 
@@ -267,16 +225,6 @@ class BaseCheckpointer:
         if choice is not None and ours:
             self._proof = Proof(self._store.trace.after(choice.snapshot.progress.batches))
         self._store.trace.open(afresh=not ours)
-
-    def _forget(self) -> None:
-        """Begin anew: an earlier fit that died of an exception may still be writing, and is not asked any more."""
-        self.fence()
-        self._writer.wait()
-        self._pending, self._missing, self._proof, self._packer = [], {}, Proof({}), Packer()
-        self._trains = threading.get_ident()
-        self._overlap, self._torn, self._again, self._staged_at = Overlap(), False, (), None
-        self._past, self._parent, self._began, self.resumed = Past(), None, time.monotonic(), None
-        self._until, self._passed = _AT_ONCE, None
 
     def read(self, reference: str | Path) -> Restored:
         """Read a snapshot that the user named, for evaluation; the run is not touched.
@@ -297,15 +245,14 @@ class BaseCheckpointer:
         """
         if self.content != "full":
             return 0
-        packed = self._pack(captured)
-        but = f" but for {', '.join(self._missing)}" if self._missing else ""
+        packed = self._saver.pack(captured)
+        but = f" but for {', '.join(self._saver.missing)}" if self._saver.missing else ""
         say(f"killed at any time, this run resumes exactly{but}; its place in the data: {captured.data}")
         return sum(image.size for image in packed.images.values())
 
     def expect(self, nbytes: int) -> None:
         """Make memory ready for snapshots of about this size, in the background: memory that is new takes time."""
-        if self._writer.background and self.content == "full":
-            self._copier.begin(lambda: self._arena.warm(nbytes))
+        self._saver.warm(nbytes)
 
     def resumed_at(
         self,
@@ -328,7 +275,7 @@ class BaseCheckpointer:
         parts = dict.fromkeys(("weights", "optimizer", "random state", "callbacks", "metrics", "data"), "exact")
         parts |= {"data": f"skipped: {skipped} batches"} if skipped else {}
         parts |= {"data": f"replayed: {replayed} batches"} if replayed else {}
-        parts |= {path: f"not captured: {why}" for path, why in {**restored.missing, **self._missing}.items()}
+        parts |= {path: f"not captured: {why}" for path, why in {**restored.missing, **self._saver.missing}.items()}
         here = {"python": platform.python_version(), **self._versions, **self._machine}
         self.resumed = ResumeReport(
             *(restored.snapshot, progress.step, progress.epoch, progress.batch),
@@ -379,7 +326,7 @@ class BaseCheckpointer:
         now = time.monotonic()
         if step >= due_step or batches >= due_batches or now >= due_time:
             return False
-        if self._manual or self._pending or self._again:
+        if self._requests or self._saver.unseen or self._saver.owed:
             return False
         self._passed = step, batches, now
         return True
@@ -402,15 +349,12 @@ class BaseCheckpointer:
         Returns:
             A future of the committed `Snapshot`, or None.
         """
-        self.fence()
-        note = None
-        if self._manual:
-            events |= Event.MANUAL
-            note = self._manual[0][0]
         now = time.monotonic()
-        if self._staged_at is not None:
-            self._overlap.took(now - self._staged_at)
-            self._staged_at = None
+        self._saver.reached(now)
+        note = None
+        if self._requests:
+            events |= Event.MANUAL
+            note = self._requests.note
         moment = Moment(progress, now - self._began, events, metrics, note)
         decision = engine.decide(moment, self._seen(), self.trigger, self.monitors)
         self._past, rest = decision.past, decision.rest
@@ -419,26 +363,19 @@ class BaseCheckpointer:
             progress.batches + rest.batches,
             self._began + moment.elapsed + rest.seconds,
         )
-        if self._pending:
-            self._raise_failed()
-        again, self._again = self._again, ()
-        reasons = tuple(dict.fromkeys((*decision.reasons, *again)))
-        return self._stage(moment, replace(decision, reasons=reasons), capture()) if reasons else None
+        self._saver.raise_failed()
+        reasons = tuple(dict.fromkeys((*decision.reasons, *self._saver.take_owed())))
+        if not reasons:
+            return None
+        draft = self._draft(moment, replace(decision, reasons=reasons))
+        return self._saver.save(draft, capture(), moment, now)
 
     def fence(self) -> None:
         """Return when none of training's tensors is being copied any more: it may change them now.
 
         A copy of tensors that were changed all the same is discarded, and the next boundary takes another.
         """
-        staging = self._staging
-        if staging is None:
-            return
-        whole = staging.copying.conclude()
-        self._staging = None
-        if not whole:
-            self._torn, self._again, self._manual[:0] = True, staging.reasons, staging.waiting
-            say("weights changed while they were copied: that copy is discarded, and others are made at once")
-            self._store.journal.append("torn", reasons=list(staging.reasons))
+        self._saver.fence()
 
     def _seen(self) -> Past:
         """What decisions remember, the boundaries included that were passed over since the last one."""
@@ -455,58 +392,19 @@ class BaseCheckpointer:
             StoreError: with ``on_error="raise"``, if a snapshot could not be written.
         """
         try:
-            self.fence()
-            self._arena.clear()
-            self._copier.close()
             outcome = self._proof.outcome()
             if outcome is not None:
                 self._proved(outcome)
-            self._writer.close()
-            self._raise_failed()
+            self._saver.end()
+            self._saver.raise_failed()
         finally:
-            self._arena.clear()
-            _FITTED.add(self.directory)
+            self.ended.add(self.directory)
             self._store.trace.close()
-            if self._lock is not None and not self._writer.busy:  # Ctrl-C while waiting: the thread still commits
+            if self._lock is not None and not self._saver.busy:  # Ctrl-C while waiting: the thread still commits
                 self._lock.release()
                 self._lock = None
-            requests, self._manual = self._manual, []
-            for _, future in requests:
-                _answer(future, StoreError("training ended before the next clean boundary; nothing was saved"))
-
-    # Save ----------------------------------------------------------------------------------------------------------
-
-    def _stage(self, moment: Moment, decision: Decision, captured: Captured) -> Future[Any]:
-        """Copy the state aside and queue its commit."""
-        draft = self._draft(moment, decision)
-        waiting, self._manual = self._manual, []
-        try:
-            packed = self._pack(captured)
-            self._writer.make_room()
-            steady = self._may_be_copied_later(moment, captured)
-            self._staged_at = self._began + moment.elapsed
-            staged = packed.stage(self._arena, steady)
-            if staged.copying.unfinished:
-                self._copier.begin(staged.copying.work)
-                self._staging = _Staging(staged.copying, decision.reasons, waiting)
-            done = self._writer.submit(lambda: self._commit(draft, staged))
-        except BaseException as error:
-            self._staging = None
-            for _, future in waiting:
-                _answer(future, error)
-            raise
-        done.add_done_callback(lambda finished: _settle(finished, [future for _, future in waiting]))
-        self._pending.append(done)
-        return done
-
-    def _may_be_copied_later(self, moment: Moment, captured: Captured) -> Mapping[int, Any]:
-        """The tensors that are copied beside training: none, if the state could not be taken as well a batch later.
-
-        That is so where something happened or was measured, such as the best value yet. A request can wait.
-        """
-        plain = moment.events in (Event.NONE, Event.MANUAL) and not moment.metrics
-        possible = plain and captured.steady and self._writer.background and not self._torn
-        return captured.steady if possible and self._overlap.pays() else {}
+            for request in self._requests.take():
+                request.answer(StoreError("training ended before the next clean boundary; nothing was saved"))
 
     def _draft(self, moment: Moment, decision: Decision) -> Manifest:
         """The manifest, but for what only the commit knows: id, sequence, parent and files."""
@@ -524,132 +422,6 @@ class BaseCheckpointer:
             monitors=[monitor.as_dict() for monitor in self.monitors],
             provenance={**provenance(), "machine": self._machine},
         )
-
-    def _pack(self, captured: Captured) -> Packed:
-        """Lay the state out as files; name what resume will lack, or refuse, as ``exact=`` says."""
-        rest = captured.rest if self.content == "full" else None
-        packed = self._packer.pack(
-            captured.weights,
-            rest,
-            optional=captured.optional,
-            missing=captured.missing,
-            frozen=captured.frozen,
-        )
-        if rest is not None:
-            self._name_missing(packed.missing)
-        return packed
-
-    def _name_missing(self, missing: Mapping[str, str]) -> None:
-        if missing and self.exact == "require":
-            raise InexactError(dict(missing))
-        for path in missing.keys() - self._missing.keys():
-            warn(f"not captured, and a resume will lack it: {path} ({missing[path]})")
-        self._missing.update(missing)
-
-    def _commit(self, draft: Manifest, staged: Staged) -> Snapshot | None:
-        """Publish, then tidy: runs on the writer's thread. None: training changed what was being copied."""
-        try:
-            if not staged.copying.verdict():
-                return None
-            manifest = self._store.commit(replace(draft, parent=self._parent), staged.files())
-            staged.learn()
-        finally:
-            staged.release()
-        self._parent = manifest.id
-        self._store.journal.append(
-            "saved", id=manifest.id, reasons=list(manifest.reasons), **manifest.progress.as_dict()
-        )
-        try:
-            self._retain()
-        except Exception as error:  # noqa: BLE001 - a rule of the user's, or a busy disk: the snapshot is safe all the same
-            warn(f"{manifest.id} is saved, but older snapshots could not be tidied up: {error!r}")
-        return self._run.get(manifest.id)
-
-    def _retain(self) -> Verdict:
-        """Delete what no rule keeps, and point the links at what is best and latest now."""
-        records = self._store.records()
-        verdict = engine.judge(records, self.rules)
-        for dropped, why in verdict.drop.items():
-            if self._store.delete(dropped):
-                self._store.journal.append("dropped", id=dropped, why=why)
-        kept = [record for record in records if record.id in verdict.keep]
-        self._store.link("latest", kept[-1].id)
-        best = engine.best_of(kept, self.monitors[0]) if self.monitors else None
-        if best is not None:
-            self._store.link("best", best.id)
-        return verdict
-
-    def _raise_failed(self) -> None:
-        """Let the failure of an earlier save be seen here, once."""
-        finished = [future for future in self._pending if future.done()]
-        self._pending = [future for future in self._pending if not future.done()]
-        errors = [error for error in (future.exception() for future in finished) if error is not None]
-        if errors and self.on_error == "raise":
-            for further in errors[1:]:
-                warn(f"a further save failed: {further}")
-            raise errors[0]
-        for error in errors:
-            warn(f"a save failed, training goes on and the next trigger tries again: {error}")
-
-
-_FITTED: set[Path] = set()
-"""The runs that fits of this process ended in."""
-
-
-def begin_together(
-    checkpointers: Sequence[BaseCheckpointer],
-    versions: Mapping[str, str],
-    devices: Mapping[str, str],
-    *,
-    load: str | Path | None = None,
-) -> tuple[BaseCheckpointer, Restored] | None:
-    """Begin a fit that several checkpointers watch: each remembers its own past, the farthest snapshot gives the state.
-
-    Returns:
-        The snapshot to carry on from and whose it is, or None.
-
-    Raises:
-        As `BaseCheckpointer.begin`; none of them holds its run then.
-    """
-    try:
-        begun = [(one, one.begin(versions, devices, load=load)) for one in checkpointers]
-    except CheckpointError:
-        for one in checkpointers:
-            one.end()
-        raise
-    found = [(one, restored) for one, restored in begun if restored is not None]
-    for one, restored in found:
-        if one.directory in _FITTED and not restored.named:
-            say(
-                f"an earlier fit of this process ended in {one.directory}, and this one carries it on: "
-                "a fit that shall begin anew needs a directory of its own"
-            )
-    return max(found, key=lambda pair: pair[1].snapshot.progress.batches, default=None)
-
-
-def rest_together(checkpointers: Sequence[BaseCheckpointer], step: int, batches: int) -> bool:
-    """Whether none of them can have anything to do at a boundary before which nothing happened: see their `rests`."""
-    for one in checkpointers:  # noqa: SIM110 - a generator would take as long as all else
-        if not one.rests(step, batches):
-            return False
-    return True
-
-
-def _settle(finished: Future[Any], waiting: list[Future[Snapshot]]) -> None:
-    """Hand the outcome of a commit to everyone who asked for that snapshot, unless it is taken once more."""
-    outcome = finished.exception() or finished.result()
-    for future in waiting if outcome is not None else ():
-        _answer(future, outcome)
-
-
-def _answer(future: Future[Snapshot], outcome: Any) -> None:
-    """Resolve a request, unless whoever made it no longer wants an answer."""
-    if not future.set_running_or_notify_cancel():
-        return
-    if isinstance(outcome, BaseException):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:

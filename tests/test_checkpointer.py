@@ -26,9 +26,10 @@ from ckpt_callbacks import (
     on_best,
     on_end,
 )
-from ckpt_callbacks.checkpointer import BaseCheckpointer, Captured
+from ckpt_callbacks.checkpointer import BaseCheckpointer
 from ckpt_callbacks.engine import Event, Progress
-from ckpt_callbacks.overlap import Overlap
+from ckpt_callbacks.saving.overlap import Overlap
+from ckpt_callbacks.state.captured import Captured
 from ckpt_callbacks.state.copying import Copier, Copying, Lent
 from ckpt_callbacks.state.tensors import Source
 from ckpt_callbacks.store import fingerprint, owner_of

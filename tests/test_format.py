@@ -34,9 +34,10 @@ import torch
 import xxhash
 
 import ckpt_callbacks
-from ckpt_callbacks.checkpointer import BaseCheckpointer, Captured
+from ckpt_callbacks.checkpointer import BaseCheckpointer
 from ckpt_callbacks.engine import Event, Progress, keep_last
-from ckpt_callbacks.overlap import Overlap
+from ckpt_callbacks.saving.overlap import Overlap
+from ckpt_callbacks.state.captured import Captured
 from ckpt_callbacks.store import Trace, fingerprint
 
 PAGE = (Path(__file__).parent.parent / "FORMAT.md").read_text(encoding="utf-8")

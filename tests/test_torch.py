@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from ckpt_callbacks import ResumeError
-from ckpt_callbacks.checkpointer import BaseCheckpointer, Captured
+from ckpt_callbacks.checkpointer import BaseCheckpointer
 from ckpt_callbacks.engine import Event, Progress
+from ckpt_callbacks.state.captured import Captured
 from ckpt_callbacks.torch import load_weights
 
 

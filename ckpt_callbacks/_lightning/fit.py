@@ -15,16 +15,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from ckpt_callbacks import together
 from ckpt_callbacks._lightning import private, snapshot_io, state
 from ckpt_callbacks._lightning.live import NOTHING, Live, put_back_groups
 from ckpt_callbacks._lightning.loader import Tape, recording
 from ckpt_callbacks._lightning.losses import Losses, loss_of
 from ckpt_callbacks._lightning.validation import Validation, followed
 from ckpt_callbacks._lightning.weights import modules_of
-from ckpt_callbacks.checkpointer import BaseCheckpointer, Captured, begin_together, rest_together
+from ckpt_callbacks.checkpointer import BaseCheckpointer
 from ckpt_callbacks.engine import Event
 from ckpt_callbacks.messages import say
 from ckpt_callbacks.resume import Restored
+from ckpt_callbacks.state.captured import Captured
 
 __all__ = ["Fit"]
 
@@ -66,7 +68,7 @@ class Fit:
         self._modules = modules_of(self.trainer)
         named = path if path is not None and snapshot_io.names_snapshot(path) else None
         versions = {name: importlib.metadata.version(name) for name in (self._package.split(".")[0], "torch")}
-        self._restored = begin_together(self.callbacks, versions, state.devices(self.trainer), load=named)
+        self._restored = together.begin(self.callbacks, versions, state.devices(self.trainer), load=named)
         if self._restored is None:
             return path
         _, restored = self._restored
@@ -138,7 +140,7 @@ class Fit:
             return
         if self._restored is None and not self._events:
             step, batches = private.counts(self.trainer, self._module)
-            if rest_together(self.callbacks, step, batches):
+            if together.rest(self.callbacks, step, batches):
                 return  # as most often: a step costs nothing more
         self._between_batches()
 

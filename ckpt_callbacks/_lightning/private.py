@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
-import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from typing import Any, Literal
 import torch
 
 from ckpt_callbacks.state.kinds import has_variables
-from ckpt_callbacks.state.scripts import assigned_by, codes_of, is_script
+from ckpt_callbacks.state.scripts import assigned_by, is_script, mentions
 
 __all__ = [
     "asked_in_epoch",
@@ -432,6 +431,9 @@ def counts_of_callback(callback: Any, name: str) -> bool:
 
 _PACKAGES = ("pytorch_lightning", "lightning", "ckpt_callbacks")
 
+TRUSTED = ("torch", "torchmetrics", "numpy", "lightning_fabric", *_PACKAGES)
+"""Packages whose code is known: it is not searched for what a user's may do."""
+
 
 @functools.cache
 def _bare(kind: type) -> frozenset[str]:
@@ -546,22 +548,15 @@ def datamodule_with_state(trainer: Any) -> Any:
     return datamodule if has else None
 
 
+_GRADIENTS = frozenset({"grad", "grad_norm"})
+
+
 def reads_gradients(holder: Any) -> bool:
     """Whether a module's or callback's own code may look at ``.grad`` between two steps."""
     hooks = ("on_before_zero_grad", "optimizer_zero_grad")
     return any(hasattr(holder, hook) and is_overridden(holder, hook) for hook in hooks) or any(
-        _mentions_gradients(kind) for kind in type(holder).__mro__ if is_script(kind.__module__)
+        mentions(kind, _GRADIENTS, TRUSTED) for kind in type(holder).__mro__ if is_script(kind.__module__)
     )
-
-
-@functools.cache
-def _mentions_gradients(kind: type) -> bool:
-    pending, found = list(codes_of(kind)), False
-    while pending and not found:
-        code = pending.pop()
-        found = not {"grad", "grad_norm"}.isdisjoint(code.co_names)
-        pending += [one for one in code.co_consts if isinstance(one, types.CodeType)]
-    return found
 
 
 def in_optimizers(trainer: Any) -> set[int]:

@@ -26,10 +26,10 @@ from ckpt_callbacks._lightning.weights import (
     without_late,
     without_reshaped,
 )
-from ckpt_callbacks.checkpointer import Captured
 from ckpt_callbacks.engine import Progress
 from ckpt_callbacks.resume import Restored
 from ckpt_callbacks.state import random_state
+from ckpt_callbacks.state.captured import Captured
 from ckpt_callbacks.state.pages import fresh
 from ckpt_callbacks.state.tensors import LARGE
 

@@ -28,8 +28,6 @@ _BEHIND = frozenset(
         *("share_memory", "share_memory_", "multiprocessing", "step"),
     }
 )
-_TRUSTED = ("torch", "torchmetrics", "numpy", "pytorch_lightning", "lightning", "lightning_fabric", "ckpt_callbacks")
-
 # Lightning's callbacks that leave parameters and moments alone.
 _HARMLESS = (
     *("ModelCheckpoint", "OnExceptionCheckpoint", "EarlyStopping", "LearningRateMonitor", "DeviceStatsMonitor"),
@@ -85,7 +83,7 @@ def _callbacks_known(trainer: Any) -> bool:
 
 def _no_code_goes_behind(trainer: Any) -> bool:
     kinds = {kind for one in _actors(trainer) for kind in type(one).__mro__ if not _is_trusted(kind)}
-    return not any(mentions(kind, _BEHIND, _TRUSTED) for kind in kinds)
+    return not any(mentions(kind, _BEHIND, private.TRUSTED) for kind in kinds)
 
 
 def _actors(trainer: Any) -> Iterator[Any]:
@@ -98,7 +96,7 @@ def _actors(trainer: Any) -> Iterator[Any]:
 
 
 def _is_trusted(kind: type) -> bool:
-    return kind.__module__.partition(".")[0] in (*_TRUSTED, "builtins", "abc", "typing", "collections")
+    return kind.__module__.partition(".")[0] in (*private.TRUSTED, "builtins", "abc", "typing", "collections")
 
 
 _CONDITIONS = (

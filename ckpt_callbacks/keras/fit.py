@@ -15,7 +15,8 @@ from typing import Any
 
 import keras
 
-from ckpt_callbacks.checkpointer import BaseCheckpointer, Captured, begin_together, rest_together
+from ckpt_callbacks import together
+from ckpt_callbacks.checkpointer import BaseCheckpointer
 from ckpt_callbacks.engine import Event, Progress
 from ckpt_callbacks.errors import CheckpointError
 from ckpt_callbacks.keras import private, state
@@ -25,6 +26,7 @@ from ckpt_callbacks.keras.validation import Validation
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.resume import Restored
 from ckpt_callbacks.signals import LeaveRequest
+from ckpt_callbacks.state.captured import Captured
 from ckpt_callbacks.store import fingerprint
 
 __all__ = ["Fit"]
@@ -73,7 +75,7 @@ class Fit:
 
     def start(self, running: private.Running) -> None:
         """Choose the snapshot to carry on from, try whether the state can be stored, and lead fit to its place."""
-        self._restored = begin_together(self.callbacks, _versions(), private.devices())
+        self._restored = together.begin(self.callbacks, _versions(), private.devices())
         if self._restored is not None:
             undo = self._live.remember_attributes(
                 self._restored[1].rest["live"]
@@ -178,7 +180,7 @@ class Fit:
             return
         if self._leave.signal is not None:
             self._events |= Event.SIGNAL
-        if not self._events and rest_together(self.callbacks, self._progress.step, self._progress.batches):
+        if not self._events and together.rest(self.callbacks, self._progress.step, self._progress.batches):
             return
         self._observe("between batches")
         if self._leave.signal is not None:

@@ -13,13 +13,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from ckpt_callbacks.checkpointer import Captured
 from ckpt_callbacks.errors import ResumeError
 from ckpt_callbacks.keras import private
 from ckpt_callbacks.keras.live import Live
 from ckpt_callbacks.keras.sources import without
 from ckpt_callbacks.resume import Restored
 from ckpt_callbacks.state import random_state
+from ckpt_callbacks.state.captured import Captured
 
 __all__ = ["capture", "names_of", "put_back"]
 

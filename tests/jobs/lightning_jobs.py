@@ -683,7 +683,7 @@ def train(
     trainer.fit(module, **loading)
     Path(result + ".json").write_text(json.dumps(losses))
     Path(result + ".resumed").write_text(str(ours.resumed.snapshot.progress.batches if ours.resumed else 0))
-    Path(result + ".missing").write_text(json.dumps(ours._missing))
+    Path(result + ".missing").write_text(json.dumps(ours._saver.missing))
     np.savez(result + ".npz", **everything(trainer, module))
 
 

@@ -471,4 +471,4 @@ def test_memory_is_let_go_of_after_fit(tmp_path):
     """What snapshots were staged in is not kept for a fit that may never come."""
     callback = Checkpointer(tmp_path)
     fit(callback)
-    assert callback._arena._idle is None
+    assert callback._saver._arena._idle is None

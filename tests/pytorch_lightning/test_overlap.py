@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from ckpt_callbacks import every_steps, keep_all
 from ckpt_callbacks._lightning import steadiness
 from ckpt_callbacks._lightning.steadiness import steady_tensors
-from ckpt_callbacks.overlap import Overlap
 from ckpt_callbacks.pytorch_lightning import Checkpointer
+from ckpt_callbacks.saving.overlap import Overlap
 from ckpt_callbacks.state.copying import Copier, Copying
 from tests.pytorch_lightning.conftest import fit
 

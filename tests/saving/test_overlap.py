@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ckpt_callbacks import overlap
-from ckpt_callbacks.overlap import IdleCores, Overlap
+from ckpt_callbacks.saving import overlap
+from ckpt_callbacks.saving.overlap import IdleCores, Overlap
 
 
 class Clocks:

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from ckpt_callbacks.writer import Writer
+from ckpt_callbacks.saving.writer import Writer
 
 
 def test_jobs_run_in_order_on_one_thread():

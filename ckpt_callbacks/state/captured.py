@@ -1,0 +1,34 @@
+"""Captured: the state of a training at one moment, as an adapter hands it over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Captured"]
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What an adapter hands over at a boundary.
+
+    Attributes:
+        weights: the model's tensors under the framework's own names.
+        rest: everything else that resume needs, as a tree of plain values and tensors.
+        optional: paths in ``rest`` that resume does not need (hyperparameters): what can't be stored there is kept
+            as its repr.
+        missing: parts that resume would need and that can't be captured -> why.
+        data: how a resume will reach the place in the data, in a few words.
+        frozen: the names of weights that aren't trained: they are written once.
+        steady: address -> tensor, of those that training should leave alone until the adapter calls `fence`: they may
+            be copied meanwhile.
+    """
+
+    weights: Mapping[str, Any]
+    rest: Mapping[str, Any]
+    optional: tuple[str, ...] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
+    data: str = "in place"
+    frozen: Set[str] = frozenset()
+    steady: Mapping[int, Any] = field(default_factory=dict)
