@@ -25,11 +25,15 @@ from ckpt_callbacks.engine import (
     keep_best,
     keep_every_steps,
     keep_last,
+    keep_log_spaced,
+    keep_tiers,
     keep_when,
+    keep_within,
     on_best,
     on_end,
     on_exception,
     on_signal,
+    weights_after,
     when,
 )
 from ckpt_callbacks.errors import (
@@ -74,12 +78,16 @@ __all__ = [
     "keep_best",
     "keep_every_steps",
     "keep_last",
+    "keep_log_spaced",
+    "keep_tiers",
     "keep_when",
+    "keep_within",
     "on_best",
     "on_end",
     "on_exception",
     "on_signal",
     "register_codec",
+    "weights_after",
     "when",
 ]
 

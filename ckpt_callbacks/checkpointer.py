@@ -19,6 +19,7 @@ What the decision learned is folded into the snapshot that it caused, so a resum
 from __future__ import annotations
 
 import contextlib
+import math
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,7 +29,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from ckpt_callbacks import engine, resume
-from ckpt_callbacks.engine import Decision, Event, Moment, Monitor, Past, Progress, Trigger
+from ckpt_callbacks.engine import Decision, Event, Moment, Monitor, Past, Progress, Trigger, Watch
 from ckpt_callbacks.errors import ConfigurationError, StoreError
 from ckpt_callbacks.messages import say, warn
 from ckpt_callbacks.proof import Outcome, Proof
@@ -62,6 +63,8 @@ class BaseCheckpointer:
         background: write on a thread of its own; ``False`` returns only when durable.
         durability: ``"full"`` (fsync) or ``"none"``.
         on_error: a failed save: ``"raise"`` at the next hook, or ``"warn"`` and try again at the next trigger.
+        restore_best: put the best weights into the model when training ends (also if it had stopped early, or was
+            complete before). The last snapshot keeps the last weights.
         mirrors: further places that receive every snapshot (not available yet).
 
     Raises:
@@ -93,6 +96,7 @@ class BaseCheckpointer:
         background: bool = True,
         durability: Literal["full", "none"] = "full",
         on_error: Literal["raise", "warn"] = "raise",
+        restore_best: bool = False,
         mirrors: Sequence[str] = (),
     ) -> None:
         super().__init__()
@@ -105,6 +109,9 @@ class BaseCheckpointer:
         self.exact = _one_of("exact", exact, ("warn", "require"))
         self.on_error = _one_of("on_error", on_error, ("raise", "warn"))
         self._resume = _resume_policy(resume)
+        self.restore_best = _one_of("restore_best", restore_best, (True, False))
+        if restore_best and not self.monitors:
+            raise ConfigurationError("restore_best=True needs to know what is best: pass monitor= with it.")
         if mirrors:
             raise ConfigurationError(f"mirrors are not available yet: expected an empty tuple, found {mirrors!r}.")
         self._store = LocalStore(self.directory, durability=_one_of("durability", durability, ("full", "none")))
@@ -126,10 +133,13 @@ class BaseCheckpointer:
 
     def _reset(self) -> None:
         """As before a fit."""
-        self._past, self._keeper.parent, self._proof = Past(), None, Proof({})
+        self._past, self._proof = Past(), Proof({})
         self._began = time.monotonic()  # when this process began to train, less what earlier ones trained
         self._until = _AT_ONCE  # when the next decision can be due
         self._passed: tuple[int, int, float] | None = None  # the last boundary since then at which nothing could be
+        self._loss = 0.0  # of the last step
+        self._watch = Watch((), self.trigger, self._past)
+        self.stops = False  # whether somebody asked to end training, and the snapshot for that is taken
         self.resumed: ResumeReport | None = None
 
     # The face ------------------------------------------------------------------------------------------------------
@@ -153,6 +163,8 @@ class BaseCheckpointer:
     def save(self, note: str | None = None) -> Future[Snapshot]:
         """Ask for a snapshot at the next clean boundary; its `result()` is the snapshot once it is durable.
 
+        From any hook, thread or signal handler. (The thread that trains must not wait for the result: it would wait
+        for itself.)
         A request made while no fit runs is for the next one.
         """
         return self._requests.add(note)
@@ -207,13 +219,15 @@ class BaseCheckpointer:
         self._versions, self._machine = dict(versions), {**machine(), **(devices or {})}
         self._lock = self._lock or self._store.lock()
         self._store.open()
+        self._requests.listen(self._store.inbox)
         choice = resume.choose(self._store, self._resume, reads=self.reads, load=load, first=self._first)
         self._first = False
+        parent = choice.snapshot.id if choice is not None else None
+        self._keeper.begin(parent, resume.abandoned(self._store, choice))
         self._trace(choice)
         if choice is None:
             return None
         self._past = Past.from_dict(choice.snapshot.manifest.past)
-        self._keeper.parent = choice.snapshot.id
         self._began = time.monotonic() - self._past.elapsed
         return resume.read(choice)
 
@@ -248,7 +262,18 @@ class BaseCheckpointer:
         packed = self._saver.pack(captured)
         but = f" but for {', '.join(self._saver.missing)}" if self._saver.missing else ""
         say(f"killed at any time, this run resumes exactly{but}; its place in the data: {captured.data}")
-        return sum(image.size for image in packed.images.values())
+        nbytes = sum(image.size for image in packed.images.values())
+        self._keeper.preflight(nbytes)
+        return nbytes
+
+    def watch(self, validates: bool) -> None:
+        """Look whether what is monitored is measured at all, from now on.
+
+        Args:
+            validates: whether this fit will validate.
+        """
+        monitors = (*self.monitors, *self.trigger.monitors)
+        self._watch = Watch(monitors, self.trigger, self._past, validates)
 
     def expect(self, nbytes: int) -> None:
         """Make memory ready for snapshots of about this size, in the background: memory that is new takes time."""
@@ -292,12 +317,15 @@ class BaseCheckpointer:
                 f"not as it was when the snapshot was taken: {self.resumed.changed()}. It resumes all the same, but "
                 "the order in which numbers are summed up may change with it, and with that the last bits"
             )
-        moved = {"skipped": skipped, "replayed": replayed}
+        origin = restored.snapshot.run_path
+        moved: dict[str, Any] = {"skipped": skipped, "replayed": replayed}
+        moved |= {} if origin.resolve() == self._store.root.resolve() else {"forked_from": str(origin)}
         self._store.journal.append("resumed", id=restored.snapshot.id, **moved, complete=complete, **progress.as_dict())
         return self.resumed
 
     def stepped(self, batches: int, step: int, loss: float, fingerprint: int) -> None:
         """Note what a `Step` gave, and compare it if it was computed before. Some microseconds; from any thread."""
+        self._loss = loss
         self._store.trace.record(batches, step, loss, fingerprint)
         if self._proof.waits and (outcome := self._proof.saw(Step(batches, step, loss, fingerprint))) is not None:
             self._proved(outcome)
@@ -337,6 +365,7 @@ class BaseCheckpointer:
         events: Event,
         metrics: Mapping[str, Any],
         capture: Callable[[], Captured],
+        signal: str | None = None,
     ) -> Future[Any] | None:
         """Decide at a clean boundary, and stage a snapshot if one is due.
 
@@ -345,6 +374,7 @@ class BaseCheckpointer:
             events: what happened since the last boundary.
             metrics: what was measured since the last boundary.
             capture: gives the state of this very moment; called only if a save is due.
+            signal: name of the signal that came since the last boundary, or None.
 
         Returns:
             A future of the committed `Snapshot`, or None.
@@ -352,10 +382,14 @@ class BaseCheckpointer:
         now = time.monotonic()
         self._saver.reached(now)
         note = None
+        if signal is not None:
+            events |= Event.SIGNAL
         if self._requests:
             events |= Event.MANUAL
-            note = self._requests.note
-        moment = Moment(progress, now - self._began, events, metrics, note)
+            note, self.stops = self._requests.note, self.stops or self._requests.stops
+        moment = Moment(progress, now - self._began, events, metrics, note, signal)
+        for sentence in self._watch.see(moment):
+            warn(sentence)
         decision = engine.decide(moment, self._seen(), self.trigger, self.monitors)
         self._past, rest = decision.past, decision.rest
         self._until = (
@@ -385,6 +419,19 @@ class BaseCheckpointer:
         step, batches, now = passed
         return self._past.passed(step, batches, now - self._began)
 
+    def best_to_restore(self) -> Snapshot | None:
+        """The snapshot whose weights belong into the model now that training is over; None to leave it as it is."""
+        if not self.restore_best:
+            return None
+        self._saver.wait()
+        best = self.best
+        if best is None:
+            metric = self.monitors[0].metric
+            warn(f"restore_best=True, but {metric!r} was never measured: the model is as training left it")
+        else:
+            say(f"the model has the weights of the best snapshot now: {best.id}")
+        return best
+
     def end(self) -> None:
         """Make everything durable and let go of the run. Safe to call more than once.
 
@@ -392,6 +439,7 @@ class BaseCheckpointer:
             StoreError: with ``on_error="raise"``, if a snapshot could not be written.
         """
         try:
+            self._requests.hang_up()
             outcome = self._proof.outcome()
             if outcome is not None:
                 self._proved(outcome)
@@ -405,6 +453,14 @@ class BaseCheckpointer:
                 self._lock = None
             for request in self._requests.take():
                 request.answer(StoreError("training ended before the next clean boundary; nothing was saved"))
+
+    def _unhealthy(self, moment: Moment) -> str | None:
+        """A loss, or a monitored metric, that is no finite number; None if there is none."""
+        monitored = {monitor.metric for monitor in self.monitors}
+        for name, value in _numbers(moment.metrics).items():
+            if (name in monitored or "loss" in name.lower()) and not math.isfinite(value):
+                return f"{name} is {value}"
+        return None if math.isfinite(self._loss) else f"the loss of the last step is {self._loss}"
 
     def _draft(self, moment: Moment, decision: Decision) -> Manifest:
         """The manifest, but for what only the commit knows: id, sequence, parent and files."""
@@ -420,6 +476,8 @@ class BaseCheckpointer:
             framework=self.framework,
             versions=self._versions,
             monitors=[monitor.as_dict() for monitor in self.monitors],
+            policy={"save": repr(self.trigger), "keep": [repr(rule) for rule in self.rules]},
+            unhealthy=self._unhealthy(moment),
             provenance={**provenance(), "machine": self._machine},
         )
 

@@ -15,7 +15,7 @@ from ckpt_callbacks.state import payload
 from ckpt_callbacks.state.pages import fresh
 from ckpt_callbacks.store import LocalStore, load_directory
 
-__all__ = ["Choice", "Restored", "ResumeReport", "choose", "differences", "load", "read"]
+__all__ = ["Choice", "Restored", "ResumeReport", "abandoned", "choose", "differences", "load", "read"]
 
 
 @dataclass(frozen=True)
@@ -157,13 +157,25 @@ def choose(
     return found
 
 
+def abandoned(store: LocalStore, choice: Choice | None) -> tuple[tuple[int, int], ...]:
+    """The ranges of snapshots (by sequence) that training leaves behind if it carries on from ``choice``: what this
+    one had left behind, and all that was saved after it. Starting fresh, or from another run, leaves all behind."""
+    newest = max((manifest.sequence for manifest in store.manifests()), default=0)
+    before: tuple[tuple[int, int], ...] = ()
+    since = 0
+    if choice is not None and choice.snapshot.run_path.resolve() == store.root.resolve():
+        before, since = choice.snapshot.manifest.abandoned, choice.snapshot.manifest.sequence
+    return (*before, (since + 1, newest)) if newest > since else before
+
+
 def read(choice: Choice) -> Restored:
     """Make a snapshot's state of its bytes, which nobody else may look at any more: large tensors lie in them.
 
     Raises:
         CorruptSnapshotError: a file is missing or can't be parsed.
     """
-    return Restored(choice.snapshot, *payload.read(choice.files, choice.snapshot.path), named=choice.named)
+    found = payload.read(choice.files, choice.snapshot.path, choice.snapshot.content)
+    return Restored(choice.snapshot, *found, named=choice.named)
 
 
 def load(snapshot: Snapshot) -> Choice:

@@ -15,11 +15,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
+from ckpt_callbacks.engine.expressions import parse_rules
 from ckpt_callbacks.engine.moment import Progress
 from ckpt_callbacks.engine.monitor import Monitor
-from ckpt_callbacks.engine.retention import Rule, Verdict, best_of, judge
-from ckpt_callbacks.engine.retention import resolve as resolve_rules
-from ckpt_callbacks.errors import CorruptSnapshotError, SnapshotNotFoundError
+from ckpt_callbacks.engine.retention import Rule, Verdict, judge
+from ckpt_callbacks.engine.rules import best_of
+from ckpt_callbacks.engine.rules import resolve as resolve_rules
+from ckpt_callbacks.errors import ConfigurationError, CorruptSnapshotError, SnapshotNotFoundError
 from ckpt_callbacks.store import LocalStore, Manifest, owner_of, read_manifest, verify_directory
 
 if TYPE_CHECKING:
@@ -249,6 +251,42 @@ class Run:
         recorded = latest.manifest.monitors if latest else ()
         return tuple(_monitor(one) for one in recorded if "metric" in one)
 
+    @property
+    def policy(self) -> Mapping[str, Any]:
+        """What the newest snapshot's checkpointer was told, as expressions: ``save``, and a list ``keep``."""
+        latest = self.latest
+        return latest.manifest.policy if latest else {}
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The retention rules of the run, as its newest snapshot has them.
+
+        Raises:
+            ConfigurationError: they aren't recorded, or one is a function of the user's, which only its program has.
+        """
+        recorded = self.policy.get("keep")
+        if not isinstance(recorded, list) or not recorded:
+            return resolve_rules(None, self.monitors)
+        try:
+            return resolve_rules(parse_rules(", ".join(map(str, recorded))), self.monitors)
+        except ConfigurationError as error:
+            raise ConfigurationError(
+                f"the rules of {self._shown} ({', '.join(map(str, recorded))}) can't be read back: {error} "
+                "Say which rules shall hold."
+            ) from None
+
+    def verdict(self, rules: Rule | Iterable[Rule] | None = None) -> Verdict:
+        """What rules would keep, drop and reduce to weights now, each with its reasons; nothing is changed.
+
+        Args:
+            rules: as for a checkpointer's ``keep=``; None for the run's own.
+
+        Raises:
+            ConfigurationError: its own can't be read back.
+        """
+        resolved = self.rules if rules is None else resolve_rules(rules, self.monitors)
+        return judge(self._store.records(), resolved)
+
     def best(self, monitor: str | Monitor | None = None) -> Snapshot | None:
         """The snapshot with the best finite value, the earliest of equals.
 
@@ -311,25 +349,54 @@ class Run:
         """Judge what to keep, and delete the rest.
 
         Args:
-            rules: retention rules as for a checkpointer's ``keep=``; None for the default ones.
+            rules: retention rules as for a checkpointer's ``keep=``; None for the run's own.
             dry_run: only say what would be deleted.
 
         Returns:
-            What is kept and what is dropped, each with its reasons. The newest snapshot, the newest full one and
-            pinned ones are never dropped.
+            What is kept, dropped and reduced to weights, each with its reasons. The newest snapshot, the newest full
+            and healthy ones, and pinned ones are never dropped.
 
         Raises:
             RunLockedError: with ``dry_run=False``, while another process trains here.
+            ConfigurationError: the run's own rules can't be read back.
         """
-        resolved = resolve_rules(rules, self.monitors)
         if dry_run:
-            return judge(self._store.records(), resolved)
+            return self.verdict(rules)
+        from ckpt_callbacks.state.payload import of_weights
+
         with self._store.lock():
-            verdict = judge(self._store.records(), resolved)
+            verdict = self.verdict(rules)
             for id, why in verdict.drop.items():
                 if self._store.delete(id):
                     self._store.journal.append("dropped", id=id, why=why)
+            for id, why in verdict.demote.items():
+                if self._store.demote(id, of_weights):
+                    self._store.journal.append("demoted", id=id, why=why)
         return verdict
+
+    def request(self, note: str | None = None, *, stop: bool = False, wants_answer: bool = False) -> str:
+        """Ask the process that trains here, wherever it is, to save at its next clean boundary.
+
+        Args:
+            note: what the snapshot is for.
+            stop: end training after it; the same command carries on later.
+            wants_answer: you will ask for the `outcome`.
+
+        Returns:
+            A name to ask with.
+
+        Raises:
+            StoreError: the run's directory can't be written.
+        """
+        return self._store.inbox.post(note, stop=stop, wants_answer=wants_answer)
+
+    def outcome(self, request: str) -> Mapping[str, Any] | None:
+        """What came of a `request`: ``{"id": ...}`` or ``{"error": ...}``; None as long as nobody has answered."""
+        return self._store.inbox.take_answer(request)
+
+    def withdraw(self, request: str) -> None:
+        """Take a `request` back that nobody has answered."""
+        self._store.inbox.withdraw(request)
 
     def pin(self, ref: str | SupportsIndex, note: str | None = None) -> Snapshot:
         """Keep a snapshot whatever the rules say; works while the run trains.

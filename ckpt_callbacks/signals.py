@@ -1,14 +1,18 @@
-"""Signals: remember that the process was asked to leave, until a clean boundary is reached."""
+"""Signals: remember that the process was asked to save or to leave, until a clean boundary is reached."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any
 
-__all__ = ["LeaveRequest", "exit_code"]
+from ckpt_callbacks.messages import say
+
+__all__ = ["Signals", "exit_code"]
 
 
 def exit_code(number: int) -> int:
@@ -16,55 +20,85 @@ def exit_code(number: int) -> int:
     return 128 + number
 
 
-class LeaveRequest:
-    """Notes SIGTERM while a fit runs.
+class Signals:
+    """Notes signals while a fit runs.
 
-    The first signal is noted; a second one is passed to the handler that was there before, so that an impatient
-    sender is obeyed. Only the main thread may install handlers: elsewhere this object notes nothing.
+    The first one is noted; one that comes before it was answered is passed to the handler that was there before, so
+    that an impatient sender is obeyed. Only the main thread may install handlers: elsewhere this object notes nothing.
 
     Args:
+        wanted: names of the signals to listen to -> whether the process shall leave then.
         still_running: tells whether the fit is still there; once it is gone signals go straight to the handler before.
     """
 
-    def __init__(self, still_running: Callable[[], bool]) -> None:
-        self.signal: signal.Signals | None = None
+    def __init__(self, wanted: Mapping[str, bool], still_running: Callable[[], bool]) -> None:
+        self.came: signal.Signals | None = None
+        known = {getattr(signal, name, None): leave for name, leave in wanted.items()}
+        self._wanted = {number: leave for number, leave in known.items() if isinstance(number, signal.Signals)}
         self._still_running = still_running
-        self._before: Any = None
-        self._installed = False
+        # Kept after `remove`: a handler that was installed over ours still calls us.
+        self._before: dict[int, Any] = {}
+        self._process = os.getpid()
 
     def install(self) -> None:
         """Start to listen."""
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._handle)
-            self._installed = True
+            self._before = {number: signal.signal(number, self._handle) for number in self._wanted}
 
     def remove(self) -> None:
-        """Put the handler back that was there before, unless somebody replaced ours meanwhile."""
-        if self._installed and signal.getsignal(signal.SIGTERM) == self._handle:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL if self._before is None else self._before)
-        self._installed = False
+        """Put the handlers back that were there before, unless somebody replaced ours meanwhile."""
+        if threading.current_thread() is not threading.main_thread():
+            return  # a signal that comes is passed on all the same, since the fit is gone
+        for number, before in self._before.items():
+            if signal.getsignal(number) == self._handle:
+                signal.signal(number, signal.SIG_DFL if before is None else before)
 
-    def pass_on(self) -> None:
-        """Do now what the noted signal would have done: the program's own handler decides; without one, leave.
+    @property
+    def leaves(self) -> bool:
+        """Whether a signal came after which the process shall leave."""
+        return self.came is not None and self._wanted[self.came]
+
+    def answer(self) -> None:
+        """All is saved: do what the noted signal would have done, if it was one to leave; else listen on.
+
+        The program's own handler decides; without one, leave.
 
         Raises:
             SystemExit: with the conventional exit code.
+            KeyboardInterrupt: for Ctrl-C, as Python has it.
         """
-        number = self.signal
-        self.remove()
-        if number is None or self._before == signal.SIG_IGN:
+        number, self.came = self.came, None
+        if number is None or not self._wanted[number]:
             return
-        if not callable(self._before) or self._before is signal.default_int_handler:
+        before = self._before.get(number)
+        self.remove()
+        if before == signal.SIG_IGN:
+            return
+        if not callable(before):
             raise SystemExit(exit_code(number))
-        self.signal = None
-        self._before(number, None)
+        before(number, None)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is None and self._still_running():
-            self.signal = signal.Signals(number)
-            return
+        if os.getpid() != self._process:
+            self._handle_in_child(number)
+        elif self.came is None and self._still_running():
+            self.came = signal.Signals(number)
+            with contextlib.suppress(RuntimeError):  # it came amid a line that is being written
+                say(f"{self.came.name}: saving at the next clean boundary; a second one is obeyed at once")
+        else:
+            self._pass_on(number, frame)
+
+    def _handle_in_child(self, number: int) -> None:
+        """A process that a fit forked, such as a loader's worker: SIGTERM ends it, all else is for its parent."""
+        if number == signal.SIGTERM:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        before = self._before.get(number)
         self.remove()
-        if callable(self._before):
-            self._before(number, frame)
-        elif self._before != signal.SIG_IGN:
+        if callable(before):
+            before(number, frame)
+        elif before != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)

@@ -8,7 +8,6 @@ import threading
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -32,50 +31,9 @@ from ckpt_callbacks.saving.overlap import Overlap
 from ckpt_callbacks.state.captured import Captured
 from ckpt_callbacks.state.copying import Copier, Copying, Lent
 from ckpt_callbacks.state.tensors import Source
-from ckpt_callbacks.store import fingerprint, owner_of
+from ckpt_callbacks.store import owner_of
 from ckpt_callbacks.store.files import disk
-
-
-class Loop:
-    """The smallest adapter: weights that grow by one a step, a metric at each fourth step."""
-
-    def __init__(self, checkpointer: BaseCheckpointer, extra: object = None) -> None:
-        self.checkpointer, self.extra = checkpointer, extra
-        self.weights, self.step = np.zeros(4), 0
-        self.loss = lambda step: 1 / step
-
-    def capture(self) -> Captured:
-        return Captured(
-            {"w": self.weights}, {"step": self.step, "extra": self.extra, "hparams": object()}, ("hparams",)
-        )
-
-    def run(self, steps: int, *, fail_at: int | None = None) -> Loop:
-        """Train until ``steps``, as a framework would call an adapter."""
-        restored = self.checkpointer.begin({})
-        self.checkpointer.rehearse(self.capture())
-        if restored is not None:
-            self.weights, self.step = restored.weights["w"], restored.rest["step"]
-            self.checkpointer.resumed_at(restored, complete=self.step >= steps)
-        try:
-            while self.step < steps:
-                if self.step == fail_at:
-                    raise RuntimeError("killed")
-                self.weights += 1
-                self.step += 1
-                loss = self.loss(self.step)
-                self.checkpointer.stepped(self.step, self.step, loss, fingerprint(loss))
-                validated = self.step % 4 == 0
-                last = self.step == steps
-                events = (Event.VALIDATION_END if validated else Event.NONE) | (Event.FIT_END if last else Event.NONE)
-                metrics = {"loss": abs(self.step - 8)} if validated else {}
-                self.checkpointer.boundary(Progress(self.step, 0, self.step, self.step), events, metrics, self.capture)
-        finally:
-            self.checkpointer.end()
-        return self
-
-
-def checkpointer(tmp_path, **options) -> BaseCheckpointer:
-    return BaseCheckpointer(tmp_path / "run", **{"monitor": "loss", "save": every_steps(2) | on_best(), **options})
+from tests.loop import Loop, checkpointer
 
 
 def test_saves_keeps_and_explains(tmp_path):

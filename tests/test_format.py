@@ -35,7 +35,7 @@ import xxhash
 
 import ckpt_callbacks
 from ckpt_callbacks.checkpointer import BaseCheckpointer
-from ckpt_callbacks.engine import Event, Progress, keep_last
+from ckpt_callbacks.engine import Event, Progress, keep_last, weights_after
 from ckpt_callbacks.saving.overlap import Overlap
 from ckpt_callbacks.state.captured import Captured
 from ckpt_callbacks.store import Trace, fingerprint
@@ -697,7 +697,7 @@ def in_repository(tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules["__main__"], "__file__", str(head.parent / "train.py"), raising=False)
 
 
-NESTED = ("progress", "provenance", "provenance.git", "past", "monitors[]", "files.*")
+NESTED = ("progress", "policy", "provenance", "provenance.git", "past", "monitors[]", "files.*")
 
 
 def members(value: Any, path: str = "") -> set[str]:
@@ -729,6 +729,7 @@ def test_manifest_members(tmp_path, in_repository):
         "string or null": lambda value: value is None or isinstance(value, str),
         "object": lambda value: isinstance(value, dict),
         "array of strings": lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
+        "array of pairs": lambda value: isinstance(value, list) and all(len(one) == 2 for one in value),
         "array of objects": lambda value: isinstance(value, list) and all(isinstance(one, dict) for one in value),
     }
     for name, kind in rows.items():
@@ -815,7 +816,7 @@ def spread(names: list[str]) -> list[str]:
 
 def test_events(tmp_path, monkeypatch):
     """The page's table of events lists exactly what the journal holds, with exactly these fields."""
-    checkpointer = BaseCheckpointer(tmp_path, keep=keep_last(1))
+    checkpointer = BaseCheckpointer(tmp_path, keep=[keep_last(2), weights_after(1)])
     checkpointer.begin({})
     monkeypatch.setattr(Overlap, "pays", lambda self: True)
     weights = torch.zeros(9)
@@ -825,7 +826,7 @@ def test_events(tmp_path, monkeypatch):
     )
     weights += 1
     checkpointer.fence()
-    for step in (1, 2, 3):
+    for step in (1, 2, 3, 4):
         checkpointer.boundary(Progress(step, 0, step, step), Event.FIT_END, {}, lambda: Captured({}, {}))
         checkpointer.wait()
         if step == 2:
@@ -869,7 +870,10 @@ def test_what_lies_in_a_run(tmp_path):
     files = {name for name in names if not (tmp_path / name.replace("<id>", path.name)).is_dir()}
     assert files - {"best", "latest"} <= listed
     shards = {"snapshots/<id>/model-00001-of-00002.safetensors", "model.safetensors.index.json"}
-    assert listed - names - {"snapshots/<id>/"} == {"snapshots/.<id>.partial/", ".<name>.partial", *shards}
+    assert listed - names - {"snapshots/<id>/"} == {
+        *("snapshots/.<id>.partial/", ".<name>.partial", "requests/<name>.request", "requests/<name>.answer"),
+        *shards,
+    }
     assert {str((tmp_path / name).readlink()) for name in ("best", "latest")} == {f"snapshots/{path.name}"}
     assert set(manifest["files"]) == {"model.safetensors", "state.safetensors", "state.json"}
     facts = strict((tmp_path / "run.json").read_bytes())

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from ckpt_callbacks.signals import LeaveRequest, exit_code
+from ckpt_callbacks.signals import Signals, exit_code
 
 
 @pytest.fixture
@@ -22,35 +22,89 @@ def received():
 
 def test_the_first_signal_is_noted_and_the_second_passed_on(received):
     """One SIGTERM waits for the boundary; a second one reaches the program's own handler."""
-    request = LeaveRequest(still_running=lambda: True)
+    request = Signals({"SIGTERM": True}, still_running=lambda: True)
     request.install()
     os.kill(os.getpid(), signal.SIGTERM)
-    assert (request.signal, received) == (signal.SIGTERM, [])
+    assert (request.came, received) == (signal.SIGTERM, [])
     os.kill(os.getpid(), signal.SIGTERM)
     assert received == [signal.SIGTERM]
 
 
 def test_after_fit_the_programs_handler_is_back(received):
     """Removing puts back what was there before."""
-    request = LeaveRequest(still_running=lambda: True)
+    request = Signals({"SIGTERM": True}, still_running=lambda: True)
     request.install()
     request.remove()
     os.kill(os.getpid(), signal.SIGTERM)
-    assert (request.signal, received) == (None, [signal.SIGTERM])
+    assert (request.came, received) == (None, [signal.SIGTERM])
 
 
 def test_a_fit_that_died_of_an_exception_notes_nothing(received):
     """Keras has no hook for exceptions; once the fit is gone, signals go where they went before."""
-    request = LeaveRequest(still_running=lambda: False)
+    request = Signals({"SIGTERM": True}, still_running=lambda: False)
     request.install()
     os.kill(os.getpid(), signal.SIGTERM)
-    assert (request.signal, received) == (None, [signal.SIGTERM])
+    assert (request.came, received) == (None, [signal.SIGTERM])
+
+
+def test_one_that_is_gone_below_another_is_passed_through(received):
+    """A fit that died of an exception may be collected while a later one runs: its handler lies below that one's."""
+    dead = Signals({"SIGTERM": True}, still_running=lambda: False)
+    dead.install()
+    request = Signals({"SIGTERM": True}, still_running=lambda: True)
+    request.install()
+    dead.remove()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert request.came == signal.SIGTERM
+    request.answer()
+    assert received == [signal.SIGTERM]
+
+
+def test_without_an_own_handler_the_process_leaves():
+    """By the exit code that shells and schedulers know; Ctrl-C as Python has it."""
+    for name, error in (("SIGUSR1", SystemExit), ("SIGINT", KeyboardInterrupt)):
+        request = Signals({name: True}, still_running=lambda: True)
+        request.install()
+        os.kill(os.getpid(), signal.Signals[name])
+        assert request.leaves
+        with pytest.raises(error) as left:
+            request.answer()
+        assert name == "SIGINT" or left.value.code == 138
+        assert request.came is None
+
+
+def test_one_that_does_not_leave_is_noted_again(received):
+    """`on_signal("SIGUSR2", leave=False)`: each time."""
+    request = Signals({"SIGUSR2": False, "SIGNOSUCH": True}, still_running=lambda: True)
+    request.install()
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGUSR2)
+        assert (request.came, request.leaves) == (signal.SIGUSR2, False)
+        request.answer()
+    request.remove()
+    assert signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL
+
+
+def test_children_leave_it_to_their_parent():
+    """A loader's worker that was forked has our handlers: SIGTERM ends it, Ctrl-C does not."""
+    request = Signals({"SIGTERM": True, "SIGINT": True}, still_running=lambda: True)
+    request.install()
+    try:
+        child = os.fork()
+        if child == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+    finally:
+        request.remove()
+    assert os.WTERMSIG(status) == signal.SIGTERM
 
 
 def test_only_the_main_thread_installs_handlers():
     """In another thread nothing is installed, and nothing fails."""
     before = signal.getsignal(signal.SIGTERM)
-    request = LeaveRequest(still_running=lambda: True)
+    request = Signals({"SIGTERM": True}, still_running=lambda: True)
     thread = threading.Thread(target=request.install)
     thread.start()
     thread.join()

@@ -13,6 +13,7 @@ import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from signal import SIGINT, SIGTERM
 from typing import Any
 
 from ckpt_callbacks import together
@@ -24,9 +25,12 @@ from ckpt_callbacks._lightning.validation import Validation, followed
 from ckpt_callbacks._lightning.weights import modules_of
 from ckpt_callbacks.checkpointer import BaseCheckpointer
 from ckpt_callbacks.engine import Event
+from ckpt_callbacks.leaving import Leaving
 from ckpt_callbacks.messages import say
 from ckpt_callbacks.resume import Restored
+from ckpt_callbacks.signals import exit_code
 from ckpt_callbacks.state.captured import Captured
+from ckpt_callbacks.torch import load_weights
 
 __all__ = ["Fit"]
 
@@ -58,6 +62,7 @@ class Fit:
         self._metrics: dict[str, Any] = {}
         self._restored: tuple[BaseCheckpointer, Restored] | None = None
         self._loaded: dict[str, Any] = {}  # what Lightning restored itself from, after the user's hooks changed it
+        self._leaving = Leaving(callbacks, lambda: self._training and self._restored is None)
         private.intercept_loaders(trainer, self._record, self._follow)
         private.intercept_resume(trainer, self._choose_path)
 
@@ -124,7 +129,9 @@ class Fit:
         self.fetches_itself, self._module = private.hands_out_iterator(self.trainer), self.trainer.lightning_module
         for callback in self.callbacks:
             callback.rehearse(self._capture("between epochs"))
+            callback.watch(self.trainer.enable_validation)
         private.intercept_first_epoch(self.trainer, self._first_epoch)
+        self._leaving.install()
 
     def _first_epoch(self) -> None:
         """Every `on_train_start` has run: put back what the epoch's hooks must see."""
@@ -138,7 +145,7 @@ class Fit:
         """The boundary. Before training starts, Lightning may fetch a batch ahead: that is none."""
         if not self._training or self.fetches_itself:
             return
-        if self._restored is None and not self._events:
+        if self._restored is None and not self._events and self._leaving.look() is None:
             step, batches = private.counts(self.trainer, self._module)
             if together.rest(self.callbacks, step, batches):
                 return  # as most often: a step costs nothing more
@@ -172,9 +179,21 @@ class Fit:
 
     def end(self) -> None:
         """The last boundary."""
-        self._training = False
         self.note(Event.FIT_END)
         self._observe("between epochs")
+        self._training = False
+        self._restore_best()
+
+    def _restore_best(self) -> None:
+        self.fence()
+        for callback in self.callbacks:
+            if (best := callback.best_to_restore()) is not None:
+                load_weights(self.trainer.lightning_module, best.path)
+
+    def complete(self) -> None:
+        """Fit ends. A run that was already complete never started to train: its last state is put back here."""
+        if self.put_back("between epochs", "between batches", complete=True):
+            self._restore_best()
 
     def interrupted(self, exception: BaseException) -> None:
         """An exception leaves fit: a boundary if the state is clean, as it is after Lightning's answer to SIGTERM."""
@@ -186,6 +205,7 @@ class Fit:
     def release(self) -> None:
         """Leave the trainer as it was."""
         self._training = False
+        self._leaving.remove()
         self._losses.flush()
         self._quiet.close()
         private.release(self.trainer)
@@ -198,9 +218,15 @@ class Fit:
         events, self._events = self._events, Event.NONE
         metrics = self._fresh_metrics() if events else {}
         progress = state.progress_of(self.trainer, where)
+        signal = self._leaving.look()
         for callback in self.callbacks:
-            callback.boundary(progress, events, metrics, lambda: self._capture(where))
+            callback.boundary(progress, events, metrics, lambda: self._capture(where), signal)
         self._fenced = False
+        try:
+            if self._leaving.after_boundary() and self.trainer.received_sigterm:  # what Lightning's handler noted
+                raise SystemExit(exit_code(SIGTERM))
+        except KeyboardInterrupt:  # Lightning would leave with 1
+            raise SystemExit(exit_code(SIGINT)) from None
 
     def _capture(self, where: state.Where) -> Captured:
         goes_on = where == "between batches"

@@ -107,7 +107,7 @@ class LightningHooks(BaseCheckpointer):
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """A run that was already complete never started to train: its last state is put back here."""
         if fit := self._led:
-            fit.put_back("between epochs", "between batches", complete=True)
+            fit.complete()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Save if the interruption left a clean state; never stand before the user's own error."""

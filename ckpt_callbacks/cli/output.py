@@ -18,9 +18,27 @@ from ckpt_callbacks.errors import CheckpointError
 from ckpt_callbacks.run import Run, Snapshot
 from ckpt_callbacks.store.manifest import finite
 
-__all__ = ["AsJson", "age", "console", "describe", "emit", "errors_in_one_line", "marks", "number", "pairs"]
+__all__ = [
+    "AsJson",
+    "Directory",
+    "Reference",
+    "age",
+    "console",
+    "describe",
+    "emit",
+    "errors_in_one_line",
+    "marks",
+    "number",
+    "pairs",
+]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON with stable names instead of a table.")]
+
+Directory = Annotated[str, typer.Argument(metavar="RUN", help="A run's directory.")]
+Reference = Annotated[
+    str,
+    typer.Argument(metavar="REF", help="RUN, RUN@best, RUN@latest, RUN@STEP, RUN@ID or a snapshot's directory."),
+]
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")

@@ -6,23 +6,28 @@ import json
 import math
 import shlex
 from collections import Counter
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.table import Table
 from rich.text import Text
 
-from ckpt_callbacks.cli.output import AsJson, age, console, describe, emit, errors_in_one_line, marks, number, pairs
+from ckpt_callbacks.cli.output import (
+    AsJson,
+    Reference,
+    age,
+    console,
+    describe,
+    emit,
+    errors_in_one_line,
+    marks,
+    number,
+    pairs,
+)
 from ckpt_callbacks.run import Run, Snapshot, human_size, resolve_reference
 
 __all__ = ["show"]
 
 LISTED = 12
-
-Reference = Annotated[
-    str,
-    typer.Argument(metavar="REF", help="RUN, RUN@best, RUN@latest, RUN@STEP, RUN@ID or a snapshot's directory."),
-]
 
 
 @errors_in_one_line

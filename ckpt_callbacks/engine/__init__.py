@@ -6,28 +6,35 @@
 ``rest``       how long nothing can be due
 ``decide``     moment, past -> reasons, past'
 ``snapshot``   what it knows of a committed snapshot
-``retention``  what to keep, and why
+``retention``  what to keep, and why: the judge; ``rules``: what each of them keeps
+``watch``      whether what is monitored is measured at all
+``simulate``   what a policy would save and keep over a whole run
+``expressions``  triggers and rules from text; ``units``: times and sizes
 """
 
 from __future__ import annotations
 
 from ckpt_callbacks.engine.decide import Decision, decide
+from ckpt_callbacks.engine.expressions import parse_rules, parse_trigger
 from ckpt_callbacks.engine.moment import Event, Moment, Progress
 from ckpt_callbacks.engine.monitor import Monitor, to_float
 from ckpt_callbacks.engine.monitor import resolve as resolve_monitors
 from ckpt_callbacks.engine.rest import Rest
-from ckpt_callbacks.engine.retention import (
-    Rule,
-    Verdict,
+from ckpt_callbacks.engine.retention import Rule, Verdict, judge
+from ckpt_callbacks.engine.rules import (
     best_of,
-    judge,
     keep_all,
     keep_best,
     keep_every_steps,
     keep_last,
+    keep_log_spaced,
+    keep_tiers,
     keep_when,
+    keep_within,
+    weights_after,
 )
-from ckpt_callbacks.engine.retention import resolve as resolve_rules
+from ckpt_callbacks.engine.rules import resolve as resolve_rules
+from ckpt_callbacks.engine.simulate import Simulation, simulate
 from ckpt_callbacks.engine.snapshot import Content, Record
 from ckpt_callbacks.engine.triggers import (
     Past,
@@ -43,6 +50,7 @@ from ckpt_callbacks.engine.triggers import (
     when,
 )
 from ckpt_callbacks.engine.triggers import resolve as resolve_triggers
+from ckpt_callbacks.engine.watch import Watch
 
 __all__ = [
     "Content",
@@ -55,8 +63,10 @@ __all__ = [
     "Record",
     "Rest",
     "Rule",
+    "Simulation",
     "Trigger",
     "Verdict",
+    "Watch",
     "best_of",
     "decide",
     "every",
@@ -68,14 +78,21 @@ __all__ = [
     "keep_best",
     "keep_every_steps",
     "keep_last",
+    "keep_log_spaced",
+    "keep_tiers",
     "keep_when",
+    "keep_within",
     "on_best",
     "on_end",
     "on_exception",
     "on_signal",
+    "parse_rules",
+    "parse_trigger",
     "resolve_monitors",
     "resolve_rules",
     "resolve_triggers",
+    "simulate",
     "to_float",
+    "weights_after",
     "when",
 ]

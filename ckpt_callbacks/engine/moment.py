@@ -22,7 +22,7 @@ class Event(enum.Flag):
     FIT_END = enum.auto()
     #: Training is about to end with an exception.
     EXCEPTION = enum.auto()
-    #: The process was asked to leave (SIGTERM).
+    #: The process was asked to save by a signal, such as SIGTERM.
     SIGNAL = enum.auto()
     #: The user asked for a snapshot.
     MANUAL = enum.auto()
@@ -64,6 +64,7 @@ class Moment:
         events: what happened since the previous moment.
         metrics: what was measured since the previous moment: floats, 0-d tensors or numpy scalars by name.
         note: what the user wrote beside a manual snapshot, or None.
+        signal: name of the signal that came, such as ``"SIGTERM"``, or None.
     """
 
     progress: Progress
@@ -71,3 +72,4 @@ class Moment:
     events: Event = Event.NONE
     metrics: Mapping[str, Any] = field(default_factory=dict)
     note: str | None = None
+    signal: str | None = None

@@ -1,35 +1,26 @@
-"""What to keep: rules over the committed snapshots, and the judge who joins them.
+"""What to keep: the judge, who joins the rules over one run's committed snapshots.
 
-A rule is given all records, oldest first, and returns those it keeps, each with its reason. What any of them keeps is
-kept.
-Above all rules stand three protections: the newest snapshot, the newest full one (to resume from), and pins.
+A rule is given records, oldest first, and returns those it keeps, each with its reason. What any of them keeps is
+kept. Above all rules stand the protections: pins, the newest snapshot, and the newest full and healthy ones.
+
+Three things are kept apart, so that they never push out what they have nothing to do with:
+
+- a snapshot that is *not healthy* (its weights or its loss are not finite numbers): rules count healthy ones only;
+- an *abandoned line*: what was saved after a snapshot that training went back to. Rules judge each line by itself;
+- what a *budget* allows beyond that (`Rule.fill`): it counts what the others keep, and is asked after them.
 """
 
 from __future__ import annotations
 
-import heapq
-import math
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
 
-from ckpt_callbacks.engine.arguments import name_of, positive, refuse_own
-from ckpt_callbacks.engine.monitor import Monitor, expression, find, named
+from ckpt_callbacks.engine.monitor import Monitor
 from ckpt_callbacks.engine.snapshot import Record
-from ckpt_callbacks.errors import ConfigurationError
 
-__all__ = [
-    "Rule",
-    "Verdict",
-    "best_of",
-    "judge",
-    "keep_all",
-    "keep_best",
-    "keep_every_steps",
-    "keep_last",
-    "keep_when",
-    "resolve",
-]
+__all__ = ["Kept", "Rule", "Verdict", "judge"]
 
 Kept = Mapping[str, str]
 
@@ -40,8 +31,29 @@ class Rule:
     __slots__ = ()
 
     def __call__(self, records: Sequence[Record]) -> Kept:
-        """The ids that it keeps -> why; ``records`` are oldest first."""
+        """The ids that it keeps -> why; ``records`` are oldest first, healthy, and of one line."""
         raise TypeError(f"{type(self).__name__} must define __call__(records) and return a mapping of ids to reasons")
+
+    def apart(self, records: Sequence[Record]) -> Kept:
+        """Which of a line's records that are not healthy it keeps -> why."""
+        return {}
+
+    def fill(self, records: Sequence[Record], kept: Kept) -> Kept:
+        """What it keeps beyond what is kept already, of all records -> why."""
+        return {}
+
+    def demote(self, records: Sequence[Record]) -> Kept:
+        """Which of the records that stay shall keep their weights only -> why."""
+        return {}
+
+    def exceeded(self, records: Sequence[Record]) -> str | None:
+        """What the user must know if what stays is more than it allows."""
+        return None
+
+    @property
+    def words(self) -> str:
+        """What it keeps, as a sentence would say it."""
+        return repr(self)
 
     def bind(self, monitors: Sequence[Monitor]) -> Rule:
         """The same rule with an open ``monitor=None`` filled in by the first of ``monitors``."""
@@ -50,15 +62,19 @@ class Rule:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Who stays and who goes: every record is in exactly one of the two.
+    """Who stays and who goes: every record is in exactly one of ``keep`` and ``drop``.
 
     Attributes:
         keep: id -> reasons, oldest first.
         drop: id -> why no rule kept it, oldest first.
+        demote: id, one of those that stay -> why it shall keep its weights only, oldest first.
+        exceeded: what is kept against a rule, as sentences.
     """
 
     keep: Mapping[str, tuple[str, ...]]
     drop: Mapping[str, str]
+    demote: Mapping[str, str] = field(default_factory=dict)
+    exceeded: tuple[str, ...] = ()
 
 
 def judge(records: Iterable[Record], rules: Sequence[Rule]) -> Verdict:
@@ -66,17 +82,22 @@ def judge(records: Iterable[Record], rules: Sequence[Rule]) -> Verdict:
 
     Judging once after each snapshot, or only at the end, keeps the same; and judging the kept again keeps them all.
     Both hold because every rule stands by its choice: what it keeps among many, it keeps among fewer. A
-    `keep_when` does so too if its predicate looks at nothing but the record.
+    `keep_when` does so too if its predicate looks at nothing but the record. A budget does so as long as what the
+    other rules keep does not shrink.
     """
     ordered = _in_order(records)
     reasons: dict[str, list[str]] = {record.id: [] for record in ordered}
-    for kept in (_protected(ordered), *(rule(ordered) for rule in rules)):
-        for id, why in kept.items():
-            reasons[id].append(why)
+    for kept in (_protected(ordered), *_by_rules(ordered, rules)):
+        _add(reasons, kept)
+    for rule in rules:
+        _add(reasons, rule.fill(ordered, {id: whys[0] for id, whys in reasons.items() if whys}))
+    left = [record for record in ordered if reasons[record.id]]
     why_not = f"no rule keeps it: {', '.join(map(repr, rules)) or 'none is given'}"
     return Verdict(
         keep={id: tuple(why) for id, why in reasons.items() if why},
         drop={id: why_not for id, why in reasons.items() if not why},
+        demote=_demoted(left, rules),
+        exceeded=tuple(filter(None, (rule.exceeded(left) for rule in rules))),
     )
 
 
@@ -85,155 +106,45 @@ def _in_order(records: Iterable[Record]) -> list[Record]:
     return sorted(records, key=operator.attrgetter("sequence", "id"))
 
 
+def _add(reasons: Mapping[str, list[str]], kept: Kept) -> None:
+    for id, why in kept.items():
+        reasons[id].append(why)
+
+
 def _protected(records: Sequence[Record]) -> Kept:
     kept = {record.id: "pinned" for record in records if record.pinned}
-    full = next((record for record in reversed(records) if record.content == "full"), None)
-    if full is not None:
-        kept.setdefault(full.id, "newest full: needed to resume")
     if records:
         kept.setdefault(records[-1].id, "newest")
+    full = [record for record in records if record.content == "full"]
+    for record, why in ((_newest(full), "newest full: needed to resume"), (_newest_healthy(full), "newest healthy")):
+        if record is not None and kept.get(record.id) in (None, "newest"):
+            kept[record.id] = why
     return kept
 
 
-def keep_last(n: int) -> Rule:
-    """Keep the latest ``n``."""
-    return _KeepLast(positive("keep_last", n))
+def _newest(records: Sequence[Record]) -> Record | None:
+    return records[-1] if records else None
 
 
-def keep_best(k: int = 1, monitor: str | Monitor | None = None) -> Rule:
-    """Keep the ``k`` best by a metric; of equal ones the earlier. Default: the checkpointer's own monitor."""
-    return _KeepBest(positive("keep_best", k), named("keep_best", monitor))
+def _newest_healthy(records: Sequence[Record]) -> Record | None:
+    return next((record for record in reversed(records) if record.healthy), None)
 
 
-def keep_every_steps(n: int) -> Rule:
-    """Keep the first snapshot at or after each multiple of ``n`` optimizer steps."""
-    return _KeepEverySteps(positive("keep_every_steps", n))
+def _by_rules(records: Sequence[Record], rules: Sequence[Rule]) -> Iterable[Kept]:
+    """What rules keep of each line, the healthy and the others apart."""
+    by_line = operator.attrgetter("line")
+    for _, of_line in groupby(sorted(records, key=by_line), by_line):
+        line = list(of_line)  # sorted is stable
+        healthy, others = [one for one in line if one.healthy], [one for one in line if not one.healthy]
+        yield from (rule(healthy) for rule in rules)
+        yield {record.id: "kept apart: the first that is not healthy" for record in others[:1]}
+        yield from (rule.apart(others) for rule in rules)
 
 
-def keep_all() -> Rule:
-    """Keep everything."""
-    return _KeepAll()
-
-
-def keep_when(predicate: Callable[[Record], bool]) -> Rule:
-    """Keep what ``predicate(record)`` is true for, for instance ``lambda r: r.note is not None``."""
-    if not callable(predicate) or isinstance(predicate, (type, Rule)):
-        raise ConfigurationError(f"keep_when({predicate!r}): expected a function of a Record.")
-    refuse_own("keep_when", predicate)
-    return _KeepWhen(predicate)
-
-
-def resolve(keep: Rule | Iterable[Rule] | None, monitors: Sequence[Monitor]) -> tuple[Rule, ...]:
-    """What the user gave as ``keep=``, as rules whose monitors are filled in.
-
-    Args:
-        keep: a rule, several, or None for the default: the latest 2, and the best 1 if there is a monitor.
-        monitors: the checkpointer's.
-
-    Raises:
-        ConfigurationError: no rule at all, something that is none, or an open `keep_best` without any monitor.
-    """
-    if keep is None:
-        rules: tuple[Rule, ...] = (keep_last(2), *([keep_best(1)] if monitors else []))
-    else:
-        alone = isinstance(keep, (Rule, str)) or not isinstance(keep, Iterable)
-        rules = (keep,) if alone else tuple(keep)  # type: ignore[assignment,arg-type]
-        if not rules:
-            raise ConfigurationError(
-                f"keep={keep!r} keeps nothing: expected a rule such as keep_last(2), or a list of them; "
-                "keep_all() keeps everything."
-            )
-    for rule in rules:
-        if not isinstance(rule, Rule):
-            raise ConfigurationError(
-                f"keep={rule!r} is no rule: expected keep_last(n), keep_best(k), keep_all() or the like."
-            )
-    return tuple(rule.bind(monitors) for rule in rules)
-
-
-def best_of(records: Iterable[Record], monitor: Monitor) -> Record | None:
-    """The record with the best finite value; of equal ones the earliest; None if no record has one."""
-    return next(iter(_ranked(_in_order(records), monitor, 1)), None)
-
-
-def _ranked(records: Sequence[Record], monitor: Monitor, k: int) -> list[Record]:
-    """The ``k`` best, best first. `heapq.nsmallest` is stable: of equal ones the earlier comes first."""
-    sign = 1.0 if monitor.mode == "min" else -1.0
-    valued = [(monitor.value(record.metrics), record) for record in records]
-    finite = [(sign * value, record) for value, record in valued if value is not None and math.isfinite(value)]
-    return [record for _, record in heapq.nsmallest(k, finite, key=lambda pair: pair[0])]
-
-
-@dataclass(frozen=True, slots=True)
-class _KeepLast(Rule):
-    n: int
-
-    def __call__(self, records: Sequence[Record]) -> Kept:
-        return {record.id: repr(self) for record in records[-self.n :]}
-
-    def __repr__(self) -> str:
-        return f"keep_last({self.n})"
-
-
-@dataclass(frozen=True, slots=True)
-class _KeepBest(Rule):
-    k: int
-    monitor: Monitor | str | None
-
-    def __call__(self, records: Sequence[Record]) -> Kept:
-        monitor = self._found(())
-        ranked = enumerate(_ranked(records, monitor, self.k), start=1)
-        return {record.id: f"best {monitor.metric} (rank {rank} of {self.k})" for rank, record in ranked}
-
-    def bind(self, monitors: Sequence[Monitor]) -> Rule:
-        return _KeepBest(self.k, self._found(monitors))
-
-    def _found(self, monitors: Sequence[Monitor]) -> Monitor:
-        monitor = find(self.monitor, monitors)
-        if monitor is None:
-            raise ConfigurationError(
-                f"keep_best({self.k}) needs a metric: pass monitor= to the callback, or "
-                f"keep_best({self.k}, 'val_loss')."
-            )
-        return monitor
-
-    def __repr__(self) -> str:
-        return f"keep_best({', '.join(filter(None, [str(self.k), expression(self.monitor)]))})"
-
-
-@dataclass(frozen=True, slots=True)
-class _KeepEverySteps(Rule):
-    n: int
-
-    def __call__(self, records: Sequence[Record]) -> Kept:
-        kept: dict[str, str] = {}
-        reached: set[int] = set()
-        for record in records:
-            multiple = record.step // self.n
-            if multiple and multiple not in reached:
-                reached.add(multiple)
-                kept[record.id] = f"{self!r}: first at or after step {multiple * self.n}"
-        return kept
-
-    def __repr__(self) -> str:
-        return f"keep_every_steps({self.n})"
-
-
-@dataclass(frozen=True, slots=True)
-class _KeepAll(Rule):
-    def __call__(self, records: Sequence[Record]) -> Kept:
-        return {record.id: repr(self) for record in records}
-
-    def __repr__(self) -> str:
-        return "keep_all()"
-
-
-@dataclass(frozen=True, slots=True)
-class _KeepWhen(Rule):
-    predicate: Callable[[Record], bool]
-
-    def __call__(self, records: Sequence[Record]) -> Kept:
-        return {record.id: repr(self) for record in records if self.predicate(record)}
-
-    def __repr__(self) -> str:
-        return f"keep_when({name_of(self.predicate)})"
+def _demoted(kept: Sequence[Record], rules: Sequence[Rule]) -> Kept:
+    """What stays without what resume needs; never a pin, nor what a resume would begin with."""
+    full = [record for record in kept if record.content == "full"]
+    spared = {record.id for record in (_newest(full), _newest_healthy(full)) if record is not None}
+    spared |= {record.id for record in kept if record.pinned}
+    demoted = {id: why for rule in rules for id, why in rule.demote(kept).items()}
+    return {record.id: demoted[record.id] for record in full if record.id in demoted and record.id not in spared}

@@ -30,6 +30,9 @@ class Record:
         parent: id of the snapshot that it continues from, or None.
         note: what the user wrote beside it, or None.
         pinned: whether the user pinned it.
+        healthy: whether its weights and losses were finite numbers.
+        line: 0 for the line of training that the newest snapshot continues; another number for each that was
+            abandoned, when training went back to an older snapshot.
     """
 
     id: str
@@ -44,6 +47,8 @@ class Record:
     parent: str | None = None
     note: str | None = None
     pinned: bool = False
+    healthy: bool = True
+    line: int = 0
 
     @property
     def step(self) -> int:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ from ckpt_callbacks.engine.arguments import name_of, positive, refuse_own
 from ckpt_callbacks.engine.moment import Event, Moment, Progress
 from ckpt_callbacks.engine.monitor import Monitor, expression, find, named
 from ckpt_callbacks.engine.rest import Rest
+from ckpt_callbacks.engine.units import human_seconds, seconds_of
 from ckpt_callbacks.errors import ConfigurationError
 
 __all__ = [
@@ -90,6 +91,20 @@ class Trigger:
         """The monitors whose best value it asks for."""
         return ()
 
+    @property
+    def signals(self) -> Mapping[str, bool]:
+        """The signals that it waits for -> whether the process shall leave then."""
+        return {}
+
+    def can_fire(self, unmeasured: Collection[str]) -> bool:
+        """Whether it may ever fire if these metrics are never measured."""
+        return True
+
+    @property
+    def words(self) -> str:
+        """When it fires, as a sentence would say it."""
+        return repr(self)
+
     def bind(self, monitors: Sequence[Monitor]) -> Trigger:
         """The same trigger with every open ``monitor=None`` filled in by the first of ``monitors``."""
         return self
@@ -138,7 +153,7 @@ def every(interval: str | float | timedelta) -> Trigger:
     Args:
         interval: ``"30m"``, ``"1h30m"``, ``"2d"``, ``"90s"``; or seconds; or a timedelta.
     """
-    return _EveryInterval(_seconds(interval), interval)
+    return _EveryInterval(seconds_of(interval, "every"), interval)
 
 
 def on_best(monitor: str | Monitor | None = None) -> Trigger:
@@ -156,13 +171,28 @@ def on_exception() -> Trigger:
     return _On(Event.EXCEPTION, "on_exception", "exception")
 
 
-def on_signal() -> Trigger:
-    """Fire when the process was asked to leave (SIGTERM), at the next clean boundary."""
-    return _On(Event.SIGNAL, "on_signal", "signal")
+def on_signal(*signals: str, leave: bool = True) -> Trigger:
+    """Fire when the process got a signal, at the next clean boundary. While a fit runs, these signals are caught.
+
+    Args:
+        signals: their names, such as ``"SIGUSR1"``. Default: SIGTERM (schedulers, clouds, `kill`), SIGUSR1 (SLURM's
+            ``--signal``) and SIGINT (Ctrl-C; a second one is obeyed at once).
+        leave: then do what the signal would have done without us, which mostly ends the process; False goes on
+            training.
+    """
+    for name in signals:
+        if not isinstance(name, str) or not re.fullmatch("SIG[A-Z0-9+]+", name) or name in ("SIGKILL", "SIGSTOP"):
+            raise ConfigurationError(
+                f"on_signal({name!r}): expected the name of a signal that can be caught, such as 'SIGTERM'."
+            )
+    return _OnSignal(tuple(dict.fromkeys(signals)), leave)
 
 
 def when(predicate: Predicate) -> Trigger:
-    """Fire when ``predicate(moment)`` is true, for instance ``lambda m: m.metrics.get("val_acc", 0) > 0.9``."""
+    """Fire when ``predicate(moment)`` is true, for instance ``lambda m: m.metrics["val_acc"] > 0.9``.
+
+    At moments at which a metric was not measured that the predicate looks up, it is false.
+    """
     if not callable(predicate) or isinstance(predicate, (type, Trigger)):
         raise ConfigurationError(f"when({predicate!r}): expected a function of a Moment.")
     refuse_own("when", predicate)
@@ -207,6 +237,8 @@ def resolve(save: Trigger | Predicate | Iterable[Trigger | Predicate] | None, mo
     return chosen.bind(monitors)
 
 
+DEFAULT_SIGNALS = ("SIGTERM", "SIGUSR1", "SIGINT")
+
 _NAME_OF = {"step": "every_steps", "batches": "every_batches", "epoch": "every_epochs"}
 
 
@@ -225,6 +257,12 @@ class _Every(Trigger):
             return Rest(steps=left)
         return Rest(batches=left) if self.count == "batches" else Rest()  # that an epoch ends is an event
 
+    @property
+    def words(self) -> str:
+        what = {"step": "optimizer step", "batches": "batch", "epoch": "epoch"}[self.count]
+        plural = f"{what}es" if what.endswith("ch") and what != "epoch" else f"{what}s"
+        return f"every {what}" if self.n == 1 else f"every {self.n} {plural}"
+
     def __repr__(self) -> str:
         return f"{_NAME_OF[self.count]}({self.n})"
 
@@ -239,6 +277,10 @@ class _EveryInterval(Trigger):
 
     def rest(self, moment: Moment) -> Rest:
         return Rest(seconds=self.seconds - moment.elapsed % self.seconds)
+
+    @property
+    def words(self) -> str:
+        return f"every {human_seconds(self.seconds)} of training"
 
     def __repr__(self) -> str:
         return f"every({self.given!r})"
@@ -259,6 +301,9 @@ class _OnBest(Trigger):
     def rest(self, moment: Moment) -> Rest:
         return Rest()
 
+    def can_fire(self, unmeasured: Collection[str]) -> bool:
+        return self._found(()).metric not in unmeasured
+
     @property
     def monitors(self) -> tuple[Monitor, ...]:
         return (self._found(()),)
@@ -273,6 +318,12 @@ class _OnBest(Trigger):
         if monitor is None:
             raise ConfigurationError("on_best() needs a metric: pass monitor= to the callback, or on_best('val_loss').")
         return monitor
+
+    @property
+    def words(self) -> str:
+        monitor = self._found(())
+        delta = f" by more than {monitor.min_delta:g}{' of the best' if monitor.relative else ''}"
+        return f"when {monitor.metric} is the best so far ({monitor.mode}){delta if monitor.min_delta else ''}"
 
     def __repr__(self) -> str:
         return f"on_best({expression(self.monitor)})"
@@ -290,8 +341,49 @@ class _On(Trigger):
     def rest(self, moment: Moment) -> Rest:
         return Rest()
 
+    @property
+    def words(self) -> str:
+        return {Event.FIT_END: "when training ends", Event.EXCEPTION: "on an exception, if the state is clean"}[
+            self.event
+        ]
+
     def __repr__(self) -> str:
         return f"{self.name}()"
+
+
+@dataclass(frozen=True, slots=True)
+class _OnSignal(Trigger):
+    names: tuple[str, ...]
+    leave: bool
+
+    def __call__(self, moment: Moment, past: Past) -> Reasons:
+        if Event.SIGNAL not in moment.events or (moment.signal is not None and moment.signal not in self.signals):
+            return ()
+        return (f"signal {moment.signal}" if moment.signal else "signal",)
+
+    def rest(self, moment: Moment) -> Rest:
+        return Rest()
+
+    @property
+    def signals(self) -> Mapping[str, bool]:
+        return dict.fromkeys(self.names or DEFAULT_SIGNALS, self.leave)
+
+    @property
+    def words(self) -> str:
+        return f"on {' or '.join(self.signals)}, {'and then leave' if self.leave else 'and go on'}"
+
+    def __repr__(self) -> str:
+        arguments = [*map(repr, self.names), *([] if self.leave else ["leave=False"])]
+        return f"on_signal({', '.join(arguments)})"
+
+
+class _UnmeasuredError(KeyError):
+    """A predicate looked up a metric that was not measured since the last moment."""
+
+
+class _Measured(dict[str, Any]):
+    def __missing__(self, name: str) -> Any:
+        raise _UnmeasuredError(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +391,14 @@ class _When(Trigger):
     predicate: Predicate
 
     def __call__(self, moment: Moment, past: Past) -> Reasons:
-        return (repr(self),) if self.predicate(moment) else ()
+        try:
+            return (repr(self),) if self.predicate(replace(moment, metrics=_Measured(moment.metrics))) else ()
+        except _UnmeasuredError:
+            return ()
+
+    @property
+    def words(self) -> str:
+        return f"when {name_of(self.predicate)} is true"
 
     def __repr__(self) -> str:
         return f"when({name_of(self.predicate)})"
@@ -318,6 +417,10 @@ class _Composite(Trigger):
     @property
     def monitors(self) -> tuple[Monitor, ...]:
         return tuple(monitor for part in self.parts for monitor in part.monitors)
+
+    @property
+    def signals(self) -> Mapping[str, bool]:
+        return {name: leave for part in self.parts for name, leave in part.signals.items()}
 
     def bind(self, monitors: Sequence[Monitor]) -> Trigger:
         return type(self)(tuple(part.bind(monitors) for part in self.parts))
@@ -344,6 +447,13 @@ class _Any(_Composite):
             rest &= part.rest(moment)
         return rest
 
+    def can_fire(self, unmeasured: Collection[str]) -> bool:
+        return any(part.can_fire(unmeasured) for part in self.parts)
+
+    @property
+    def words(self) -> str:
+        return "; ".join(part.words for part in self.parts)
+
     def __repr__(self) -> str:
         return f"({' | '.join(map(repr, self.parts))})"
 
@@ -363,33 +473,12 @@ class _All(_Composite):
     def rest(self, moment: Moment) -> Rest:
         return self.parts[0].rest(moment)  # while it can't fire, the others are not asked
 
+    def can_fire(self, unmeasured: Collection[str]) -> bool:
+        return all(part.can_fire(unmeasured) for part in self.parts)
+
+    @property
+    def words(self) -> str:
+        return ", but only ".join(part.words for part in self.parts)
+
     def __repr__(self) -> str:
         return f"({' & '.join(map(repr, self.parts))})"
-
-
-_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
-
-
-def _seconds(interval: str | float | timedelta) -> float:
-    try:
-        seconds = _parsed(interval)
-    except (TypeError, ValueError, OverflowError):
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise ConfigurationError(
-            f"every({interval!r}): expected some time, such as '30m', '1h30m', '90s', '2d', seconds or a timedelta."
-        )
-    return seconds
-
-
-def _parsed(interval: str | float | timedelta) -> float:
-    if isinstance(interval, timedelta):
-        return interval.total_seconds()
-    if isinstance(interval, str):
-        text = interval.replace(" ", "").lower()
-        if not re.fullmatch(r"(\d+(\.\d+)?[dhms])+", text):
-            raise ValueError(text)
-        return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+(?:\.\d+)?)([dhms])", text))
-    if isinstance(interval, bool) or not isinstance(interval, (int, float)):
-        raise TypeError(interval)
-    return float(interval)

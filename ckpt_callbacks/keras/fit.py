@@ -7,7 +7,7 @@ other callback have had their say on the batch and the epoch before, and no rand
 from __future__ import annotations
 
 import importlib.metadata
-import math
+import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -23,9 +23,10 @@ from ckpt_callbacks.keras import private, state
 from ckpt_callbacks.keras.epochs import Tape
 from ckpt_callbacks.keras.live import Live
 from ckpt_callbacks.keras.validation import Validation
+from ckpt_callbacks.keras.weights import load_weights
+from ckpt_callbacks.leaving import Leaving
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.resume import Restored
-from ckpt_callbacks.signals import LeaveRequest
 from ckpt_callbacks.state.captured import Captured
 from ckpt_callbacks.store import fingerprint
 
@@ -64,10 +65,10 @@ class Fit:
         self._batches_a_step = getattr(model().optimizer, "gradient_accumulation_steps", None) or 1
         self._events = Event.NONE
         self._metrics: dict[str, Any] = {}
-        alive = weakref.ref(running.epoch_iterator)
-        self._leave = LeaveRequest(still_running=lambda: alive() is not None)
+        alive, this = weakref.ref(running.epoch_iterator), weakref.ref(self)
+        self._leaving = Leaving(callbacks, lambda: alive() is not None and (fit := this()) is not None and fit.trains)
         # Keras tells callbacks nothing of an exception; but the iterator ends with the fit.
-        self._abandoned = weakref.finalize(running.epoch_iterator, _abandon, self._leave, callbacks)
+        self._abandoned = weakref.finalize(running.epoch_iterator, _abandon, self._leaving, callbacks)
         self._restored: tuple[BaseCheckpointer, Restored] | None = None
         self._unbuildable = private.unbuildable(model())
 
@@ -84,8 +85,9 @@ class Fit:
             undo()
         for callback in self.callbacks:
             callback.expect(callback.rehearse(self._capture("between epochs")))
+            callback.watch(self._validation.validates)
         private.hear_first(running, self.epoch_begins)
-        self._leave.install()
+        self._leaving.install()
         if self._restored is not None:
             self._go_to(self._restored[1], running)
 
@@ -122,6 +124,11 @@ class Fit:
         )
         return True
 
+    @property
+    def trains(self) -> bool:
+        """Whether there is something to save: no snapshot waits to be put back."""
+        return self._restored is None
+
     # Boundaries ----------------------------------------------------------------------------------------------------
 
     def epoch_begins(self, epoch: int, logs: Any = None) -> None:
@@ -139,7 +146,7 @@ class Fit:
         values = [value for value in logs.values() if isinstance(value, float)]
         if values:
             done = self._progress_at(self._progress.epoch, batch + 1)
-            loss, bits = logs.get("loss", math.nan), fingerprint(*values)
+            loss, bits = logs.get("loss", values[0]), fingerprint(*values)
             for callback in self.callbacks:
                 callback.stepped(done.batches, done.step, loss, bits)
 
@@ -164,11 +171,14 @@ class Fit:
         if not self._put_back("between batches", "between epochs", metrics=True, complete=True):
             self._events |= Event.FIT_END
             self._observe("between epochs")
+        for callback in self.callbacks:
+            if (best := callback.best_to_restore()) is not None:
+                load_weights(self._model(), best.path)
 
     def release(self) -> None:
         """Leave the process and the model as they were."""
         self._abandoned.detach()
-        self._leave.remove()
+        self._leaving.remove()
         private.begin_at_epoch(self._model(), None)
 
     def _between_batches(self, batch: int) -> None:
@@ -178,21 +188,18 @@ class Fit:
         self._live.about_to_run("train_function")
         if put_back:
             return
-        if self._leave.signal is not None:
-            self._events |= Event.SIGNAL
-        if not self._events and together.rest(self.callbacks, self._progress.step, self._progress.batches):
+        quiet = not self._events and self._leaving.look() is None
+        if quiet and together.rest(self.callbacks, self._progress.step, self._progress.batches):
             return
         self._observe("between batches")
-        if self._leave.signal is not None:
-            for callback in self.callbacks:
-                callback.wait()
-            self._leave.pass_on()
 
     def _observe(self, where: str) -> None:
         events, self._events = self._events, Event.NONE
         metrics, self._metrics = self._metrics, {}
+        signal = self._leaving.look()
         for callback in self.callbacks:
-            callback.boundary(self._progress, events, metrics, lambda: self._capture(where))
+            callback.boundary(self._progress, events, metrics, lambda: self._capture(where), signal)
+        self._leaving.after_boundary()
 
     def _progress_at(self, epoch: int, batch: int) -> Progress:
         batches = self._batches_before + batch
@@ -205,9 +212,13 @@ class Fit:
         return replace(captured, missing={**captured.missing, **lost}, data=self._tape.how)
 
 
-def _abandon(leave: LeaveRequest, callbacks: Sequence[BaseCheckpointer]) -> None:
+def _abandon(leaving: Leaving, callbacks: Sequence[BaseCheckpointer]) -> None:
     """A fit ended with an exception: let go of what it held."""
-    leave.remove()
+    # A thread of ours collects garbage: it can't wait for itself.
+    if threading.current_thread().name.startswith("ckpt-"):
+        threading.Thread(target=_abandon, args=(leaving, callbacks), name="abandon").start()
+        return
+    leaving.remove()
     for callback in callbacks:
         try:
             callback.end()

@@ -19,10 +19,13 @@ import numpy as np
 from ckpt_callbacks.errors import ResumeError
 from ckpt_callbacks.state.kinds import is_variable
 from ckpt_callbacks.state.random_state import is_generator
+from ckpt_callbacks.state.safetensors_file import ALIGNMENT
 from ckpt_callbacks.state.scripts import assigned_by
+from ckpt_callbacks.state.tensors import LARGE
 
 __all__ = [
     "Running",
+    "assign",
     "backing",
     "begin_at_epoch",
     "begin_iteration",
@@ -654,6 +657,31 @@ def read(variable: Any) -> Any:
     if keras.backend.backend() == "tensorflow" and np.dtype(held.dtype.as_numpy_dtype).kind in "biufc":
         return np.asarray(memoryview(held.read_value()))
     return keras.ops.convert_to_numpy(variable)
+
+
+def assign(variable: Any, value: Any) -> None:
+    """Give a variable a value whose memory nobody else will change.
+
+    TensorFlow copies an array to make a tensor of it, into memory that is new, which takes longer than to read the
+    file did. A large one is lent instead: TensorFlow copies what it does not own when the variable is next changed.
+    """
+    if keras.backend.backend() == "tensorflow" and _can_be_lent(value):
+        import tensorflow as tf
+
+        value = tf.experimental.dlpack.from_dlpack(value.__dlpack__())
+    variable.assign(value)
+
+
+def _can_be_lent(value: Any) -> bool:
+    return (
+        isinstance(value, np.ndarray)
+        and value.nbytes >= LARGE
+        and value.dtype.kind in "iuf"
+        and value.dtype.isnative
+        and value.flags.c_contiguous
+        and value.flags.writeable
+        and value.ctypes.data % ALIGNMENT == 0
+    )
 
 
 def variables_behind(data: Any) -> list[Any]:

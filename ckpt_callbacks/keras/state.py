@@ -95,7 +95,7 @@ def put_back(model: Any, live: Live, restored: Restored, *, metrics: bool, left:
     _require_fit(restored, pairs)
     for _, variables, values in pairs:
         for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)
+            private.assign(variable, value)
     for name, buffer in private.buffers_of(model).items():
         if name in rest["buffers"]:
             buffer.copy_(rest["buffers"][name])

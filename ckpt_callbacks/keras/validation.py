@@ -30,6 +30,11 @@ class Validation:
         self._before = 0  # how often earlier processes iterated them
 
     @property
+    def validates(self) -> bool:
+        """Whether there are any."""
+        return self._data is not None
+
+    @property
     def begun(self) -> int:
         """How often they were iterated."""
         return 0 if self._iterations is None else self._iterations.begun

@@ -1,47 +1,74 @@
-"""The keeper: publishes staged snapshots, then deletes what no rule keeps. Runs on the writer's thread."""
+"""The keeper: publishes staged snapshots, then deletes and reduces what no rule keeps. Runs on the writer's thread."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ckpt_callbacks import engine
-from ckpt_callbacks.engine import Monitor, Rule
+from ckpt_callbacks.engine import Monitor, Record, Rule, Verdict
 from ckpt_callbacks.messages import warn
-from ckpt_callbacks.run import Run, Snapshot
+from ckpt_callbacks.run import Run, Snapshot, human_size
 from ckpt_callbacks.state.packing import Files
+from ckpt_callbacks.state.payload import MODEL, of_weights
+from ckpt_callbacks.state.shards import pattern_of
 from ckpt_callbacks.store import LocalStore, Manifest
 
 __all__ = ["Keeper"]
 
 
 class Keeper:
-    """What happens to a run when a snapshot is ready: commit, journal, judge, delete, links, in this order.
+    """What happens to a run when a snapshot is ready: room, commit, journal, judge, delete, links, in this order.
 
     Args:
         store: of the run.
         rules: what is kept; the union of what each wants.
         monitors: the first says which snapshot is best.
-
-    Attributes:
-        parent: id of the snapshot that the next one continues.
     """
 
     def __init__(self, store: LocalStore, rules: Sequence[Rule], monitors: Sequence[Monitor]) -> None:
         self._store, self._rules, self._monitors = store, rules, monitors
-        self.parent: str | None = None
+        self.begin(None, ())
+
+    def begin(self, parent: str | None, abandoned: Sequence[tuple[int, int]]) -> None:
+        """A fit begins.
+
+        Args:
+            parent: id of the snapshot that the next one continues.
+            abandoned: what training left behind to get there, see `Manifest`.
+        """
+        self._parent, self._abandoned = parent, tuple(abandoned)
+        self._before: Manifest | None = None  # what this fit published last
+        self._told: dict[str, tuple[str, ...]] = {}  # why each snapshot is kept, as the journal has it
+        self._warned: set[str] = set()
+
+    def preflight(self, nbytes: int) -> None:
+        """Warn if the disk has no room for a snapshot of this size, also if what may go goes first."""
+        free = self._store.free()
+        if free is None or free >= nbytes:
+            return
+        free += sum(record.size for record in self._dispensable(nbytes))
+        if free < nbytes:
+            self._warn_once(
+                "room",
+                f"the next snapshot will probably not fit: it takes about {human_size(nbytes)}, and the disk of "
+                f"{self._store.root} has {human_size(free)} left, what may be deleted counted. Free some space, or "
+                "keep fewer snapshots",
+            )
 
     def publish(self, draft: Manifest, files: Files) -> Manifest:
         """Make a snapshot durable and visible.
 
         Raises:
-            StoreError: it could not be written; the run is as it was.
+            StoreError: it could not be written; the run is as it was, but for what its rules would have dropped.
         """
-        manifest = self._store.commit(replace(draft, parent=self.parent), files)
-        self.parent = manifest.id
+        self._make_room(sum(memoryview(chunk).nbytes for chunks in files.values() for chunk in chunks))
+        manifest = self._store.commit(replace(draft, parent=self._parent, abandoned=self._abandoned), files)
         self._store.journal.append(
             "saved", id=manifest.id, reasons=list(manifest.reasons), **manifest.progress.as_dict()
         )
+        self._look_at(manifest)
+        self._parent, self._before = manifest.id, manifest
         return manifest
 
     def tore(self, reasons: Sequence[str]) -> None:
@@ -54,16 +81,77 @@ class Keeper:
             self._judge()
         except Exception as error:  # noqa: BLE001 - whatever it is, the snapshot is safe
             warn(f"{newest.id} is saved, but older snapshots could not be tidied up: {error!r}")
+        self.preflight(newest.size)
         return Run(self._store.root).get(newest.id)
 
     def _judge(self) -> None:
         records = self._store.records()
         verdict = engine.judge(records, self._rules)
-        for dropped, why in verdict.drop.items():
-            if self._store.delete(dropped):
-                self._store.journal.append("dropped", id=dropped, why=why)
+        self._drop(verdict.drop)
+        for id, why in verdict.demote.items():
+            if self._store.demote(id, of_weights):
+                self._store.journal.append("demoted", id=id, why=why)
+        for sentence in verdict.exceeded:
+            self._warn_once(sentence.partition(":")[0], sentence)
+        self._explain(verdict)
         kept = [record for record in records if record.id in verdict.keep]
         self._store.link("latest", kept[-1].id)
         best = engine.best_of(kept, self._monitors[0]) if self._monitors else None
         if best is not None:
             self._store.link("best", best.id)
+
+    def _drop(self, dropped: Mapping[str, str]) -> None:
+        for id, why in dropped.items():
+            if self._store.delete(id):
+                self._store.journal.append("dropped", id=id, why=why)
+
+    def _explain(self, verdict: Verdict) -> None:
+        """Journal why snapshots are kept, where that is news."""
+        for id, reasons in verdict.keep.items():
+            if self._told.get(id) != reasons:
+                self._store.journal.append("kept", id=id, why=list(reasons))
+        self._told = dict(verdict.keep)
+
+    def _make_room(self, nbytes: int) -> None:
+        """If the disk is too full for the next snapshot, delete now what would be deleted after it."""
+        free = self._store.free()
+        if free is not None and free < nbytes:
+            self._drop(
+                {one.id: "no rule keeps it, and the disk is too full to wait" for one in self._dispensable(nbytes)}
+            )
+
+    def _dispensable(self, nbytes: int) -> list[Record]:
+        """What is dropped once a further snapshot is there, but for what must stay until it is."""
+        records = self._store.records()
+        sequence = 1 + max((record.sequence for record in records), default=0)
+        verdict = engine.judge([*records, Record("", sequence, size=nbytes)], self._rules)
+        needed = engine.judge(records, ()).keep
+        return [record for record in records if record.id in verdict.drop and record.id not in needed]
+
+    def _look_at(self, manifest: Manifest) -> None:
+        """Warn of what makes a snapshot worth little: numbers that are none, weights that stand still."""
+        if manifest.unhealthy:
+            self._warn_once(
+                "unhealthy",
+                f"{manifest.id} is not healthy: {manifest.unhealthy}. It never counts as the best, and pushes out no "
+                "healthy one",
+            )
+        before = self._before
+        if before is None or manifest.progress.step <= before.progress.step or _weights(manifest) != _weights(before):
+            return
+        steps = f"from {before.progress.step} to {manifest.progress.step}"
+        self._store.journal.append("stale", id=manifest.id, since=before.id)
+        self._warn_once(
+            "stale",
+            f"steps went on {steps}, but no weight has changed: {manifest.id} has the same as {before.id}. Does the "
+            "optimizer have the model's parameters, and a learning rate that is not 0?",
+        )
+
+    def _warn_once(self, what: str, sentence: str) -> None:
+        if what not in self._warned:
+            self._warned.add(what)
+            warn(sentence)
+
+
+def _weights(manifest: Manifest) -> dict[str, object]:
+    return {name: info for name, info in manifest.files.items() if pattern_of(MODEL).fullmatch(name)}

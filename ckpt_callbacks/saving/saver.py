@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ckpt_callbacks.engine import Event, Moment
@@ -139,11 +139,12 @@ class Saver:
         Returns:
             A future of the `Snapshot`; of None if the copy was torn, and another is owed.
         """
+        at_once = self._requests.stops
         waiting = self._requests.take()
         try:
             packed = self.pack(captured)
             self._writer.make_room()
-            steady = self._may_be_copied_later(moment, captured)
+            steady = {} if at_once else self._may_be_copied_later(moment, captured)
             self._saved_at = now
             staged = packed.stage(self._arena, steady)
             if staged.copying.unfinished:
@@ -173,7 +174,9 @@ class Saver:
         try:
             if not staged.copying.verdict():
                 return None
-            manifest = self._keeper.publish(draft, staged.files())
+            weight = staged.not_finite()
+            unhealthy = f"{weight} is not finite" if weight else draft.unhealthy
+            manifest = self._keeper.publish(replace(draft, unhealthy=unhealthy), staged.files())
             staged.learn()
         finally:
             staged.release()

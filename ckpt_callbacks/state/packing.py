@@ -17,6 +17,7 @@ import xxhash
 from ckpt_callbacks.state import tree
 from ckpt_callbacks.state.arena import Arena, Block
 from ckpt_callbacks.state.copying import Copying, Lent
+from ckpt_callbacks.state.health import not_finite
 from ckpt_callbacks.state.pages import Bytes, aligned
 from ckpt_callbacks.state.payload import INDEX, MODEL, STATE, TREE
 from ckpt_callbacks.state.safetensors_file import Image, Layout
@@ -117,6 +118,11 @@ class Staged:
             TREE: [tree.to_json(self.structure)],
             **({INDEX: [self.index]} if self.index else {}),
         }
+
+    def not_finite(self) -> str | None:
+        """The name of the first weight that holds NaN or an infinity; None if all are finite."""
+        files = [name for name in self.layouts if pattern_of(MODEL).fullmatch(name)]
+        return next((weight for name in files for weight in not_finite(self.layouts[name], self.parts[name])), None)
 
     def learn(self) -> None:
         """See which tensors are the same as in the last snapshot that was learned from."""

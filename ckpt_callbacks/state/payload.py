@@ -21,7 +21,7 @@ from ckpt_callbacks.state.safetensors_file import ALIGNMENT, SafetensorsFile, op
 from ckpt_callbacks.state.shards import pattern_of
 from ckpt_callbacks.state.tensors import LARGE, HostTensor
 
-__all__ = ["INDEX", "MODEL", "STATE", "TREE", "read", "read_weights"]
+__all__ = ["INDEX", "MODEL", "STATE", "TREE", "of_weights", "read", "read_weights"]
 
 MODEL, STATE, TREE = "model.safetensors", "state.safetensors", "state.json"
 INDEX = "model.safetensors.index.json"
@@ -42,7 +42,9 @@ def read_weights(directory: Path) -> dict[str, Any]:
     return dict(tree.decode(structure["weights"], tensors, copy=False))
 
 
-def read(files: Mapping[str, memoryview], directory: Path) -> tuple[dict[str, Any], Any, dict[str, str]]:
+def read(
+    files: Mapping[str, memoryview], directory: Path, content: str = "full"
+) -> tuple[dict[str, Any], Any, dict[str, str]]:
     """Make a snapshot of its files' bytes: its weights, the rest of its state (None if it holds weights only), and what
     is missing, why.
 
@@ -52,6 +54,8 @@ def read(files: Mapping[str, memoryview], directory: Path) -> tuple[dict[str, An
     Args:
         files: name -> bytes.
         directory: where they were read: what errors call it.
+        content: what the manifest promises. The tree of a snapshot that was demoted to ``"weights"`` still speaks of
+            the rest, whose tensors are gone.
 
     Raises:
         CorruptSnapshotError: a file is missing or can't be parsed.
@@ -69,10 +73,15 @@ def read(files: Mapping[str, memoryview], directory: Path) -> tuple[dict[str, An
         )
 
     weights = dict(tree.decode(structure["weights"], tensors(MODEL), copy=False))
-    if "rest" not in structure:
+    if content == "weights" or "rest" not in structure:
         return weights, None, {}
     rest = tree.decode(structure["rest"], tensors(STATE), copy=_has_no_place)
     return weights, rest, dict(structure.get("missing", {}))
+
+
+def of_weights(name: str) -> bool:
+    """Whether a file stays when a snapshot is reduced to its weights."""
+    return pattern_of(STATE).fullmatch(name) is None
 
 
 def _has_no_place(host: HostTensor) -> bool:

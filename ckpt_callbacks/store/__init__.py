@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ckpt_callbacks.store.inbox import Inbox, Message
 from ckpt_callbacks.store.integrity import load_directory, read_manifest, verify_directory
 from ckpt_callbacks.store.journal import Journal
 from ckpt_callbacks.store.local import LocalStore
@@ -12,9 +13,11 @@ from ckpt_callbacks.store.trace import Step, Trace, fingerprint
 
 __all__ = [
     "FileInfo",
+    "Inbox",
     "Journal",
     "LocalStore",
     "Manifest",
+    "Message",
     "Owner",
     "RunLock",
     "Step",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -178,6 +179,10 @@ class Disk:
     def stat(self, path: str | Path) -> os.stat_result:
         """Size, times and kind of what a path names; links are followed."""
         return os.stat(path)
+
+    def free(self, path: str | Path) -> int:
+        """How many bytes the disk below ``path`` has left for this user."""
+        return shutil.disk_usage(path).free
 
     def lexists(self, path: str | Path) -> bool:
         """Tell whether a name is taken, be it by a dangling link."""

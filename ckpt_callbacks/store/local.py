@@ -5,13 +5,14 @@ Invariants, at every instant and whatever is killed:
 1. A snapshot is a directory in ``snapshots/`` that holds a ``manifest.json``. Nothing else is listed, ever.
 2. A manifest appears only after every byte that it promises is durable; it is the last thing to be written.
 3. A manifest is the first thing to disappear when a snapshot is deleted.
-4. What was committed is never written to again.
+4. What was committed is never written to again; a manifest may be replaced by one that promises less.
 
 From these follows the order of every operation here::
 
     commit  attempt directory -> data files (written, hashed, fsynced) -> manifest under another name, fsynced
             -> manifest.json by rename -> directory fsynced -> attempt renamed to its final name -> parent fsynced
     delete  manifest.json renamed away -> directory fsynced -> everything else
+    demote  a list of what goes, fsynced -> a manifest without it, by rename -> directory fsynced -> those files
     clean   attempts and deletions that were cut short; only by the holder of the run lock
 
 An attempt has a name that no other attempt has, and a leading dot. ``durability="none"`` leaves the fsyncs out and
@@ -32,6 +33,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +45,7 @@ from ckpt_callbacks.errors import ConfigurationError, CorruptSnapshotError, Snap
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.store import manifest as manifests
 from ckpt_callbacks.store.files import PAGE, disk
+from ckpt_callbacks.store.inbox import Inbox
 from ckpt_callbacks.store.integrity import Allocate, load_directory, read_manifest, verify_directory
 from ckpt_callbacks.store.journal import Journal
 from ckpt_callbacks.store.lock import RunLock, held_here
@@ -60,6 +63,7 @@ SMALL = 1 << 20
 SAMPLES, SAMPLE = 16, 64
 _TEMPORARY = ".partial"
 _DROPPED = ".manifest.dropped"
+_DEMOTED = ".demoted"
 _LINKS = ("best", "latest")
 _DIGITS = 9
 
@@ -85,6 +89,7 @@ class LocalStore:
         self.durability = durability
         self.journal = Journal(self.root / "events.jsonl")
         self.trace = Trace(self.root / "trace.bin")
+        self.inbox = Inbox(self.root)
         self._snapshots = self.root / "snapshots"
         self._pins = self.root / "pins"
         self._known: dict[str, tuple[tuple[int, int, int], Manifest | str]] = {}
@@ -171,8 +176,9 @@ class LocalStore:
 
     def records(self) -> list[Record]:
         """The committed snapshots as the engine's rules see them, oldest first."""
-        pinned = self.pins()
-        return [manifest.record(pinned=manifest.id in pinned) for manifest in self.manifests()]
+        pinned, manifests = self.pins(), self.manifests()
+        abandoned = manifests[-1].abandoned if manifests else ()
+        return [one.record(pinned=one.id in pinned, line=_line(one.sequence, abandoned)) for one in manifests]
 
     def manifest(self, id: str) -> Manifest:
         """The manifest of one snapshot, read anew.
@@ -277,6 +283,49 @@ class LocalStore:
                 self._remove(path)
         return True
 
+    def demote(self, id: str, keeps: Callable[[str], bool]) -> bool:
+        """Leave a snapshot its weights only; False if it is pinned, was not full, or not there.
+
+        The manifest is replaced by one that promises less; what it no longer promises is removed after that.
+
+        Args:
+            id: which one.
+            keeps: whether a file stays, by its name.
+
+        Raises:
+            StoreError: its manifest can't be replaced, so it is as it was.
+        """
+        path = self.path(id)
+        with self._turn:
+            try:
+                manifest = self.manifest(id)
+            except SnapshotNotFoundError:
+                return False
+            if manifest.content != "full" or disk.lexists(self._pins / id):
+                return False
+            kept = {name: info for name, info in manifest.files.items() if keeps(name)}
+            try:
+                if disk.lexists(path / _DEMOTED):  # an earlier attempt failed
+                    disk.unlink(path / _DEMOTED)
+                self._write(path / _DEMOTED, [json.dumps(sorted(manifest.files.keys() - kept.keys())).encode()])
+                self._sync_directory(path)
+                self._write_small(path / manifests.NAME, replace(manifest, content="weights", files=kept).to_bytes())
+            except OSError as error:
+                raise StoreError(f"snapshot {id} can't be reduced to its weights: {error}. It is as it was.") from error
+            self._known.pop(id, None)
+            self._remove_demoted(path)
+        return True
+
+    def _remove_demoted(self, path: Path) -> None:
+        """Remove the files that a demotion took from the manifest; if the manifest still has them, only its mark."""
+        with _or_later(f"what {path.name} needs no more"), contextlib.suppress(CorruptSnapshotError):
+            promised, temporary = read_manifest(path).files, f".{manifests.NAME}{_TEMPORARY}"
+            for name in (temporary, *_names_in(disk.read(path / _DEMOTED, manifests.MAX_BYTES))):
+                if name not in promised and disk.lexists(path / name):
+                    disk.unlink(path / name)
+            self._sync_directory(path)  # the mark goes last
+            disk.unlink(path / _DEMOTED)
+
     def clean(self) -> list[str]:
         """Remove what crashes left behind: attempts, and directories without a manifest. Only for the lock's holder.
 
@@ -293,6 +342,9 @@ class LocalStore:
             for name in leftovers:
                 with _or_later(f"the leftover {name}"):
                     self._remove(self._snapshots / name)
+            for manifest in self.manifests():
+                if disk.lexists(self._snapshots / manifest.id / _DEMOTED):
+                    self._remove_demoted(self._snapshots / manifest.id)
             for entry in disk.list(self.root):
                 if _is_attempt(entry.name):
                     with _or_later(f"the leftover {entry.name}"):
@@ -385,6 +437,13 @@ class LocalStore:
             and not names & {manifests.NAME, _DROPPED}
             and any(not name.startswith(".") for name in names)
         ]
+
+    def free(self) -> int | None:
+        """Bytes that the disk has left; None if it doesn't tell."""
+        try:
+            return disk.free(self.root)
+        except OSError:
+            return None
 
     # Pins and links ------------------------------------------------------------------------------------------------
 
@@ -702,6 +761,20 @@ def _or_later(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         warn(f"{what} can't be removed now ({error}); it costs space only, and the next start tries again")
+
+
+def _names_in(mark: bytes) -> list[str]:
+    """The files that the mark of a demotion names; a torn one is older than the manifest that forgets them."""
+    try:
+        return [name for name in json.loads(mark) if manifests.plain_name(name)]
+    except (ValueError, TypeError):
+        return []
+
+
+def _line(sequence: int, abandoned: Sequence[tuple[int, int]]) -> int:
+    """0 for what training continues, else the number of the range that a snapshot was abandoned with."""
+    ranges = enumerate(abandoned, start=1)
+    return next((number for number, (first, last) in ranges if first <= sequence <= last), 0)
 
 
 def _is_attempt(name: str) -> bool:

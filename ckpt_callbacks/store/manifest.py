@@ -71,6 +71,9 @@ class Manifest:
         framework: which adapter wrote it, such as ``"pytorch_lightning"``.
         versions: package -> version; ``python`` and ``ckpt_callbacks`` among them.
         monitors: what "best" meant to the checkpointer: dicts of metric, mode and min_delta, the first one leading.
+        unhealthy: what is not finite in it (weights, a loss), or None.
+        abandoned: first and last sequence of each range of snapshots that training went back behind, before this one.
+        policy: when is saved and what is kept, as the expressions that make it: ``save``, and a list ``keep``.
         provenance: the git commit and the command line, where known, without secrets.
         files: name -> size and digest of every other file of the snapshot.
         extra: members that this version doesn't know, as they were read.
@@ -92,6 +95,9 @@ class Manifest:
     framework: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     monitors: tuple[Mapping[str, Any], ...] = ()
+    unhealthy: str | None = None
+    abandoned: tuple[tuple[int, int], ...] = ()
+    policy: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -111,6 +117,9 @@ class Manifest:
         framework: str | None = None,
         versions: Mapping[str, str] | None = None,
         monitors: Iterable[Mapping[str, Any]] = (),
+        unhealthy: str | None = None,
+        abandoned: Iterable[tuple[int, int]] = (),
+        policy: Mapping[str, Any] | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> Manifest:
         """A manifest without id, sequence and files, which only the commit knows. The state is captured *now*."""
@@ -131,6 +140,9 @@ class Manifest:
             framework=framework,
             versions={**_own_versions(), **(versions or {})},
             monitors=tuple(dict(monitor) for monitor in monitors),
+            unhealthy=unhealthy,
+            abandoned=tuple(abandoned),
+            policy=dict(policy or {}),
             provenance=dict(provenance or {}),
         )
 
@@ -143,7 +155,7 @@ class Manifest:
         """Bytes of all files of the snapshot, the manifest aside."""
         return sum(info.size for info in self.files.values())
 
-    def record(self, *, pinned: bool = False) -> Record:
+    def record(self, *, pinned: bool = False, line: int = 0) -> Record:
         """What the engine's rules see of this snapshot."""
         return Record(
             id=self.id,
@@ -158,6 +170,8 @@ class Manifest:
             parent=self.parent,
             note=self.note,
             pinned=pinned,
+            healthy=self.unhealthy is None,
+            line=line,
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -178,6 +192,9 @@ class Manifest:
             "framework": self.framework,
             "versions": dict(self.versions),
             "monitors": [dict(monitor) for monitor in self.monitors],
+            "unhealthy": self.unhealthy,
+            "abandoned": [list(one) for one in self.abandoned],
+            "policy": dict(self.policy),
             "provenance": dict(self.provenance),
             "past": dict(self.past),
             "files": {name: {"size": info.size, "digest": info.digest} for name, info in self.files.items()},
@@ -229,6 +246,9 @@ class Manifest:
             framework=read.optional_text("framework"),
             versions={name: str(value) for name, value in read.mapping("versions").items()},
             monitors=tuple(one for one in read.sequence("monitors") if isinstance(one, dict)),
+            unhealthy=read.optional_text("unhealthy"),
+            abandoned=read.ranges("abandoned"),
+            policy=read.mapping("policy"),
             provenance=read.mapping("provenance"),
             past=read.mapping("past"),
             files=read.files(),
@@ -379,6 +399,14 @@ class _Reader:
         if isinstance(value, str) and value in _NON_FINITE:
             return _NON_FINITE[value]
         return self.refuse(name, 'a number, "nan", "inf" or "-inf"', value)
+
+    def ranges(self, name: str) -> tuple[tuple[int, int], ...]:
+        found = []
+        for one in self.sequence(name):
+            if not isinstance(one, list) or len(one) != 2:
+                self.refuse(name, "pairs of first and last", one)
+            found.append((self.count(name, one[0]), self.count(name, one[1])))
+        return tuple(found)
 
     def content(self) -> Content:
         contents: tuple[Content, ...] = ("full", "weights")

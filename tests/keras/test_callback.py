@@ -19,6 +19,7 @@ import pytest
 import tensorflow as tf
 
 from ckpt_callbacks import (
+    ConfigurationError,
     InexactError,
     ResumeError,
     Run,
@@ -26,9 +27,11 @@ from ckpt_callbacks import (
     UnstorableError,
     every_steps,
     keep_all,
+    on_best,
     on_end,
 )
-from ckpt_callbacks.keras import Checkpointer, load_weights
+from ckpt_callbacks.keras import Checkpointer, load_weights, private
+from ckpt_callbacks.state.pages import fresh
 from ckpt_callbacks.store import owner_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
@@ -312,7 +315,7 @@ def test_sigterm_saves_before_leaving(tmp_path):
     done = preempted(tmp_path / "run", "none")
     assert done.returncode == 128 + signal.SIGTERM, done.stderr
     latest = Run(tmp_path / "run").latest
-    assert (latest.step, latest.reasons) == (3, ("signal",))
+    assert (latest.step, latest.reasons) == (3, ("signal SIGTERM",))
     callback = Checkpointer(tmp_path / "run")
     model, _ = fit(callback)
     assert callback.resumed.step == 3
@@ -324,7 +327,68 @@ def test_sigterm_still_reaches_the_programs_own_handler(tmp_path):
     done = preempted(tmp_path / "run", "own handler")
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[-4:] == ["requeued", "requeued", "trained on", ""]  # one for each validation
-    assert Run(tmp_path / "run").latest.reasons == ("signal",)
+    assert Run(tmp_path / "run").latest.reasons == ("signal SIGTERM",)
+
+
+def test_a_large_value_is_lent_to_its_variable():
+    """Until the variable changes: then it has memory of its own, and the value is as it was."""
+    value = fresh(8 << 20).view(np.float32).reshape(1024, 2048)
+    value[:] = 3
+    variable = keras.Variable(np.zeros(value.shape, "float32"))
+    private.assign(variable, value)
+    assert np.shares_memory(private.read(variable), value)
+    variable.assign_add(keras.ops.ones(value.shape))
+    assert (float(variable.value[5, 5]), value[5, 5]) == (4, 3)
+
+
+def test_ctrl_c_saves_before_it_is_obeyed(tmp_path):
+    """As KeyboardInterrupt, which a notebook survives, at a boundary; a handler of the program's own has its way."""
+
+    class Interrupts(keras.callbacks.Callback):
+        def on_test_begin(self, logs=None):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        fit(Checkpointer(tmp_path / "run"), Interrupts())
+    gc.collect()
+    assert signal.getsignal(signal.SIGINT) == before
+    assert (Run(tmp_path / "run").latest.step, owner_of(tmp_path / "run")) == (3, None)
+    model, _ = fit(Checkpointer(tmp_path / "run"))
+    assert same(model, fit()[0])
+
+
+def test_the_best_weights_are_back_when_training_ends(tmp_path):
+    """With `restore_best=True`, also if Keras' EarlyStopping ended it; the last snapshot keeps the last weights."""
+
+    class Falls(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs):
+            logs["score"] = float(-epoch)
+
+    def stopping():
+        return [Falls(), keras.callbacks.EarlyStopping("score", mode="max", patience=1)]
+
+    options = {"monitor": "score", "mode": "max", "restore_best": True}
+    model, _ = fit(*stopping(), Checkpointer(tmp_path / "run", **options), epochs=9)
+    run = Run(tmp_path / "run")
+    assert (run.best().step, run.latest.step) == (3, 6)
+
+    def holds(snapshot) -> bool:
+        (kernel,) = [value for name, value in snapshot.weights().items() if name.endswith("kernel")]
+        return np.array_equal(model.layers[-1].kernel.numpy(), kernel)
+
+    assert holds(run.best())
+    assert not holds(run.latest)
+    model, _ = fit(*stopping(), Checkpointer(tmp_path / "run", **options), epochs=9)
+    assert holds(run.best())
+
+
+def test_a_misspelled_monitor_is_told_in_the_first_epoch(tmp_path, caplog):
+    """With the name that was meant; if nothing else would save, training ends there."""
+    fit(Checkpointer(tmp_path / "run", monitor="val_lss", mode="min"))
+    assert "Did you mean 'val_loss'" in caplog.text
+    with pytest.raises(ConfigurationError, match="no snapshot would ever be taken"):
+        fit(Checkpointer(tmp_path / "other", monitor="val_lss", mode="min", save=on_best()))
 
 
 def test_an_exception_leaves_nothing_behind(tmp_path):

@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import lightning.pytorch as lightning_pl
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -26,6 +28,7 @@ from ckpt_callbacks import (
     every_epochs,
     every_steps,
     keep_all,
+    on_best,
     on_end,
 )
 from ckpt_callbacks.lightning import Checkpointer as LightningCheckpointer
@@ -360,18 +363,33 @@ SIGTERM_JOB = """
 import os, signal, sys, warnings
 warnings.simplefilter("ignore")
 import pytorch_lightning as pl
+from ckpt_callbacks import keep_all, on_signal
 from ckpt_callbacks.pytorch_lightning import Checkpointer
 from tests.pytorch_lightning.conftest import fit
 
+run, number, hook, at, how = sys.argv[1], signal.Signals[sys.argv[2]], sys.argv[3], int(sys.argv[4]), sys.argv[5:]
+
 class Preempted(pl.Callback):
+    struck = False
+
     def strike(self, trainer, *_):
-        if trainer.global_step == int(sys.argv[3]):
-            os.kill(os.getpid(), signal.SIGTERM)
+        if at < 0 or trainer.global_step == at and not self.struck:
+            self.struck = True
+            os.kill(os.getpid(), number)
+            if how == ["twice"]:
+                os.kill(os.getpid(), number)
 
 preempted = Preempted()
-setattr(preempted, sys.argv[2], preempted.strike)
-fit(Checkpointer(sys.argv[1]), callbacks=[preempted])
+setattr(preempted, hook, preempted.strike)
+options = {"save": on_signal(sys.argv[2], leave=False), "keep": keep_all()} if how == ["goes on"] else {}
+fit(Checkpointer(run, **options), callbacks=[preempted])
+print("trained on")
 """
+
+
+def preempted(tmp_path, name, hook, at):
+    """A run that gets a signal in some hook at some step (at -1: every time)."""
+    return [sys.executable, "-c", SIGTERM_JOB, str(tmp_path / "run"), name, hook, str(at)]
 
 
 @pytest.mark.parametrize(
@@ -381,20 +399,40 @@ fit(Checkpointer(sys.argv[1]), callbacks=[preempted])
         ("on_train_batch_start", 4, 5),
         ("on_validation_end", 3, 3),
         ("on_train_epoch_end", 3, 3),
-        ("on_validation_batch_start", 3, None),  # Lightning leaves in the middle of the validation
+        ("on_validation_batch_start", 3, 3),  # the validation is finished first
     ],
 )
-def test_sigterm_saves_before_leaving(tmp_path, hook, at, saved):
-    """Asked to leave, a run saves at the next clean place if it gets to one; started again, it ends the same."""
-    command = [sys.executable, "-c", SIGTERM_JOB, str(tmp_path / "run"), hook, str(at)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 128 + signal.SIGTERM, done.stderr
-    latest = Run(tmp_path / "run").latest
-    assert (latest.step if latest else None) == saved
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT"])
+def test_a_signal_saves_before_leaving(tmp_path, hook, at, saved, name):
+    """Asked to leave, a run saves at the next boundary, once, and goes; started again, it ends the same."""
+    if name != "SIGTERM" and hook != "on_validation_batch_start":
+        pytest.skip("one place is enough for the others")
+    done = subprocess.run(preempted(tmp_path, name, hook, at), capture_output=True, text=True)
+    assert done.returncode == 128 + signal.Signals[name], done.stderr
+    (latest,) = [one for one in Run(tmp_path / "run").snapshots() if f"signal {name}" in one.reasons]
+    assert latest.step == saved == Run(tmp_path / "run").latest.step
+    assert "trained on" not in done.stdout
     callback = Checkpointer(tmp_path / "run")
-    _, module = fit(callback, seed=5 if saved else 0)
-    assert (callback.resumed.step if saved else callback.resumed) == saved
+    _, module = fit(callback, seed=5)
+    assert callback.resumed.step == saved
     assert same(module, fit(None)[1])
+
+
+def test_a_second_ctrl_c_is_obeyed_at_once(tmp_path):
+    """Who can't wait need not."""
+    command = preempted(tmp_path, "SIGINT", "on_validation_batch_start", 3)
+    done = subprocess.run([*command, "twice"], capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr  # Lightning's own way
+    assert Run(tmp_path / "run").latest is None
+
+
+def test_a_signal_may_save_without_an_end(tmp_path):
+    """`kill -USR2` takes a snapshot of a run that goes on; each time."""
+    command = preempted(tmp_path, "SIGUSR2", "on_train_batch_start", -1)
+    done = subprocess.run([*command, "goes on"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "trained on" in done.stdout
+    assert [one.step for one in Run(tmp_path / "run").snapshots()] == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("hook", ["on_validation_batch_start", "on_train_epoch_start", "on_train_batch_end"])
@@ -413,6 +451,58 @@ def test_an_error_between_boundaries_saves_nothing_unclean(tmp_path, hook):
     _, module = fit(callback, seed=5)
     assert callback.resumed is not None
     assert same(module, fit(None)[1])
+
+
+def test_the_best_weights_are_back_when_training_ends(tmp_path):
+    """With `restore_best=True`: also if Lightning's EarlyStopping ended it, and if it was complete before. The last
+    snapshot keeps the last weights, so that more epochs go on exactly."""
+    rising = pl.callbacks.LambdaCallback(
+        on_validation_end=lambda trainer, _: trainer.callback_metrics.update(score=torch.tensor(-trainer.global_step))
+    )
+    stopping = pl.callbacks.EarlyStopping("score", mode="max", patience=1)
+    options = {"monitor": "score", "mode": "max", "restore_best": True}
+    _, module = fit(Checkpointer(tmp_path / "run", **options), epochs=9, callbacks=[rising, stopping])
+    run = Run(tmp_path / "run")
+    assert (run.best().step, run.latest.step) == (3, 6)
+
+    def holds(module, snapshot) -> bool:
+        weights = snapshot.weights()
+        return all(np.array_equal(value.numpy(), weights[name]) for name, value in module.state_dict().items())
+
+    assert holds(module, run.best())
+    assert not holds(module, run.latest)
+    again = [rising, pl.callbacks.EarlyStopping("score", mode="max", patience=1)]
+    assert holds(fit(Checkpointer(tmp_path / "run", **options), epochs=9, callbacks=again, seed=5)[1], run.best())
+
+
+def test_a_request_to_stop_ends_the_fit_and_the_same_command_carries_on(tmp_path):
+    """`ckpt request RUN --stop`: saved, left with 0, and not taken for the end of the training."""
+
+    class Asks(pl.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.global_step == 2:
+                Run(tmp_path / "run").request("maintenance", stop=True)
+                while not callback._requests:
+                    time.sleep(0.01)
+
+    callback = Checkpointer(tmp_path / "run")
+    with pytest.raises(SystemExit) as left:
+        fit(callback, callbacks=[Asks()])
+    assert left.value.code == 0
+    latest = Run(tmp_path / "run").latest
+    assert (latest.step, latest.note, latest.manifest.finished) == (2, "maintenance", False)
+    assert list((tmp_path / "run" / "requests").iterdir()) == []
+    _, module = fit(Checkpointer(tmp_path / "run"), seed=5)
+    assert same(module, fit(None)[1])
+
+
+def test_a_misspelled_monitor_is_told_in_the_first_epoch(tmp_path, caplog):
+    """With the name that was meant; if nothing else would save, training ends there."""
+    fit(Checkpointer(tmp_path / "run", monitor="val_lss", mode="min"), epochs=1)
+    assert "monitor='val_lss' was not measured" in caplog.text
+    assert "Did you mean 'val_loss'?" in caplog.text
+    with pytest.raises(ConfigurationError, match="no snapshot would ever be taken"):
+        fit(Checkpointer(tmp_path / "other", monitor="val_lss", mode="min", save=on_best()))
 
 
 def test_an_early_stop_goes_on_from_a_snapshot_that_is_named(tmp_path):

@@ -121,6 +121,11 @@ def delete(store: LocalStore) -> None:
     store.delete(store.manifests()[0].id)
 
 
+def demote(store: LocalStore) -> None:
+    """Reduce the oldest to its weights."""
+    store.demote(store.manifests()[0].id, lambda name: name.startswith("model"))
+
+
 def first_commit(store: LocalStore) -> None:
     """Save into a directory that doesn't exist yet."""
     LocalStore(store.root / "inner" / "run").commit(draft(30), CONTENT)
@@ -161,7 +166,7 @@ def calls_of(operation: Callable[[LocalStore], None]) -> list[str]:
 
 @pytest.mark.parametrize("how", ["kill", "power cut", "error", "full", "interrupt", "short"])
 @pytest.mark.parametrize(
-    "operation", [commit, commit_unchanged, delete, first_commit, clean, pin_and_link], ids=lambda f: f.__name__
+    "operation", [commit, commit_unchanged, delete, demote, first_commit, clean, pin_and_link], ids=lambda f: f.__name__
 )
 def test_interrupted_anywhere_nothing_is_lost(operation: Callable[[LocalStore], None], how: str) -> None:
     """Earlier snapshots verify, nothing half-done is listed, the same step can be saved again, and cleaning cleans."""
@@ -242,6 +247,28 @@ def test_a_linked_file_is_durable_too() -> None:
 def test_the_order_of_a_deletion() -> None:
     """The manifest goes first, durably; the mark that this was a deletion goes last."""
     assert calls_of(delete) == ["rename", "fsync_directory", *["unlink"] * (len(CONTENT) + 1), "rmdir"]
+
+
+def test_the_order_of_a_demotion() -> None:
+    """What will go is on record before the manifest forgets it, and goes after that."""
+    write = ["create", "write", "fsync", "close"]
+    change = [*write, "rename", "fsync_directory"]
+    assert calls_of(demote) == [*write, "fsync_directory", *change, "unlink", "unlink", "fsync_directory", "unlink"]
+
+
+@pytest.mark.parametrize("how", ["kill", "power cut"])
+def test_a_demotion_that_was_cut_short_is_finished(how: str) -> None:
+    """Or undone: then nothing but its mark goes."""
+    for stop in range(1, len(calls_of(demote)) + 1):
+        with fresh_store() as store:
+            with interrupted(how, stop, store.root):
+                demote(store)
+            with store.lock():
+                store.open()
+            first = store.manifests()[0]
+            names = {path.name for path in store.path(first.id).iterdir()} - {"manifest.json"}
+            assert names == set(first.files)
+            assert (len(first.files) == len(CONTENT)) == (first.content == "full")
 
 
 def test_without_durability_only_the_fsyncs_are_left_out() -> None:

@@ -9,8 +9,10 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 import xxhash
@@ -25,7 +27,7 @@ from ckpt_callbacks.errors import (
     SnapshotNotFoundError,
     StoreError,
 )
-from ckpt_callbacks.store import LocalStore, Manifest
+from ckpt_callbacks.store import LocalStore, Manifest, verify_directory
 from ckpt_callbacks.store import local as local_module
 from ckpt_callbacks.store.files import disk
 
@@ -274,6 +276,61 @@ def test_a_pin_outlives_the_rules(store: LocalStore, draft: Draft, files: Files)
     store.unpin(manifest.id)
     store.unpin(manifest.id)
     assert store.delete(manifest.id)
+
+
+def of_weights(name: str) -> bool:
+    """Whether a file stays."""
+    return not name.startswith("state.s")
+
+
+def test_a_demotion_leaves_the_weights(store: LocalStore, draft: Draft, files: Files) -> None:
+    """A snapshot of weights under the same name, at the same place in the order; the rest of its bytes are gone."""
+    old, new = (store.commit(draft(step), files(step)) for step in (1, 2))
+    assert store.demote(old.id, of_weights)
+    found = store.manifests()[0]
+    assert (found.id, found.sequence, found.content, found.metrics) == (old.id, 1, "weights", old.metrics)
+    assert sorted(path.name for path in store.path(old.id).iterdir()) == [
+        *("manifest.json", "model.safetensors", "state.json")
+    ]
+    assert store.verify(old.id) == []
+    assert found.size < old.size
+    assert store.newest_good("full")[0] == new
+    assert not store.demote(old.id, of_weights)
+    assert not store.demote("000000009-abcdef", of_weights)
+
+
+def test_a_pin_is_never_demoted(store: LocalStore, draft: Draft, files: Files) -> None:
+    """Whoever pinned it wants all of it."""
+    manifest = store.commit(draft(), files())
+    store.pin(manifest.id)
+    assert not store.demote(manifest.id, of_weights)
+    assert store.manifests() == [manifest]
+
+
+def test_what_is_read_while_it_is_demoted_is_read_again(
+    store: LocalStore, draft: Draft, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader beside the run must not call a file missing that the manifest no longer promises."""
+    manifest = store.commit(draft(), files())
+    stat = disk.stat
+
+    def later(path: Any) -> Any:
+        if str(path).endswith("state.safetensors"):
+            monkeypatch.setattr(disk, "stat", stat)
+            store.demote(manifest.id, of_weights)
+        return stat(path)
+
+    monkeypatch.setattr(disk, "stat", later)
+    assert verify_directory(store.path(manifest.id)) == []
+
+
+def test_lines_that_training_left_are_told_apart(store: LocalStore, draft: Draft, files: Files) -> None:
+    """The newest manifest says which ranges of snapshots it has nothing to do with."""
+    for step in (1, 2, 3):
+        store.commit(draft(step), files(step))
+    store.commit(replace(draft(2), abandoned=((2, 3),)), files(4))
+    store.commit(replace(draft(1), abandoned=((2, 3), (1, 4))), files(5))
+    assert [(record.step, record.line) for record in store.records()] == [(1, 2), (2, 1), (3, 1), (2, 2), (1, 0)]
 
 
 def test_only_a_snapshot_can_be_pinned(store: LocalStore) -> None:

@@ -1,0 +1,72 @@
+"""``ckpt prune RUN``: apply retention rules to a run that does not train."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from ckpt_callbacks.cli.output import AsJson, Directory, console, emit, errors_in_one_line
+from ckpt_callbacks.engine import Verdict, parse_rules
+from ckpt_callbacks.run import Run, Snapshot, human_size
+
+__all__ = ["judgement", "prune"]
+
+Keep = Annotated[
+    str | None,
+    typer.Option("--keep", help="Rules, such as \"keep_last(2), keep_best(1, 'val_loss')\"; default: the run's own."),
+]
+
+
+@errors_in_one_line
+def prune(
+    run: Directory,
+    keep: Keep = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go, and why.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete what no rule keeps, and reduce to weights what a rule says so of."""
+    found = Run(run)
+    snapshots = found.snapshots()
+    verdict = found.prune(parse_rules(keep) if keep else None, dry_run=dry_run)
+    freed = sum(snapshot.size for snapshot in snapshots if snapshot.id in verdict.drop)
+    if as_json:
+        emit({"run": str(found.path), "dry_run": dry_run, "freed": freed, **_document(verdict)})
+        return
+    screen = console()
+    screen.print(judgement(snapshots, verdict))
+    count = f"{len(verdict.drop)} snapshot{'' if len(verdict.drop) == 1 else 's'}, {human_size(freed)}"
+    screen.print(Text(f"{'would drop' if dry_run else 'dropped'} {count}", style="bold"))
+
+
+def judgement(snapshots: list[Snapshot], verdict: Verdict) -> Table:
+    """Who stays, who goes, and why."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    for title in ("id", "step", "size"):
+        table.add_column(title, no_wrap=True, justify="left" if title == "id" else "right")
+    table.add_column("")
+    table.add_column("why", overflow="fold")
+    for snapshot in snapshots:
+        what, why = _of(snapshot.id, verdict)
+        style = {"keep": "green", "weights": "yellow"}.get(what, "red")
+        table.add_row(snapshot.id, str(snapshot.step), human_size(snapshot.size), Text(what, style), why)
+    return table
+
+
+def _of(id: str, verdict: Verdict) -> tuple[str, str]:
+    if id in verdict.demote:
+        return "weights", f"{verdict.demote[id]}; kept: {', '.join(verdict.keep[id])}"
+    if id in verdict.keep:
+        return "keep", ", ".join(verdict.keep[id])
+    return "drop", verdict.drop.get(id, "it came meanwhile")
+
+
+def _document(verdict: Verdict) -> dict[str, object]:
+    return {
+        "keep": {id: list(why) for id, why in verdict.keep.items()},
+        "drop": dict(verdict.drop),
+        "demote": dict(verdict.demote),
+        "exceeded": list(verdict.exceeded),
+    }

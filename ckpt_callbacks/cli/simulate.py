@@ -1,0 +1,150 @@
+"""``ckpt simulate``: what a policy would save and keep over a run, before it is launched."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from ckpt_callbacks.cli.output import AsJson, console, emit, errors_in_one_line, number
+from ckpt_callbacks.engine import (
+    Monitor,
+    Simulation,
+    parse_rules,
+    parse_trigger,
+    resolve_monitors,
+    resolve_rules,
+    resolve_triggers,
+)
+from ckpt_callbacks.engine import simulate as imagine
+from ckpt_callbacks.engine.units import bytes_of, human_seconds, seconds_of
+from ckpt_callbacks.run import human_size
+
+__all__ = ["simulate"]
+
+WIDTH, LISTED = 64, 30
+_BARS = " ▁▂▃▄▅▆▇█"
+
+
+@errors_in_one_line
+def simulate(
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Optimizer steps of the run.")],
+    save: Annotated[str | None, typer.Option("--save", help="Triggers, as in Checkpointer(save=...).")] = None,
+    keep: Annotated[str | None, typer.Option("--keep", help="Rules, as in Checkpointer(keep=...).")] = None,
+    step_time: Annotated[str, typer.Option("--step-time", help="How long a step takes, such as 0.5s.")] = "1s",
+    epoch_steps: Annotated[int, typer.Option("--epoch-steps", min=1, help="Steps in an epoch.")] = 1000,
+    size: Annotated[str, typer.Option("--size", help="Of a full snapshot, such as '1.2 GB'.")] = "1 GB",
+    weights: Annotated[float, typer.Option("--weights", min=0, max=1, help="The weights' share of it.")] = 1 / 3,
+    monitor: Annotated[str | None, typer.Option("--monitor", help="A metric that each epoch measures.")] = None,
+    mode: Annotated[str, typer.Option("--mode", help="min, max or auto.")] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Show what a policy would save and keep over a run, and how many bytes that takes.
+
+    Every epoch ends with a validation whose metrics improve less and less, not always.
+    """
+    monitors = resolve_monitors(monitor, mode)
+    trigger = resolve_triggers(parse_trigger(save) if save else None, monitors)
+    rules = resolve_rules(parse_rules(keep) if keep else None, monitors)
+    measured = {one.metric: one for one in (*trigger.monitors, *_named(keep), *monitors)}
+    seconds, nbytes = seconds_of(step_time, "--step-time"), bytes_of(size, "--size")
+    found = imagine(
+        trigger,
+        rules,
+        steps=steps,
+        step_time=seconds,
+        size=nbytes,
+        epoch_steps=epoch_steps,
+        weights_share=weights,
+        monitors=tuple(measured.values()),
+    )
+    if as_json:
+        _as_json(found)
+        return
+    screen = console()
+    screen.print(Text("saves", style="bold"), Text(trigger.words))
+    screen.print(Text("keeps", style="bold"), Text("; ".join(rule.words for rule in rules)))
+    screen.print(Text(f"\n{_summary(found, steps, seconds)}"))
+    screen.print(Text(f"\nbytes kept over {steps:,} steps, up to {human_size(max(found.peak, 1))}", style="dim"))
+    screen.print(Text(_chart(found, steps), style="cyan"))
+    screen.print(Text("where the kept ones lie at the end", style="dim"))
+    screen.print(Text(_places(found, steps), style="green"))
+    screen.print(_table(found))
+
+
+def _named(keep: str | None) -> list[Monitor]:
+    """The monitors that rules speak of."""
+    rules = parse_rules(keep) if keep else ()
+    return [one for rule in rules if isinstance(one := _monitor_of(rule), Monitor)]
+
+
+def _monitor_of(rule: object) -> Monitor | None:
+    given = getattr(rule, "monitor", None)
+    return Monitor(given) if isinstance(given, str) else given
+
+
+def _as_json(found: Simulation) -> None:
+    emit(
+        {
+            "saves": [
+                {
+                    "step": save.record.step,
+                    "elapsed": save.record.elapsed,
+                    "reasons": list(save.record.reasons),
+                    "kept": save.count,
+                    "bytes": save.nbytes,
+                }
+                for save in found.saves
+            ],
+            "kept": [
+                {"step": one.step, "content": one.content, "size": one.size, "why": list(found.why[one.id])}
+                for one in found.kept
+            ],
+            "peak": found.peak,
+            "written": found.written,
+        }
+    )
+
+
+def _summary(found: Simulation, steps: int, step_time: float) -> str:
+    total = human_seconds(round(steps * step_time))
+    return (
+        f"{len(found.saves):,} saves in {total} of training; at the end {len(found.kept)} are kept, "
+        f"{human_size(found.saves[-1].nbytes if found.saves else 0)}; at most {human_size(found.peak)} at once, "
+        f"{human_size(found.written)} written"
+    )
+
+
+def _chart(found: Simulation, steps: int) -> str:
+    columns = [0] * WIDTH
+    at, level = 0, 0
+    for save in found.saves:
+        column = min(WIDTH - 1, save.record.step * WIDTH // steps)
+        columns[at:column] = [max(level, one) for one in columns[at:column]]
+        at, level = column, save.nbytes
+        columns[column] = max(columns[column], level)
+    columns[at:] = [max(level, one) for one in columns[at:]]
+    top = max(found.peak, 1)
+    return "".join(_BARS[-(-one * (len(_BARS) - 1) // top)] for one in columns)
+
+
+def _places(found: Simulation, steps: int) -> str:
+    places = [" "] * WIDTH
+    for record in found.kept:
+        places[min(WIDTH - 1, record.step * WIDTH // steps)] = "●" if record.content == "full" else "○"
+    return "".join(places)
+
+
+def _table(found: Simulation) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    metrics = list(dict.fromkeys(name for record in found.kept for name in record.metrics))
+    for title in ("step", "content", *metrics, "size"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("why", overflow="fold")
+    for record in found.kept[-LISTED:]:
+        values = (number(record.metrics.get(name)) for name in metrics)
+        why = ", ".join(found.why[record.id])
+        table.add_row(f"{record.step:,}", record.content, *values, human_size(record.size), why)
+    return table

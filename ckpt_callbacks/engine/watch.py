@@ -1,0 +1,64 @@
+"""Watch: whether what is monitored is measured at all. A misspelled name must not be found out after ten hours."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
+
+from ckpt_callbacks.engine.moment import Event, Moment
+from ckpt_callbacks.engine.monitor import Monitor
+from ckpt_callbacks.engine.triggers import Past, Trigger
+from ckpt_callbacks.errors import ConfigurationError
+
+__all__ = ["Watch"]
+
+
+class Watch:
+    """Follows a fit until every monitor was measured once.
+
+    Args:
+        monitors: what is looked for.
+        trigger: if it can't fire without them, their absence is an error.
+        past: what was measured before a resume is not looked for.
+        validates: whether the fit will validate at all. If it does, the first epoch says nothing until it has.
+    """
+
+    def __init__(self, monitors: Sequence[Monitor], trigger: Trigger, past: Past, validates: bool = True) -> None:
+        self._pending = {one.metric for one in monitors if one.key not in past.best}
+        self._trigger = trigger
+        self._measured: set[str] = set()
+        self._told: set[str] = set()
+        self._validated = not validates
+
+    def see(self, moment: Moment) -> list[str]:
+        """What the user must know at this moment, as sentences; nearly always nothing.
+
+        Raises:
+            ConfigurationError: an epoch has ended, and no snapshot can ever be taken.
+        """
+        if not self._pending or not moment.events:
+            return []
+        self._measured |= moment.metrics.keys()
+        self._pending -= self._measured
+        self._validated |= Event.VALIDATION_END in moment.events
+        if not self._pending or not self._validated:
+            return []
+        ended = Event.EPOCH_END in moment.events
+        if ended and not self._trigger.can_fire(self._pending):
+            raise ConfigurationError(
+                f"{self._tell(sorted(self._pending)[0])} Nothing else is told to save ({self._trigger!r}), so no "
+                "snapshot would ever be taken. Give monitor= a name that is logged."
+            )
+        wrong = [one for one in sorted(self._pending - self._told) if ended or self._like(one)]
+        self._told.update(wrong)
+        return [f"{self._tell(one)} Until it is, no snapshot can be the best by it." for one in wrong]
+
+    def _like(self, metric: str) -> Collection[str]:
+        folded = {name.lower(): name for name in sorted(self._measured)}
+        return [folded[one] for one in get_close_matches(metric.lower(), folded, n=3)]
+
+    def _tell(self, metric: str) -> str:
+        like = self._like(metric)
+        meant = f" Did you mean {' or '.join(map(repr, like))}?" if like else ""
+        measured = ", ".join(map(repr, sorted(self._measured))) or "nothing"
+        return f"monitor={metric!r} was not measured; measured was: {measured}.{meant}"

@@ -1,0 +1,191 @@
+"""The commands that change a run, or ask it to (pin, unpin, prune, request), and that tell: explain, simulate."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from ckpt_callbacks import Run, every_steps, keep_last, keep_when, when
+from ckpt_callbacks.cli import app
+from ckpt_callbacks.store import LocalStore
+from tests.loop import Loop, checkpointer
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Snapshots of steps 8 (the best), 12 and 14, the current directory around the run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    Loop(checkpointer(tmp_path)).run(14)
+    return Run("run")
+
+
+def ckpt(*arguments: str, exit_code: int = 0) -> Result:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == exit_code, result.output
+    return result
+
+
+def ckpt_json(*arguments: str, exit_code: int = 0) -> Any:
+    return json.loads(ckpt(*arguments, "--json", exit_code=exit_code).stdout)
+
+
+def steps(run: Run) -> list[int]:
+    return [snapshot.step for snapshot in run.snapshots()]
+
+
+def test_pin_and_unpin(run: Run) -> None:
+    """By any reference, with a note; what a pin holds no rule drops."""
+    assert ckpt("pin", "run@12", "--note", "before the merge").stdout == f"pinned {run.get(12).id}\n"
+    assert run.pins() == {run.get(12).id: "before the merge"}
+    assert list(ckpt_json("prune", "run", "--keep", "keep_last(1)", "--dry-run")["drop"]) == [run.get(8).id]
+    assert ckpt_json("unpin", "run@12")["pinned"] is False
+    assert run.pins() == {}
+
+
+def test_prune_says_first_and_does_then(run: Run) -> None:
+    """By the run's own rules, or others."""
+    assert ckpt_json("prune", "run", "--dry-run")["drop"] == {}
+    text = ckpt("prune", "run", "--keep", "keep_last(1)", "--dry-run").stdout
+    assert max(map(len, text.splitlines())) <= 80
+    assert "no rule keeps it" in text
+    assert "would drop 2 snapshots" in text
+    assert steps(run) == [8, 12, 14]
+    document = ckpt_json("prune", "run", "--keep", "keep_last(2), weights_after(1)")
+    assert [len(document[name]) for name in ("keep", "drop", "demote")] == [2, 1, 1]
+    assert [(one.step, one.content) for one in run.snapshots()] == [(12, "weights"), (14, "full")]
+    assert document["freed"] > 0
+
+
+def test_prune_refuses_what_it_can_not_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function of the user's is in their program only; a wrong expression is no rule."""
+    monkeypatch.chdir(tmp_path)
+    Loop(checkpointer(tmp_path, keep=[keep_last(2), keep_when(lambda record: False)])).run(4)
+    for arguments in (["prune", "run"], ["prune", "run", "--keep", "keep_everything()"]):
+        error = ckpt(*arguments, exit_code=2).stderr
+        assert error.startswith("ckpt: ")
+        assert error.count("\n") == 1
+
+
+def test_prune_leaves_a_live_run_alone(run: Run) -> None:
+    """Its own process tidies up."""
+    held = multiprocessing.get_context("forkserver").Process(target=_hold, args=(str(run.path),))
+    held.start()
+    try:
+        while not (run.path / "held").exists():
+            held.join(0.05)
+        assert "is in use by process" in ckpt("prune", "run", exit_code=2).stderr
+    finally:
+        held.kill()
+        held.join()
+
+
+def _hold(path: str) -> None:
+    with LocalStore(path).lock():
+        Path(path, "held").touch()
+        threading.Event().wait()
+
+
+def test_explain_says_in_words_what_the_rules_are_and_do(run: Run) -> None:
+    """When it saves, what it keeps, and what that means for each snapshot."""
+    text = ckpt("explain", "run").stdout
+    for part in (
+        *("every 2 optimizer steps", "when loss is the best so far (min)", "the newest 2", "the best by loss (min)"),
+        *("pins, the newest", "best loss (rank 1 of 1)"),
+    ):
+        assert part in text
+    assert max(map(len, text.splitlines())) <= 80
+    document = ckpt_json("explain", "run")
+    assert document["policy"]["keep"] == ["keep_last(2)", "keep_best(1, 'loss')"]
+    assert list(document["keep"]) == [one.id for one in run.snapshots()]
+
+
+def test_explain_names_what_it_can_not_judge(tmp_path: Path) -> None:
+    """The user's own functions, by their names."""
+
+    def late(moment: object) -> bool:
+        return True
+
+    Loop(checkpointer(tmp_path, save=every_steps(2) | when(late), keep=keep_when(late))).run(4)
+    document = ckpt_json("explain", str(tmp_path / "run"))
+    assert (document["saves"], document["keeps"]) == (["(every_steps(2) | when(late))"], ["keep_when(late)"])
+    assert document["keep"] is None
+    assert "when(late)" in ckpt("explain", str(tmp_path / "run")).stdout
+
+
+def test_a_request_nobody_hears_is_withdrawn(run: Run) -> None:
+    """So that it does not stop a run of tomorrow."""
+    result = ckpt("request", "run", "--timeout", "0.3", exit_code=1)
+    assert "no live process is known" in result.stderr
+    assert "no answer in 0.3 s; the request is withdrawn" in result.stderr
+    assert ckpt_json("request", "run", "--timeout", "0.3", exit_code=1)["error"] == "no answer"
+    assert list((run.path / "requests").iterdir()) == []
+
+
+def test_a_request_is_heard_by_who_trains(tmp_path: Path) -> None:
+    """The command waits until the snapshot is durable, and names it."""
+    one = checkpointer(tmp_path, save=every_steps(100), keep=keep_when(lambda record: record.note is not None))
+    results: list[Result] = []
+    arguments = ["request", str(tmp_path / "run"), "--note", "now", "--timeout", "30"]
+    asking = threading.Thread(target=lambda: results.append(CliRunner().invoke(app, arguments)))
+    loop = Loop(one)
+
+    def loss(step: int) -> float:
+        if step == 2:
+            asking.start()
+        if asking.is_alive():
+            threading.Event().wait(0.05)
+        return 1.0
+
+    loop.loss = loss
+    loop.run(400)
+    asking.join()
+    (saved,) = [one for one in Run(tmp_path / "run").snapshots() if one.note]
+    assert results[0].exit_code == 0, results[0].output
+    assert f"saved {saved.id}" in results[0].output
+    assert saved.note == "now"
+
+
+def test_who_does_not_wait_asks_the_next_one_to_train(run: Run) -> None:
+    """The request stays until somebody trains."""
+    ckpt("request", "run", "--timeout", "0")
+    Loop(checkpointer(run.path.parent, save=every_steps(100), background=False)).run(15)
+    assert list((run.path / "requests").iterdir()) == []
+    assert run.latest.reasons == ("manual",)
+
+
+SIMULATE = ["simulate", "--steps", "100000", "--step-time", "0.5s", "--size", "3 GB", "--save", "every_steps(1000)"]
+
+
+def test_simulate_shows_what_a_policy_would_do() -> None:
+    """How many saves, what is kept, how many bytes: as a table, a picture, and JSON."""
+    text = ckpt(*SIMULATE, "--keep", "keep_last(3), keep_log_spaced(10), weights_after(2)").stdout
+    assert "100 saves in 50000s of training; at the end" in text
+    assert set("▁▂▃▄▅▆▇█") & set(text)
+    assert "○" in text
+    document = ckpt_json(*SIMULATE, "--keep", "keep_last(3), keep_best(1, 'val_loss')")
+    assert len(document["saves"]) == 100
+    assert document["written"] == 300 * 10**9
+    assert {one["step"] for one in document["kept"]} >= {98000, 99000, 100000}
+    assert any("best val_loss" in why for one in document["kept"] for why in one["why"])
+
+
+def test_simulate_with_the_defaults() -> None:
+    """What `Checkpointer(directory, monitor="val_loss")` would do."""
+    document = ckpt_json("simulate", "--steps", "5000", "--monitor", "val_loss")
+    assert [one["step"] for one in document["saves"]] == [1000, 2000, 3000, 4000, 5000]
+    assert 2 <= len(document["kept"]) <= 3
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--save", "every(x)"], ["--keep", "nothing"], ["--size", "much"], ["--step-time", "never"]]
+)
+def test_simulate_refuses_what_it_does_not_understand(wrong: list[str]) -> None:
+    """In one line, with what was expected."""
+    assert "expected" in ckpt(*SIMULATE[:3], *wrong, exit_code=2).stderr
