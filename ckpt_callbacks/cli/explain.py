@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.text import Text
 
 from ckpt_callbacks.cli.output import AsJson, Directory, console, emit, errors_in_one_line
-from ckpt_callbacks.cli.prune import judgement
-from ckpt_callbacks.engine import Verdict, parse_trigger
+from ckpt_callbacks.cli.prune import judgement, verdict_of
+from ckpt_callbacks.engine import parse_trigger
 from ckpt_callbacks.errors import ConfigurationError
 from ckpt_callbacks.run import Run
 
@@ -19,7 +19,7 @@ ABOVE = "pins, the newest, and the newest full and healthy ones, whatever the ru
 def explain(run: Directory, as_json: AsJson = False) -> None:
     """Say in words when RUN saves, what it keeps, and what its rules would do now."""
     found = Run(run)
-    snapshots, verdict = found.snapshots(), _verdict(found)
+    snapshots, verdict = found.snapshots(), verdict_of(found)
     saves, keeps = _saves(found), _keeps(found)
     if as_json:
         emit(
@@ -57,11 +57,3 @@ def _keeps(run: Run) -> list[str]:
         return [rule.words for rule in run.rules]
     except ConfigurationError:
         return [str(rule) for rule in run.policy["keep"]]
-
-
-def _verdict(run: Run) -> Verdict | None:
-    """None if only the run's own program has its rules."""
-    try:
-        return run.verdict()
-    except ConfigurationError:
-        return None

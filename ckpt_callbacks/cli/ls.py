@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import accumulate
 from typing import Annotated
@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ckpt_callbacks.cli.output import AsJson, age, console, describe, emit, errors_in_one_line, marks, number
+from ckpt_callbacks.cli.prune import verdict_of
 from ckpt_callbacks.run import Run, Snapshot, human_size
 from ckpt_callbacks.store import owner_of
 
@@ -35,14 +36,17 @@ def ls(
 
 
 def _as_json(run: Run) -> None:
-    owner, named = owner_of(run.path), marks(run)
+    owner, named, verdict = owner_of(run.path), marks(run), verdict_of(run)
     emit(
         {
             "run": str(run.path),
             "run_id": run.id,
             "monitors": [monitor.as_dict() for monitor in run.monitors],
             "in_use_by": asdict(owner) if owner else None,
-            "snapshots": [describe(snapshot, named) for snapshot in run.snapshots()],
+            "snapshots": [
+                {**describe(snapshot, named), "kept_by": list(verdict.keep.get(snapshot.id, ())) if verdict else None}
+                for snapshot in run.snapshots()
+            ],
             "unreadable": run.unreadable(),
         }
     )
@@ -72,7 +76,7 @@ def _table(run: Run, snapshots: list[Snapshot], metrics: list[str]) -> Table:
     for title in ("step", "epoch", *metrics, "size", "age"):
         table.add_column(title, justify="right", no_wrap=title not in metrics, overflow="fold")
     table.add_column("why", overflow="fold")
-    named = marks(run)
+    named, verdict = marks(run), verdict_of(run)
     for snapshot in snapshots:
         table.add_row(
             snapshot.id,
@@ -81,7 +85,7 @@ def _table(run: Run, snapshots: list[Snapshot], metrics: list[str]) -> Table:
             *(number(snapshot.metrics.get(name)) for name in metrics),
             human_size(snapshot.size),
             age(snapshot.created),
-            _why(snapshot, named),
+            _why(snapshot, named, verdict.keep.get(snapshot.id, ()) if verdict else ()),
         )
     return table
 
@@ -95,12 +99,13 @@ def _metrics(run: Run, snapshots: list[Snapshot], room: int) -> list[str]:
     return [name for name, end in zip(names, used, strict=True) if end <= room] or names[:1]
 
 
-def _why(snapshot: Snapshot, named: Mapping[str, str]) -> Text:
-    """What distinguishes a snapshot, then why it was saved."""
+def _why(snapshot: Snapshot, named: Mapping[str, str], kept_by: Sequence[str]) -> Text:
+    """What distinguishes a snapshot, why it was saved, and why it is still there."""
     distinct = [name for name, id in named.items() if id == snapshot.id]
     distinct += ["pinned"] if snapshot.pinned else []
     distinct += ["weights only"] if snapshot.content == "weights" else []
-    shown = Text(" ".join(distinct), style="bold green")
-    if distinct:
-        shown.append("\n" if snapshot.reasons else "")
-    return shown.append("\n".join(snapshot.reasons), style="not bold default")
+    lines = [Text(" ".join(distinct), "bold green")] if distinct else []
+    lines += [Text(snapshot.manifest.unhealthy, "bold red")] if snapshot.manifest.unhealthy else []
+    lines += [Text(reason) for reason in snapshot.reasons]
+    lines += [Text(f"kept: {', '.join(kept_by)}", "dim")] if kept_by else []
+    return Text("\n").join(lines)

@@ -96,6 +96,7 @@ def describe(snapshot: Snapshot, marks: Mapping[str, str]) -> dict[str, Any]:
         "note": snapshot.note,
         "parent": manifest.parent,
         "pinned": snapshot.pinned,
+        "unhealthy": manifest.unhealthy,
         "best": marks.get("best") == snapshot.id,
         "latest": marks.get("latest") == snapshot.id,
         "path": str(snapshot.path),

@@ -10,9 +10,10 @@ from rich.text import Text
 
 from ckpt_callbacks.cli.output import AsJson, Directory, console, emit, errors_in_one_line
 from ckpt_callbacks.engine import Verdict, parse_rules
+from ckpt_callbacks.errors import ConfigurationError
 from ckpt_callbacks.run import Run, Snapshot, human_size
 
-__all__ = ["judgement", "prune"]
+__all__ = ["judgement", "prune", "verdict_of"]
 
 Keep = Annotated[
     str | None,
@@ -53,6 +54,14 @@ def judgement(snapshots: list[Snapshot], verdict: Verdict) -> Table:
         style = {"keep": "green", "weights": "yellow"}.get(what, "red")
         table.add_row(snapshot.id, str(snapshot.step), human_size(snapshot.size), Text(what, style), why)
     return table
+
+
+def verdict_of(run: Run) -> Verdict | None:
+    """What the run's own rules say; None if only its program has them."""
+    try:
+        return run.verdict()
+    except ConfigurationError:
+        return None
 
 
 def _of(id: str, verdict: Verdict) -> tuple[str, str]:

@@ -84,6 +84,7 @@ def _facts(snapshot: Snapshot) -> dict[str, str | Text | None]:
         "reasons": ", ".join(snapshot.reasons),
         "is": ", ".join(distinct),
         "content": snapshot.content,
+        "not healthy": manifest.unhealthy,
         "metrics": "\n".join(f"{name} {number(value)}" for name, value in snapshot.metrics.items()),
         "note": snapshot.note,
         "pin note": pin_note,

@@ -315,7 +315,7 @@ class _KeepWithin(Rule):
         if total <= self.nbytes:
             return None
         return (
-            f"{self!r} can't be held: {len(records)} snapshots of {total:,} bytes are kept by other rules, by pins, or "
+            f"{self!r} can't be held: {total:,} bytes (snapshots: {len(records)}) are kept by other rules, by pins, or "
             "to resume from. Keep fewer, unpin some, or let weights_after(n) make older ones smaller."
         )
 

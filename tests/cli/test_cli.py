@@ -76,6 +76,7 @@ def test_ls_lists_what_a_person_wants_to_know(store: LocalStore) -> None:
     assert "nan" in rows[third]
     assert "3 snapshots" in text
     assert "on_best('val_loss')" in text
+    assert "kept: keep_last(2)" in rows[second] + text.partition(second)[2]
 
 
 def test_ls_is_readable_for_programs(store: LocalStore) -> None:
@@ -86,7 +87,7 @@ def test_ls_is_readable_for_programs(store: LocalStore) -> None:
     last = document["snapshots"][-1]
     assert set(last) == {
         *("id", "sequence", "step", "epoch", "batch", "batches", "metrics", "reasons", "content", "created", "elapsed"),
-        *("size", "note", "parent", "pinned", "best", "latest", "path"),
+        *("size", "note", "parent", "pinned", "best", "latest", "path", "unhealthy", "kept_by"),
     }
     assert last["metrics"]["val_loss"] == "nan"
     assert [snapshot["best"] for snapshot in document["snapshots"]] == [False, True, False]

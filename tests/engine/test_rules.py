@@ -105,7 +105,7 @@ def test_a_budget_alone_keeps_as_many_as_fit() -> None:
     assert kept(records, keep_within("1 KB")) == ["1", "2", "3", "4"]
     verdict = judge(records, [keep_within(5)])
     assert list(verdict.keep) == ["4"]
-    assert "keep_within(5) can't be held: 1 snapshots of 10 bytes" in verdict.exceeded[0]
+    assert "keep_within(5) can't be held: 10 bytes (snapshots: 1) are kept" in verdict.exceeded[0]
 
 
 # Weights only -------------------------------------------------------------------------------------------------------
