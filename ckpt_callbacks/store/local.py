@@ -22,8 +22,6 @@ changes nothing else.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
 import json
 import os
 import re
@@ -32,36 +30,28 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import xxhash
-
 from ckpt_callbacks.engine.snapshot import Record
 from ckpt_callbacks.errors import ConfigurationError, CorruptSnapshotError, SnapshotNotFoundError, StoreError
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.store import manifest as manifests
-from ckpt_callbacks.store.files import PAGE, disk
+from ckpt_callbacks.store.files import disk
 from ckpt_callbacks.store.inbox import Inbox
 from ckpt_callbacks.store.integrity import Allocate, load_directory, read_manifest, verify_directory
 from ckpt_callbacks.store.journal import Journal
 from ckpt_callbacks.store.lock import RunLock, held_here
 from ckpt_callbacks.store.manifest import FileInfo, Manifest
 from ckpt_callbacks.store.trace import Trace
+from ckpt_callbacks.store.writing import SMALL, TEMPORARY, Chunks, Durability, DurableFiles
 
 __all__ = ["LocalStore"]
 
-Durability = Literal["full", "none"]
-Chunks = Sequence[bytes | bytearray | memoryview]
 
 RUN_FORMAT = 1
-WRITE_SIZE = 32 << 20
-SMALL = 1 << 20
-SAMPLES, SAMPLE = 16, 64
-_TEMPORARY = ".partial"
 _DROPPED = ".manifest.dropped"
 _DEMOTED = ".demoted"
 _LINKS = ("best", "latest")
@@ -86,7 +76,7 @@ class LocalStore:
         if durability not in ("full", "none"):
             raise ConfigurationError(f"durability={durability!r} is not known: expected 'full' or 'none'.")
         self.root = Path(os.path.abspath(root))  # a program may change its directory while it trains
-        self.durability = durability
+        self._files = DurableFiles(durability)
         self.journal = Journal(self.root / "events.jsonl")
         self.trace = Trace(self.root / "trace.bin")
         self.inbox = Inbox(self.root)
@@ -115,11 +105,11 @@ class LocalStore:
         self._parent = None
         with self._turn:
             try:
-                self._make(self._snapshots)
+                self._files.make(self._snapshots)
                 if not disk.lexists(self.root / "run.json"):
                     created = datetime.now(UTC).isoformat(timespec="microseconds")
                     facts = {"format": RUN_FORMAT, "run_id": uuid.uuid4().hex, "created": created}
-                    self._write_small(self.root / "run.json", json.dumps(facts, indent=2).encode() + b"\n")
+                    self._files.write_small(self.root / "run.json", json.dumps(facts, indent=2).encode() + b"\n")
             except OSError as error:
                 raise StoreError(
                     f"{self.root} can't be made ready for snapshots: {error}. "
@@ -158,7 +148,7 @@ class LocalStore:
             RunLockedError: another live process has it.
         """
         try:
-            self._make(self.root)
+            self._files.make(self.root)
         except OSError as error:
             raise StoreError(f"{self.root} can't be created: {error}. Choose another directory.") from error
         return RunLock(self.root).acquire()
@@ -239,9 +229,9 @@ class LocalStore:
         sequence = 1 + max([self._sequence, *(manifest.sequence for manifest in self.manifests())])
         try:
             earlier = self._large_files(draft.parent or self._parent)
-            infos = {name: self._place(attempt / name, chunks, earlier) for name, chunks in files.items()}
+            infos = {name: self._files.place(attempt / name, chunks, earlier) for name, chunks in files.items()}
             manifest = draft.committed(id, sequence, draft.parent or self._parent, infos)
-            self._write_small(attempt / manifests.NAME, manifest.to_bytes())
+            self._files.write_small(attempt / manifests.NAME, manifest.to_bytes())
             disk.rename(attempt, self._snapshots / id)
         except BaseException as error:
             self._abandon(attempt)
@@ -250,7 +240,7 @@ class LocalStore:
             raise
         self._parent, self._sequence = id, sequence
         try:
-            self._sync_directory(self._snapshots)
+            self._files.sync_directory(self._snapshots)
         except OSError as error:
             raise self._not_written(error, draft) from error
         return manifest
@@ -278,7 +268,7 @@ class LocalStore:
                 disk.rename(path / _DROPPED, path / manifests.NAME)
                 return False
             with _or_later(f"what is left of snapshot {id}"):
-                self._sync_directory(path)
+                self._files.sync_directory(path)
                 self._unlink_links(id)
                 self._remove(path)
         return True
@@ -304,12 +294,14 @@ class LocalStore:
             if manifest.content != "full" or disk.lexists(self._pins / id):
                 return False
             kept = {name: info for name, info in manifest.files.items() if keeps(name)}
+            gone = sorted(manifest.files.keys() - kept.keys())
+            reduced = replace(manifest, content="weights", files=kept)
             try:
                 if disk.lexists(path / _DEMOTED):  # an earlier attempt failed
                     disk.unlink(path / _DEMOTED)
-                self._write(path / _DEMOTED, [json.dumps(sorted(manifest.files.keys() - kept.keys())).encode()])
-                self._sync_directory(path)
-                self._write_small(path / manifests.NAME, replace(manifest, content="weights", files=kept).to_bytes())
+                self._files.write(path / _DEMOTED, [json.dumps(gone).encode()])
+                self._files.sync_directory(path)
+                self._files.write_small(path / manifests.NAME, reduced.to_bytes())
             except OSError as error:
                 raise StoreError(f"snapshot {id} can't be reduced to its weights: {error}. It is as it was.") from error
             self._known.pop(id, None)
@@ -319,11 +311,11 @@ class LocalStore:
     def _remove_demoted(self, path: Path) -> None:
         """Remove the files that a demotion took from the manifest; if the manifest still has them, only its mark."""
         with _or_later(f"what {path.name} needs no more"), contextlib.suppress(CorruptSnapshotError):
-            promised, temporary = read_manifest(path).files, f".{manifests.NAME}{_TEMPORARY}"
+            promised, temporary = read_manifest(path).files, f".{manifests.NAME}{TEMPORARY}"
             for name in (temporary, *_names_in(disk.read(path / _DEMOTED, manifests.MAX_BYTES))):
                 if name not in promised and disk.lexists(path / name):
                     disk.unlink(path / name)
-            self._sync_directory(path)  # the mark goes last
+            self._files.sync_directory(path)  # the mark goes last
             disk.unlink(path / _DEMOTED)
 
     def clean(self) -> list[str]:
@@ -464,8 +456,8 @@ class LocalStore:
         """
         path = self.path(id)
         try:
-            self._make(self._pins)
-            self._write_pin(self._pins / id, note or "")
+            self._files.make(self._pins)
+            self._files.write_in_place(self._pins / id, note or "")
         except OSError as error:
             raise StoreError(f"{self._pins / id} can't be written: {error}, so {id} is not pinned.") from error
         # Looked at after the pin is there, so that no deletion can fall between.
@@ -484,7 +476,7 @@ class LocalStore:
 
     def link(self, name: Literal["best", "latest"], id: str) -> None:
         """Point the link ``name`` at a snapshot. A cache: where links can't be made, nothing happens."""
-        link, temporary = self.root / name, self.root / f".{name}{_TEMPORARY}"
+        link, temporary = self.root / name, self.root / f".{name}{TEMPORARY}"
         if disk.readlink(link) == _link_target(id):
             return
         try:
@@ -536,7 +528,7 @@ class LocalStore:
         """A fresh attempt: the snapshot's id, and the directory it is written in."""
         while True:
             id = f"{step:0{_DIGITS}}-{secrets.token_hex(3)}"
-            attempt = self._snapshots / f".{id}{_TEMPORARY}"
+            attempt = self._snapshots / f".{id}{TEMPORARY}"
             if disk.lexists(self._snapshots / id):
                 continue
             try:
@@ -554,97 +546,11 @@ class LocalStore:
             return {}
         return {info: self.path(known.id) / name for name, info in known.files.items() if info.size >= SMALL}
 
-    def _place(self, path: Path, chunks: Chunks, earlier: Mapping[FileInfo, Path]) -> FileInfo:
-        """Give an earlier file of the same bytes a further name, or write this one."""
-        size = sum(memoryview(chunk).nbytes for chunk in chunks)
-        if not any(info.size == size and _alike(known, chunks) for info, known in earlier.items()):
-            return self._write(path, chunks)
-        info = FileInfo(size, _digest(chunks))
-        if info not in earlier or not self._link(earlier[info], path, size):
-            self._write(path, chunks, hashed=False)
-        return info
-
-    def _link(self, source: Path, path: Path, size: int) -> bool:
-        """Link a file, durably; False if that can't be, or if somebody tampered with it."""
-        try:
-            if disk.stat(source).st_size != size:
-                return False
-            disk.link(source, path)
-        except OSError:  # no links here, too many, another file system, or its snapshot was deleted
-            return False
-        if self.durability == "full":  # whoever wrote it may not have waited for the disk
-            descriptor = disk.open_update(path)
-            try:
-                disk.fsync(descriptor)
-            finally:
-                disk.close(descriptor)
-        return True
-
-    def _write(self, path: Path, chunks: Chunks, *, hashed: bool = True) -> FileInfo:
-        """Write one file, hashing its bytes beside it unless somebody did."""
-        digest, size = _Digest(), 0
-        descriptor = disk.create(path)
-        try:
-            for block in _blocks(chunks):
-                if hashed:
-                    digest.update(block)
-                self._write_block(descriptor, block, offset=size)
-                size += len(block)
-            if self.durability == "full":
-                disk.fsync(descriptor)
-        finally:
-            disk.close(descriptor)
-            text = digest.text()
-        return FileInfo(size, text)
-
-    def _write_block(self, descriptor: int, block: memoryview, offset: int) -> None:
-        """Write all of it; what lies in whole pages past the page cache, if it must be on the disk anyway."""
-        if self.durability == "full" and offset % PAGE == 0 and _begins_at_page(block):
-            block = block[_write_past_cache(descriptor, block) :]
-        while block:
-            block = block[disk.write(descriptor, block) :]
-
-    def _write_small(self, path: Path, data: bytes) -> None:
-        """Write a file so that it is there as a whole or not at all, replacing an older one."""
-        temporary = path.with_name(f".{path.name}{_TEMPORARY}")
-        try:
-            self._write(temporary, [data])
-        except FileExistsError:  # a crash left it
-            disk.unlink(temporary)
-            self._write(temporary, [data])
-        disk.rename(temporary, path)
-        self._sync_directory(path.parent)
-
-    def _write_pin(self, path: Path, note: str) -> None:
-        """Write a pin in place: that it exists is what counts, its note may be torn."""
-        descriptor = disk.open_update(path)
-        try:
-            disk.truncate(descriptor)
-            disk.write(descriptor, note.encode(errors="replace"))
-            if self.durability == "full":
-                disk.fsync(descriptor)
-        finally:
-            disk.close(descriptor)
-        self._sync_directory(path.parent)
-
     def _unlink_links(self, id: str) -> None:
         """Remove the links that point at a snapshot which is going away."""
         for name in _LINKS:
             if disk.readlink(self.root / name) == _link_target(id):
                 disk.unlink(self.root / name)
-
-    def _sync_directory(self, path: Path) -> None:
-        if self.durability == "full":
-            disk.fsync_directory(path)
-
-    def _make(self, path: Path) -> None:
-        """Create a directory and what is missing above it."""
-        if path.is_dir():
-            return
-        self._make(path.parent)
-        with contextlib.suppress(FileExistsError):
-            disk.mkdir(path)
-        self._sync_directory(path.parent)
 
     def _remove(self, path: Path) -> None:
         """Remove a directory that is not, or no longer, a snapshot; the mark of a deletion goes last."""
@@ -666,92 +572,6 @@ class LocalStore:
             f"{error.strerror or error}. Earlier snapshots are intact. "
             "Check free space (df) and permissions, or keep fewer snapshots."
         )
-
-
-def _blocks(chunks: Chunks) -> Iterator[memoryview]:
-    """The same bytes in pieces that are worth a system call: small chunks are gathered, large ones cut."""
-    gathered = bytearray()
-    for chunk in chunks:
-        if not (view := memoryview(chunk)).nbytes:
-            continue  # an array without elements can't be cast
-        view = view.cast("B")
-        if len(view) < SMALL:
-            gathered += view
-        if gathered and (len(view) >= SMALL or len(gathered) >= WRITE_SIZE):
-            yield memoryview(gathered)
-            gathered = bytearray()
-        if len(view) >= SMALL:
-            yield from (view[start : start + WRITE_SIZE] for start in range(0, len(view), WRITE_SIZE))
-    if gathered:
-        yield memoryview(gathered)
-
-
-class _Digest:
-    """The digest of a file, computed on a thread while the same bytes are on their way to the disk."""
-
-    def __init__(self) -> None:
-        self._hash = xxhash.xxh3_128()
-        self._thread: ThreadPoolExecutor | None = None
-        self._last: Future[None] | None = None
-
-    def update(self, block: memoryview) -> None:
-        """Go on with these bytes, which nobody may change before `text` is asked for."""
-        if len(block) < SMALL and self._thread is None:
-            self._hash.update(block)
-            return
-        self._thread = self._thread or ThreadPoolExecutor(1, "ckpt-hash")
-        self._last = self._thread.submit(self._hash.update, block)  # one after the other
-
-    def text(self) -> str:
-        """As a manifest has it."""
-        if self._thread is not None:
-            self._thread.shutdown()
-        if self._last is not None:
-            self._last.result()
-        return f"xxh3-128:{self._hash.hexdigest()}"
-
-
-def _digest(chunks: Chunks) -> str:
-    digest = xxhash.xxh3_128()
-    for block in _blocks(chunks):
-        digest.update(block)
-    return f"xxh3-128:{digest.hexdigest()}"
-
-
-def _alike(path: Path, chunks: Chunks) -> bool:
-    """Whether a file may have the same bytes: a look at some places tells of most that were trained that it hasn't."""
-    if len(chunks) != 1:
-        return True
-    view = memoryview(chunks[0]).cast("B")
-    starts = range(len(view) // (2 * SAMPLES), len(view), len(view) // SAMPLES)
-    try:
-        samples = disk.read_samples(path, starts, SAMPLE)
-        return all(found == view[start : start + SAMPLE] for start, found in zip(starts, samples, strict=True))
-    except OSError:
-        return False
-
-
-def _begins_at_page(block: memoryview) -> bool:
-    return not block.readonly and ctypes.addressof(ctypes.c_char.from_buffer(block)) % PAGE == 0
-
-
-def _write_past_cache(descriptor: int, block: memoryview) -> int:
-    """Write the whole pages of a block straight from its memory to the disk; how many bytes could be written so.
-
-    It takes no processor from training, whereas the page cache copies every byte and drives others' pages out.
-    """
-    written, pages = 0, len(block) // PAGE * PAGE
-    if pages < SMALL or not disk.bypass_cache(descriptor, True):
-        return 0
-    try:
-        while written < pages:
-            written += disk.write(descriptor, block[written:pages])
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # this disk wants larger pages, or was interrupted within one
-            raise
-    finally:
-        disk.bypass_cache(descriptor, False)
-    return written
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from ckpt_callbacks.engine.moment import Progress
 from ckpt_callbacks.errors import StoreError
 from ckpt_callbacks.store import LocalStore, Manifest
 from ckpt_callbacks.store.files import disk
-from ckpt_callbacks.store.local import SMALL
+from ckpt_callbacks.store.writing import SMALL
 
 CHANGES = (
     *("mkdir", "create", "open_append", "open_update", "write", "truncate", "fsync", "close"),

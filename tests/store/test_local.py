@@ -27,9 +27,10 @@ from ckpt_callbacks.errors import (
     SnapshotNotFoundError,
     StoreError,
 )
-from ckpt_callbacks.store import LocalStore, Manifest, verify_directory
+from ckpt_callbacks.store import LocalStore, Manifest, verify_directory, writing
 from ckpt_callbacks.store import local as local_module
 from ckpt_callbacks.store.files import disk
+from ckpt_callbacks.store.writing import SMALL
 
 Draft = Callable[..., Manifest]
 Files = Callable[..., dict[str, list[bytes]]]
@@ -55,7 +56,7 @@ def test_large_files_go_past_the_page_cache(
     refuses: str, store: LocalStore, draft: Draft, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whole pages do, the rest of the file doesn't; where the file system refuses, the file is the same."""
-    memory = mmap.mmap(-1, 3 * local_module.SMALL + 5)
+    memory = mmap.mmap(-1, 3 * SMALL + 5)
     memory.write(os.urandom(len(memory)))
     past, modes = [], {}
 
@@ -75,7 +76,7 @@ def test_large_files_go_past_the_page_cache(
     id = store.commit(draft(), {"large": [memory], "small": [b"x"]}).id
     assert (store.path(id) / "large").read_bytes() == memory[:]
     assert store.verify(id) == []
-    assert past == ([3 * local_module.SMALL] if refuses == "nothing" else [])
+    assert past == ([3 * SMALL] if refuses == "nothing" else [])
     assert not any(modes.values())
 
 
@@ -92,7 +93,7 @@ def test_a_file_system_is_asked_whether_writes_can_go_past_its_cache(tmp_path: P
     assert (tmp_path / "f").read_bytes() == memory[:] + b"end"
 
 
-LARGE = os.urandom(local_module.SMALL)
+LARGE = os.urandom(SMALL)
 
 
 def inodes(store: LocalStore, name: str) -> list[int]:
@@ -117,8 +118,8 @@ def test_a_look_at_some_places_saves_time_and_decides_nothing(
 ) -> None:
     """A file of the parent's size that was trained is known by a few bytes; one other byte anywhere is found, too."""
     hashed: list[bool] = []
-    digest = local_module._digest
-    monkeypatch.setattr(local_module, "_digest", lambda chunks: hashed.append(True) or digest(chunks))
+    digest = writing._digest
+    monkeypatch.setattr(writing, "_digest", lambda chunks: hashed.append(True) or digest(chunks))
     trained = bytes(byte ^ 1 for byte in LARGE)
     nearly = LARGE[:-1] + bytes([LARGE[-1] ^ 1])
     manifests = [store.commit(draft(step), {"a": [content]}) for step, content in enumerate((LARGE, trained))]
@@ -201,10 +202,10 @@ def test_the_same_step_can_be_saved_again(store: LocalStore, draft: Draft, files
 
 def test_large_and_small_pieces_make_the_same_file(store: LocalStore, draft: Draft) -> None:
     """Pieces may be bytes, arrays or views of any size; what counts is their bytes in order."""
-    content = os.urandom(3 * local_module.SMALL + 17)
-    pieces: list[bytes | memoryview] = [content[:3], b"", memoryview(content)[3 : 2 * local_module.SMALL]]
-    pieces += [bytes([byte]) for byte in content[2 * local_module.SMALL : 2 * local_module.SMALL + 50]]
-    pieces += [memoryview(bytearray(content[2 * local_module.SMALL + 50 :])).cast("B")]
+    content = os.urandom(3 * SMALL + 17)
+    pieces: list[bytes | memoryview] = [content[:3], b"", memoryview(content)[3 : 2 * SMALL]]
+    pieces += [bytes([byte]) for byte in content[2 * SMALL : 2 * SMALL + 50]]
+    pieces += [memoryview(bytearray(content[2 * SMALL + 50 :])).cast("B")]
     manifest = store.commit(draft(), {"data.bin": pieces, "empty.bin": []})
     assert (store.path(manifest.id) / "data.bin").read_bytes() == content
     assert manifest.files["empty.bin"].size == 0
