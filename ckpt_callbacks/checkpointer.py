@@ -296,6 +296,7 @@ class BaseCheckpointer:
             seconds: the time that took.
             complete: training had nothing left to do.
         """
+        self._store.attempts.over()
         progress = restored.snapshot.progress
         parts = dict.fromkeys(("weights", "optimizer", "random state", "callbacks", "metrics", "data"), "exact")
         parts |= {"data": f"skipped: {skipped} batches"} if skipped else {}
@@ -447,6 +448,7 @@ class BaseCheckpointer:
             self._saver.raise_failed()
         finally:
             self.ended.add(self.directory)
+            self._store.attempts.over()
             self._store.trace.close()
             if self._lock is not None and not self._saver.busy:  # Ctrl-C while waiting: the thread still commits
                 self._lock.release()

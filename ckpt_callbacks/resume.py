@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ckpt_callbacks.errors import ResumeError, SnapshotNotFoundError
+from ckpt_callbacks.errors import ResumeError, SnapshotNotFoundError, StoreError
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.proof import Outcome
 from ckpt_callbacks.run import Problem, Run, Snapshot, Verification, resolve_reference
 from ckpt_callbacks.state import payload
 from ckpt_callbacks.state.pages import fresh
-from ckpt_callbacks.store import LocalStore, load_directory
+from ckpt_callbacks.store import LIMIT, LocalStore, load_directory
 
 __all__ = ["Choice", "Restored", "ResumeReport", "abandoned", "choose", "differences", "load", "read"]
 
@@ -222,23 +223,56 @@ def _named(store: LocalStore, reference: str | Path, reads: tuple[str, ...]) -> 
 
 
 def _newest_good(store: LocalStore, reads: tuple[str, ...]) -> Choice | None:
+    """The newest full snapshot that verifies, and that processes survive to load - unless no other is left."""
+    last, deaths = store.attempts.last()
+    deadly = last if deaths >= LIMIT and any(one.id == last for one in store.manifests()) else None
+    found = _search(store, reads, deadly)
+    if deadly is None:
+        return found
+    if found is None:
+        return _search(store, reads, None)
+    warn(
+        f"stepped over snapshot {deadly}: {deaths} processes in a row died while they loaded it. It stays as it is; "
+        f"resume='{store.root}@{deadly}' tries it once more"
+    )
+    store.journal.append(
+        "stepped over", id=deadly, problems=[f"{deaths} processes died while they loaded it"], aside=None
+    )
+    return found
+
+
+def _search(store: LocalStore, reads: tuple[str, ...], spared: str | None) -> Choice | None:
     files: dict[str, memoryview] = {}
 
     def check(id: str) -> list[str]:
         files.clear()  # before others are read
+        if id == spared:
+            return ["it is spared"]
+        store.attempts.begin(id)
         found, problems = store.load(id, fresh)
         files.update(found)
         return problems
 
     found, stepped_over = store.newest_good("full", check=check)
     for bad, problems in stepped_over:
-        warn(f"stepped over snapshot {bad}: {' '.join(problems)}")
-        store.journal.append("stepped over", id=bad, problems=list(problems))
+        if bad != spared:
+            _step_over(store, bad, problems)
     if found is not None:
         return Choice(_readable(Run(store.root).get(found.id), reads), files, named=False)
-    if store.manifests():
+    if store.manifests() and spared is None:
         warn(f"{store.root} has no good full snapshot to carry on from: starting fresh beside what is there")
     return None
+
+
+def _step_over(store: LocalStore, bad: str, problems: Sequence[str]) -> None:
+    """Set a damaged snapshot aside, and say so; one that a later version wrote is not damaged."""
+    aside = None
+    if not store.is_newer(bad):
+        with contextlib.suppress(StoreError):
+            aside = str(store.set_aside(bad).relative_to(store.root))
+    where = f" It is set aside as {aside}" if aside else ""
+    warn(f"stepped over snapshot {bad}: {' '.join(problems)}{where}")
+    store.journal.append("stepped over", id=bad, problems=list(problems), aside=aside)
 
 
 def _readable(snapshot: Snapshot, reads: tuple[str, ...]) -> Snapshot:

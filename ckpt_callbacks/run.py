@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from ckpt_callbacks.state.safetensors_file import SafetensorsFile
 
-__all__ = ["Problem", "Run", "Snapshot", "Verification", "human_size", "resolve_reference"]
+__all__ = ["Problem", "Repair", "Run", "Snapshot", "Verification", "human_size", "resolve_reference"]
 
 _WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
 
@@ -83,6 +83,21 @@ class Verification:
         if self.ok:
             return f"{count} checked, {'every byte' if self.full else 'sizes only'}: all good"
         return "\n".join(map(str, self.problems))
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What a repair did.
+
+    Attributes:
+        removed: directories that a crash had left half-written.
+        aside: ids of damaged snapshots -> where they lie now.
+        back: ids of those that lay aside and are snapshots again.
+    """
+
+    removed: tuple[str, ...]
+    aside: Mapping[str, Path]
+    back: tuple[str, ...]
 
 
 @dataclass(frozen=True, repr=False)
@@ -397,6 +412,34 @@ class Run:
     def withdraw(self, request: str) -> None:
         """Take a `request` back that nobody has answered."""
         self._store.inbox.withdraw(request)
+
+    def repair(self) -> Repair:
+        """Set damaged snapshots aside, bring back those aside that are whole now, and renew what can be derived.
+
+        Nothing is deleted but what a crash left half-written. Put the files of a snapshot in ``damaged/`` back from a
+        copy, and it is a snapshot again.
+
+        Raises:
+            RunLockedError: another process trains here.
+            StoreError: the directory can't be written.
+        """
+        with self._store.lock():
+            removed = self._store.clean()
+            back = [id for path in self._store.aside() if (id := self._store.bring_back(path)) is not None]
+            aside = {}
+            for problem in self.verify().problems:
+                if problem.snapshot not in aside and not self._store.is_newer(problem.snapshot):
+                    aside[problem.snapshot] = self._store.set_aside(problem.snapshot)
+            for id, path in aside.items():
+                self._store.journal.append("set aside", id=id, aside=str(path.relative_to(self.path)))
+            for name, snapshot in (("latest", self.latest), ("best", self.best())):
+                if snapshot is not None:
+                    self._store.link(name, snapshot.id)  # type: ignore[arg-type]
+        return Repair(tuple(removed), aside, tuple(back))
+
+    def aside(self) -> list[Path]:
+        """Damaged snapshots that were set aside: their directories."""
+        return self._store.aside()
 
     def pin(self, ref: str | SupportsIndex, note: str | None = None) -> Snapshot:
         """Keep a snapshot whatever the rules say; works while the run trains.

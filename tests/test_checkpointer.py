@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import signal
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +27,7 @@ from ckpt_callbacks import (
     keep_when,
     on_best,
     on_end,
+    resume,
 )
 from ckpt_callbacks.checkpointer import BaseCheckpointer
 from ckpt_callbacks.engine import Event, Progress
@@ -33,6 +37,7 @@ from ckpt_callbacks.state.copying import Copier, Copying, Lent
 from ckpt_callbacks.state.tensors import Source
 from ckpt_callbacks.store import owner_of
 from ckpt_callbacks.store.files import disk
+from tests import processes
 from tests.loop import Loop, checkpointer
 
 
@@ -264,6 +269,53 @@ def test_damage_is_stepped_over(tmp_path, caplog):
         Loop(one).run(9)
     assert one.resumed.step == 6
     assert f"stepped over snapshot {newest.id}: model.safetensors has other bytes" in caplog.text
+    aside = tmp_path / "run" / "damaged" / newest.id
+    assert f"It is set aside as damaged/{newest.id}" in caplog.text
+    assert (aside / "model.safetensors").read_bytes() == bytes(data)
+    assert Run(tmp_path / "run").aside() == [aside]
+
+
+def test_a_snapshot_of_a_later_version_is_stepped_over_and_left_alone(tmp_path, caplog):
+    """It is not damaged: whoever installs that version has it."""
+    Loop(checkpointer(tmp_path, keep=keep_all())).run(8)
+    newest = Run(tmp_path / "run").latest
+    text = (newest.path / "manifest.json").read_text().replace('"format": 1', '"format": 2')
+    (newest.path / "manifest.json").write_text(text)
+    one = checkpointer(tmp_path)
+    Loop(one).run(9)
+    assert one.resumed.step == 6
+    assert (newest.path / "manifest.json").read_text() == text
+    assert "is of format 2" in caplog.text
+
+
+def die_loading(folder: str) -> None:
+    """A process that is killed while it loads."""
+    os.chdir(folder)
+    resume.fresh = lambda size: os.kill(os.getpid(), signal.SIGKILL)
+    Loop(checkpointer(Path(folder))).run(9)
+
+
+def test_a_snapshot_that_kills_every_process_is_stepped_over(tmp_path, caplog):
+    """After three deaths; not before, and not if it is the only one. A resume that succeeds counts anew."""
+    Loop(checkpointer(tmp_path, keep=keep_all())).run(4)
+    deadly = Run(tmp_path / "run").latest
+    for _ in range(3):
+        assert processes.run(die_loading, str(tmp_path), options={}, log=tmp_path / "log") == processes.KILLED
+    one = checkpointer(tmp_path, keep=keep_all())
+    Loop(one).run(3)
+    assert one.resumed.step == 2
+    assert f"stepped over snapshot {deadly.id}: 3 processes in a row died while they loaded it" in caplog.text
+    assert deadly.path.is_dir()
+    assert not (tmp_path / "run" / ".resuming").exists()
+
+
+def test_the_only_snapshot_is_tried_again_and_again(tmp_path):
+    """To start afresh would be worse."""
+    Loop(checkpointer(tmp_path)).run(2)
+    (tmp_path / "run" / ".resuming").write_text(json.dumps({"id": Run(tmp_path / "run").latest.id, "deaths": 7}))
+    one = checkpointer(tmp_path)
+    Loop(one).run(3)
+    assert one.resumed.step == 2
 
 
 def test_a_named_snapshot_that_is_damaged_is_an_error(tmp_path):

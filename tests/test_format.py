@@ -843,6 +843,8 @@ def test_events(tmp_path, monkeypatch):
     checkpointer.stepped(3, 3, 0.5, fingerprint(0.5))
     checkpointer.end()
     run.unpin(pinned.id)
+    (snapshots(tmp_path)[-1][0] / "state.json").write_text("damaged")
+    run.repair()
 
     rows = {quoted(row[0])[0]: {"time", "event", *quoted(row[1])} for row in table("event | fields | when")}
     entries = [strict(line) for line in (tmp_path / "events.jsonl").read_bytes().splitlines()]
@@ -872,6 +874,7 @@ def test_what_lies_in_a_run(tmp_path):
     shards = {"snapshots/<id>/model-00001-of-00002.safetensors", "model.safetensors.index.json"}
     assert listed - names - {"snapshots/<id>/"} == {
         *("snapshots/.<id>.partial/", ".<name>.partial", "requests/<name>.request", "requests/<name>.answer"),
+        *("damaged/<id>/", ".resuming"),
         *shards,
     }
     assert {str((tmp_path / name).readlink()) for name in ("best", "latest")} == {f"snapshots/{path.name}"}

@@ -330,3 +330,43 @@ def test_reading_a_run_loads_no_framework(make_run: MakeRun) -> None:
     done = subprocess.run([sys.executable, "-c", code, str(run.path)], check=True, capture_output=True, text=True)
     assert not {"torch", "keras", "tensorflow", "jax", "pytorch_lightning", "lightning"} & set(json.loads(done.stdout))
     assert ckpt_callbacks.Run is Run
+
+
+def test_repair_sets_aside_and_brings_back(make_run: MakeRun) -> None:
+    """What is damaged goes out of the way, whole; put back from a copy, it is a snapshot again. Links are renewed."""
+    run = make_run()
+    first, bad, last = run.snapshots()
+    good = (bad.path / "state.json").read_bytes()
+    (bad.path / "state.json").write_bytes(b"[]")
+    (last.path / "manifest.json").unlink()
+    (run.path / "snapshots" / ".000000009-aaaaaa.partial").mkdir()
+    done = run.repair()
+    assert done.removed == (".000000009-aaaaaa.partial",)
+    assert dict(done.aside) == {bad.id: run.path / "damaged" / bad.id}
+    assert {path.name for path in run.aside()} == {bad.id, last.id}
+    assert [snapshot.id for snapshot in run.snapshots()] == [first.id]
+    assert (run.path / "latest").resolve() == (run.path / "best").resolve() == first.path
+    assert run.verify()
+    (run.path / "damaged" / bad.id / "state.json").write_bytes(good)
+    assert run.repair().back == (bad.id,)
+    assert [snapshot.id for snapshot in run.snapshots()] == [first.id, bad.id]
+    assert (run.repair().removed, dict(run.repair().aside), run.repair().back) == ((), {}, ())
+
+
+def test_repair_leaves_what_a_later_version_wrote(make_run: MakeRun) -> None:
+    """It is unreadable here, not damaged."""
+    run = make_run()
+    path = run.latest.path / "manifest.json"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    assert dict(run.repair().aside) == {}
+    assert path.exists()
+
+
+def test_the_runs_own_rules_are_read_back(make_run: MakeRun) -> None:
+    """From the newest manifest; one that is a function of the user's is named."""
+    run = make_run(policy={"save": "every_steps(10)", "keep": ["keep_last(1)", "weights_after(1)"]})
+    assert list(run.verdict().drop) == [snapshot.id for snapshot in run.snapshots()[:2]]
+    assert run.verdict(keep_last(9)).drop == {}
+    other = make_run(name="other", policy={"save": "when(f)", "keep": ["keep_when(f)"]})
+    with pytest.raises(ConfigurationError, match=r"keep_when\(f\).*can't be read back.*Say which rules shall hold"):
+        other.prune()

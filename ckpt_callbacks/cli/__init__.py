@@ -12,6 +12,7 @@ from ckpt_callbacks.cli.explain import explain
 from ckpt_callbacks.cli.ls import ls
 from ckpt_callbacks.cli.pin import pin, unpin
 from ckpt_callbacks.cli.prune import prune
+from ckpt_callbacks.cli.repair import repair
 from ckpt_callbacks.cli.request import request
 from ckpt_callbacks.cli.show import show
 from ckpt_callbacks.cli.simulate import simulate
@@ -27,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for _command in (ls, show, verify, explain, pin, unpin, prune, request, simulate):
+for _command in (ls, show, verify, explain, pin, unpin, prune, repair, request, simulate):
     app.command()(_command)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ckpt_callbacks.store.attempts import LIMIT, Attempts
 from ckpt_callbacks.store.inbox import Inbox, Message
 from ckpt_callbacks.store.integrity import load_directory, read_manifest, verify_directory
 from ckpt_callbacks.store.journal import Journal
@@ -12,6 +13,8 @@ from ckpt_callbacks.store.provenance import machine, provenance, without_secrets
 from ckpt_callbacks.store.trace import Step, Trace, fingerprint
 
 __all__ = [
+    "LIMIT",
+    "Attempts",
     "FileInfo",
     "Inbox",
     "Journal",

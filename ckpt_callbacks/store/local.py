@@ -14,6 +14,7 @@ From these follows the order of every operation here::
     delete  manifest.json renamed away -> directory fsynced -> everything else
     demote  a list of what goes, fsynced -> a manifest without it, by rename -> directory fsynced -> those files
     clean   attempts and deletions that were cut short; only by the holder of the run lock
+    aside   a damaged snapshot is renamed out of the way, never deleted
 
 An attempt has a name that no other attempt has, and a leading dot. ``durability="none"`` leaves the fsyncs out and
 changes nothing else.
@@ -22,6 +23,7 @@ changes nothing else.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -39,6 +41,7 @@ from ckpt_callbacks.engine.snapshot import Record
 from ckpt_callbacks.errors import ConfigurationError, CorruptSnapshotError, SnapshotNotFoundError, StoreError
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.store import manifest as manifests
+from ckpt_callbacks.store.attempts import Attempts
 from ckpt_callbacks.store.files import disk
 from ckpt_callbacks.store.inbox import Inbox
 from ckpt_callbacks.store.integrity import Allocate, load_directory, read_manifest, verify_directory
@@ -80,8 +83,10 @@ class LocalStore:
         self.journal = Journal(self.root / "events.jsonl")
         self.trace = Trace(self.root / "trace.bin")
         self.inbox = Inbox(self.root)
+        self.attempts = Attempts(self.root / ".resuming")
         self._snapshots = self.root / "snapshots"
         self._pins = self.root / "pins"
+        self._damaged = self.root / "damaged"
         self._known: dict[str, tuple[tuple[int, int, int], Manifest | str]] = {}
         self._turn = _turns.setdefault(os.path.realpath(self.root), threading.RLock())
         self._parent: str | None = None  # what this object committed last
@@ -319,12 +324,17 @@ class LocalStore:
             disk.unlink(path / _DEMOTED)
 
     def clean(self) -> list[str]:
-        """Remove what crashes left behind: attempts, and directories without a manifest. Only for the lock's holder.
+        """Remove what crashes left behind: attempts, and deletions that were cut short. Only for the lock's holder.
+
+        A snapshot that has lost its manifest is set aside: nobody knows what it is, and it may be all there is.
 
         Returns:
-            The names of these directories.
+            The names of the directories that were removed.
         """
         with self._turn:
+            for name in self.leftovers():
+                with contextlib.suppress(StoreError):
+                    warn(f"{name} has lost its manifest.json: set aside as {self.set_aside(name)}")
             leftovers = [
                 entry.name
                 for entry in disk.list(self._snapshots)
@@ -417,6 +427,61 @@ class LocalStore:
         step = found.progress.step if found else 0
         unreadable = [(id, [why]) for id, why in self.problems().items() if _step_of(id) >= step]
         return found, unreadable[::-1] + stepped_over
+
+    def is_newer(self, id: str) -> bool:
+        """Whether a snapshot can't be read only because a later version of this package wrote it."""
+        try:
+            read_manifest(self.path(id))
+        except CorruptSnapshotError:
+            return False
+        except StoreError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def set_aside(self, id: str) -> Path:
+        """Move a damaged snapshot out of the way, to ``damaged/``; where it lies then. Only for the lock's holder.
+
+        Raises:
+            StoreError: it can't be moved.
+        """
+        with self._turn:
+            try:
+                self._files.make(self._damaged)
+                taken = {entry.name for entry in disk.list(self._damaged)}
+                names = (id if number == 1 else f"{id}+{number}" for number in itertools.count(1))
+                target = self._damaged / next(name for name in names if name not in taken)
+                disk.rename(self.path(id), target)
+                self._files.sync_directory(self._damaged)
+                self._files.sync_directory(self._snapshots)
+            except OSError as error:
+                raise StoreError(f"snapshot {id} can't be set aside: {error}.") from error
+            self._known.pop(id, None)
+        return target
+
+    def aside(self) -> list[Path]:
+        """What was set aside, by name."""
+        return [Path(entry.path) for entry in disk.list(self._damaged) if entry.is_dir(follow_symlinks=False)]
+
+    def bring_back(self, path: Path) -> str | None:
+        """Make what was set aside a snapshot again, if it is whole now; its id. Only for the lock's holder.
+
+        Raises:
+            StoreError: it can't be moved.
+        """
+        with self._turn:
+            if verify_directory(path):
+                return None
+            id = read_manifest(path).id
+            if disk.lexists(self.path(id)):
+                return None
+            try:
+                disk.rename(path, self.path(id))
+                self._files.sync_directory(self._snapshots)
+            except OSError as error:
+                raise StoreError(f"{path} can't be moved back: {error}.") from error
+            return id
 
     def leftovers(self) -> list[str]:
         """Directories that hold files but neither a manifest nor the mark of a deletion: their manifest was lost."""
@@ -555,6 +620,10 @@ class LocalStore:
     def _remove(self, path: Path) -> None:
         """Remove a directory that is not, or no longer, a snapshot; the mark of a deletion goes last."""
         for entry in sorted(disk.list(path), key=lambda entry: entry.name == _DROPPED):
+            if entry.name == _DROPPED:
+                self._files.sync_directory(
+                    path
+                )  # without it, what is left would pass for a snapshot that lost its manifest
             if entry.is_dir(follow_symlinks=False):
                 self._remove(Path(entry.path))
             else:

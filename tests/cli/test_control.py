@@ -189,3 +189,14 @@ def test_simulate_with_the_defaults() -> None:
 def test_simulate_refuses_what_it_does_not_understand(wrong: list[str]) -> None:
     """In one line, with what was expected."""
     assert "expected" in ckpt(*SIMULATE[:3], *wrong, exit_code=2).stderr
+
+
+def test_repair_tells_what_it_did(run: Run) -> None:
+    """Each snapshot that was set aside, with its new place; nothing, if there was nothing to do."""
+    bad = run.get(12)
+    (bad.path / "state.json").write_text("[]")
+    text = ckpt("repair", "run").stdout
+    assert f"set {bad.id} aside" in text
+    assert str(Path("damaged") / bad.id) in text
+    assert ckpt("repair", "run").stdout == "nothing to repair\n"
+    assert ckpt_json("repair", "run")["aside"] == {}

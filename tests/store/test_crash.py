@@ -246,7 +246,8 @@ def test_a_linked_file_is_durable_too() -> None:
 
 def test_the_order_of_a_deletion() -> None:
     """The manifest goes first, durably; the mark that this was a deletion goes last."""
-    assert calls_of(delete) == ["rename", "fsync_directory", *["unlink"] * (len(CONTENT) + 1), "rmdir"]
+    removal = [*["unlink"] * len(CONTENT), "fsync_directory", "unlink", "rmdir"]
+    assert calls_of(delete) == ["rename", "fsync_directory", *removal]
 
 
 def test_the_order_of_a_demotion() -> None:

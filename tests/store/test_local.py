@@ -381,7 +381,8 @@ def test_what_is_not_a_snapshot_is_not_listed(store: LocalStore, draft: Draft, f
     assert [found.id for found in store.manifests()] == [manifest.id]
     assert store.problems() == {}
     assert store.leftovers() == ["000000098-abcdef"]
-    assert sorted(store.clean()) == [".000000099-abcdef.partial", "000000098-abcdef"]
+    assert sorted(store.clean()) == [".000000099-abcdef.partial"]
+    assert [path.name for path in store.aside()] == ["000000098-abcdef"]
     assert {entry.name for entry in snapshots.iterdir()} == {manifest.id, "notes.txt"}
 
 

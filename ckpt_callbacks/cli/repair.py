@@ -1,0 +1,37 @@
+"""``ckpt repair RUN``: set damaged snapshots aside, bring back those that are whole again, renew the rest."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from ckpt_callbacks.cli.output import AsJson, Directory, console, emit, errors_in_one_line
+from ckpt_callbacks.run import Repair, Run
+
+__all__ = ["repair"]
+
+
+@errors_in_one_line
+def repair(run: Directory, as_json: AsJson = False) -> None:
+    """Set damaged snapshots aside (nothing is deleted), bring back those that are whole again, renew links."""
+    found = Run(run)
+    done = found.repair()
+    if as_json:
+        emit(
+            {
+                "run": str(found.path),
+                "removed": list(done.removed),
+                "aside": {id: str(path) for id, path in done.aside.items()},
+                "back": list(done.back),
+            }
+        )
+        return
+    for line in _lines(done):
+        console().print(Text(line), soft_wrap=True)
+
+
+def _lines(done: Repair) -> list[str]:
+    return [
+        *(f"removed {name}, which a crash had left" for name in done.removed),
+        *(f"set {id} aside: {path}" for id, path in done.aside.items()),
+        *(f"brought {id} back" for id in done.back),
+    ] or ["nothing to repair"]
