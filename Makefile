@@ -6,7 +6,7 @@ JOBS   ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export TF_CPP_MIN_LOG_LEVEL = 3
 
-.PHONY: demo test matrix bench lint types layers check clean
+.PHONY: demo test matrix bench fuzz lint types layers check clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be asked
@@ -32,6 +32,9 @@ matrix: $(VENV)/.ready  ## every way to train, killed at several places: ours be
 
 bench: $(VENV)/.ready  ## what saving costs training: ours beside the frameworks' own and other libraries (hours)
 	$(BIN)/python -m benchmarks.saving --record benchmarks/RESULTS.md
+
+fuzz: $(VENV)/.ready  ## broken and hostile input for every reader (minutes)
+	$(BIN)/python -m benchmarks.fuzz
 
 lint: $(VENV)/.ready  ## ruff
 	$(BIN)/ruff check .

@@ -1,0 +1,31 @@
+"""Broken and hostile input gives an error of ours, or is read right. `make fuzz` tries many more."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tests.fuzzing import TARGETS, mutated
+
+INPUTS = 1500
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_intact_input_is_read(name: str) -> None:
+    """Else all that follows would be refused at the first look."""
+    for intact in TARGETS[name].intact:
+        assert TARGETS[name].read(intact)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", TARGETS)
+def test_broken_input_is_refused_cleanly(name: str) -> None:
+    """Whatever was changed: no other exception, no endless loop, no huge allocation."""
+    rng = random.Random(name)
+    for _ in range(INPUTS):
+        broken = mutated(rng.choice(TARGETS[name].intact), rng)
+        try:
+            TARGETS[name].read(broken)
+        except Exception as error:
+            raise AssertionError(f"{broken!r}: {error!r}") from error
