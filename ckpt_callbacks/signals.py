@@ -59,9 +59,9 @@ class Signals:
         return self.came is not None and self._wanted[self.came]
 
     def answer(self) -> None:
-        """All is saved: do what the noted signal would have done, if it was one to leave; else listen on.
+        """All is saved: do what the noted signal would have done, if it was one to leave; listen on, if that returns.
 
-        The program's own handler decides; without one, leave.
+        The program's own handler decides; without one, leave, unless the signal was ignored.
 
         Raises:
             SystemExit: with the conventional exit code.
@@ -71,12 +71,10 @@ class Signals:
         if number is None or not self._wanted[number]:
             return
         before = self._before.get(number)
-        self.remove()
-        if before == signal.SIG_IGN:
-            return
-        if not callable(before):
+        if callable(before):
+            before(number, None)
+        elif before != signal.SIG_IGN:  # as a shell has it for SIGINT, if it puts a program into the background
             raise SystemExit(exit_code(number))
-        before(number, None)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:

@@ -62,6 +62,7 @@ def test_one_that_is_gone_below_another_is_passed_through(received):
 
 def test_without_an_own_handler_the_process_leaves():
     """By the exit code that shells and schedulers know; Ctrl-C as Python has it."""
+    outer = signal.signal(signal.SIGINT, signal.default_int_handler)
     for name, error in (("SIGUSR1", SystemExit), ("SIGINT", KeyboardInterrupt)):
         request = Signals({name: True}, still_running=lambda: True)
         request.install()
@@ -71,6 +72,24 @@ def test_without_an_own_handler_the_process_leaves():
             request.answer()
         assert name == "SIGINT" or left.value.code == 138
         assert request.came is None
+        request.remove()
+    signal.signal(signal.SIGINT, outer)
+
+
+def test_what_was_ignored_is_noted_and_ignored():
+    """`nohup python train.py &`: Ctrl-C of the terminal saves at most; SIGTERM is listened to after it as before."""
+    outer = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    request = Signals({"SIGINT": True, "SIGTERM": True}, still_running=lambda: True)
+    request.install()
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+            assert request.came == number
+            if number == signal.SIGINT:
+                request.answer()
+    finally:
+        request.remove()
+        signal.signal(signal.SIGINT, outer)
 
 
 def test_one_that_does_not_leave_is_noted_again(received):

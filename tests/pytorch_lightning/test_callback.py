@@ -369,6 +369,8 @@ from tests.pytorch_lightning.conftest import fit
 
 run, number, hook, at, how = sys.argv[1], signal.Signals[sys.argv[2]], sys.argv[3], int(sys.argv[4]), sys.argv[5:]
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background, a shell has it ignored
+
 class Preempted(pl.Callback):
     struck = False
 
