@@ -64,7 +64,8 @@ class BaseCheckpointer:
         durability: ``"full"`` (fsync) or ``"none"``.
         on_error: a failed save: ``"raise"`` at the next hook, or ``"warn"`` and try again at the next trigger.
         restore_best: put the best weights into the model when training ends (also if it had stopped early, or was
-            complete before). The last snapshot keeps the last weights.
+            complete before). The last snapshot keeps the last weights. What is the best so far is saved and kept then,
+            whatever ``save`` and ``keep`` say.
         mirrors: further places that receive every snapshot (not available yet).
 
     Raises:
@@ -110,8 +111,10 @@ class BaseCheckpointer:
         self.on_error = _one_of("on_error", on_error, ("raise", "warn"))
         self._resume = _resume_policy(resume)
         self.restore_best = _one_of("restore_best", restore_best, (True, False))
-        if restore_best and not self.monitors:
-            raise ConfigurationError("restore_best=True needs to know what is best: pass monitor= with it.")
+        if restore_best:
+            if not self.monitors:
+                raise ConfigurationError("restore_best=True needs to know what is best: pass monitor= with it.")
+            self.trigger, self.rules = engine.with_best(self.trigger, self.rules, self.monitors[0])
         if mirrors:
             raise ConfigurationError(f"mirrors are not available yet: expected an empty tuple, found {mirrors!r}.")
         self._store = LocalStore(self.directory, durability=_one_of("durability", durability, ("full", "none")))
@@ -129,6 +132,7 @@ class BaseCheckpointer:
         self._versions: dict[str, str] = {}
         self._machine: dict[str, str] = {}
         self._first = True
+        self._origin: str | None = None  # the reference that began this line of training
         self._reset()
 
     def _reset(self) -> None:
@@ -224,9 +228,15 @@ class BaseCheckpointer:
         self._first = False
         parent = choice.snapshot.id if choice is not None else None
         self._keeper.begin(parent, resume.abandoned(self._store, choice))
+        self._origin = choice.origin if choice is not None else None
         self._trace(choice)
         if choice is None:
             return None
+        if choice.snapshot.manifest.unhealthy:
+            warn(
+                f"{choice.snapshot.id}, from which this run carries on, is not healthy: "
+                f"{choice.snapshot.manifest.unhealthy}. To go back to an older one, name it with resume="
+            )
         self._past = Past.from_dict(choice.snapshot.manifest.past)
         self._began = time.monotonic() - self._past.elapsed
         return resume.read(choice)
@@ -272,7 +282,8 @@ class BaseCheckpointer:
         Args:
             validates: whether this fit will validate.
         """
-        monitors = (*self.monitors, *self.trigger.monitors)
+        of_rules = [monitor for rule in self.rules for monitor in rule.monitors]
+        monitors = (*self.monitors, *self.trigger.monitors, *of_rules)
         self._watch = Watch(monitors, self.trigger, self._past, validates)
 
     def expect(self, nbytes: int) -> None:
@@ -382,28 +393,39 @@ class BaseCheckpointer:
         """
         now = time.monotonic()
         self._saver.reached(now)
-        note = None
         if signal is not None:
             events |= Event.SIGNAL
-        if self._requests:
+        waiting = self._requests.take()
+        note = next((request.note for request in waiting if request.note), None)
+        if waiting:
             events |= Event.MANUAL
-            note, self.stops = self._requests.note, self.stops or self._requests.stops
-        moment = Moment(progress, now - self._began, events, metrics, note, signal)
-        for sentence in self._watch.see(moment):
-            warn(sentence)
-        decision = engine.decide(moment, self._seen(), self.trigger, self.monitors)
-        self._past, rest = decision.past, decision.rest
-        self._until = (
-            progress.step + rest.steps,
-            progress.batches + rest.batches,
-            self._began + moment.elapsed + rest.seconds,
-        )
+            self.stops = self.stops or any(request.stop for request in waiting)
+        unhealthy = self._unhealthy(metrics) if metrics or not math.isfinite(self._loss) else None
+        moment = Moment(progress, now - self._began, events, metrics, note, signal, unhealthy is None)
+        try:
+            decision = self._decide(moment)
+        except BaseException as error:
+            for request in waiting:
+                request.answer(error)
+            raise
         self._saver.raise_failed()
         reasons = tuple(dict.fromkeys((*decision.reasons, *self._saver.take_owed())))
         if not reasons:
             return None
         draft = self._draft(moment, replace(decision, reasons=reasons))
-        return self._saver.save(draft, capture(), moment, now)
+        return self._saver.save(draft, capture, moment, now, waiting)
+
+    def _decide(self, moment: Moment) -> Decision:
+        for sentence in self._watch.see(moment):
+            warn(sentence)
+        decision = engine.decide(moment, self._seen(), self.trigger, self.monitors)
+        self._past, rest = decision.past, decision.rest
+        self._until = (
+            moment.progress.step + rest.steps,
+            moment.progress.batches + rest.batches,
+            self._began + moment.elapsed + rest.seconds,
+        )
+        return decision
 
     def fence(self) -> None:
         """Return when none of training's tensors is being copied any more: it may change them now.
@@ -428,7 +450,7 @@ class BaseCheckpointer:
         best = self.best
         if best is None:
             metric = self.monitors[0].metric
-            warn(f"restore_best=True, but {metric!r} was never measured: the model is as training left it")
+            warn(f"restore_best=True, but no snapshot has a finite {metric!r}: the model is as training left it")
         else:
             say(f"the model has the weights of the best snapshot now: {best.id}")
         return best
@@ -456,11 +478,11 @@ class BaseCheckpointer:
             for request in self._requests.take():
                 request.answer(StoreError("training ended before the next clean boundary; nothing was saved"))
 
-    def _unhealthy(self, moment: Moment) -> str | None:
-        """A loss, or a monitored metric, that is no finite number; None if there is none."""
-        monitored = {monitor.metric for monitor in self.monitors}
-        for name, value in _numbers(moment.metrics).items():
-            if (name in monitored or "loss" in name.lower()) and not math.isfinite(value):
+    def _unhealthy(self, metrics: Mapping[str, Any]) -> str | None:
+        """The loss of the last step, or a monitored metric, that is no finite number; None if there is none."""
+        monitored = {monitor.metric for monitor in (*self.monitors, *self.trigger.monitors)}
+        for name, value in _numbers({name: metrics[name] for name in monitored & metrics.keys()}).items():
+            if not math.isfinite(value):
                 return f"{name} is {value}"
         return None if math.isfinite(self._loss) else f"the loss of the last step is {self._loss}"
 
@@ -478,8 +500,9 @@ class BaseCheckpointer:
             framework=self.framework,
             versions=self._versions,
             monitors=[monitor.as_dict() for monitor in self.monitors],
+            origin=self._origin,
             policy={"save": repr(self.trigger), "keep": [repr(rule) for rule in self.rules]},
-            unhealthy=self._unhealthy(moment),
+            unhealthy=None if moment.healthy else self._unhealthy(moment.metrics),
             provenance={**provenance(), "machine": self._machine},
         )
 

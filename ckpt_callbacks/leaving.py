@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import FrameType
 
 from ckpt_callbacks.checkpointer import BaseCheckpointer
 from ckpt_callbacks.messages import say
@@ -16,10 +17,13 @@ class Leaving:
 
     Args:
         callbacks: their triggers say which signals are listened to.
-        still_running: tells whether the fit is still there, and has something to save.
+        still_running: tells whether the fit is still there, and has something to save; it gets the frame that a
+            signal came in.
     """
 
-    def __init__(self, callbacks: Sequence[BaseCheckpointer], still_running: Callable[[], bool]) -> None:
+    def __init__(
+        self, callbacks: Sequence[BaseCheckpointer], still_running: Callable[[FrameType | None], bool]
+    ) -> None:
         self._callbacks = callbacks
         wanted: dict[str, bool] = {}
         for callback in callbacks:
@@ -35,6 +39,17 @@ class Leaving:
     def remove(self) -> None:
         """The fit is over, or left."""
         self._signals.remove()
+
+    def close(self) -> bool:
+        """Fit has ended well, and all is durable: a signal that came after the last boundary is answered now.
+
+        Returns, raises:
+            As `after_boundary`.
+        """
+        self._signals.remove()
+        leaves = self._signals.leaves
+        self._signals.answer()
+        return leaves
 
     def look(self) -> str | None:
         """Before a boundary: the name of the signal that came since the last one."""

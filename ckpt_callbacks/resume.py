@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ckpt_callbacks.errors import ResumeError, SnapshotNotFoundError, StoreError
-from ckpt_callbacks.messages import warn
+from ckpt_callbacks.messages import say, warn
 from ckpt_callbacks.proof import Outcome
 from ckpt_callbacks.run import Problem, Run, Snapshot, Verification, resolve_reference
 from ckpt_callbacks.state import payload
@@ -27,11 +27,13 @@ class Choice:
         snapshot: which one.
         files: the bytes that were verified.
         named: whether the user named this very one. A run that had stopped by itself (early stopping) then goes on.
+        origin: the reference with which the user began this line of training, or None.
     """
 
     snapshot: Snapshot
     files: Mapping[str, memoryview]
     named: bool
+    origin: str | None = None
 
 
 @dataclass(frozen=True)
@@ -203,8 +205,8 @@ def differences(snapshot: Snapshot, now: Mapping[str, str]) -> dict[str, tuple[s
 
 
 def _named(store: LocalStore, reference: str | Path, reads: tuple[str, ...]) -> Choice:
-    """Exactly the named snapshot, or an error - but a run that was forked from elsewhere and has snapshots of its own
-    by now was killed, and carries on with those, even if its origin is gone."""
+    """Exactly the named snapshot, or an error - but a line of training that was begun from it, here or by a fork, and
+    has snapshots of its own by now was killed, and carries on with those, even if its origin is gone."""
     try:
         snapshot = resolve_reference(reference)
     except SnapshotNotFoundError:
@@ -212,14 +214,18 @@ def _named(store: LocalStore, reference: str | Path, reads: tuple[str, ...]) -> 
         if own is None:
             raise
         return own
-    if snapshot.run_path.resolve() != store.root.resolve() and (own := _newest_good(store, reads)) is not None:
+    elsewhere = snapshot.run_path.resolve() != store.root.resolve()
+    begun = any(one.origin == str(reference) for one in store.manifests()[-1:])
+    if (elsewhere or begun) and (own := _newest_good(store, reads)) is not None:
+        if begun:
+            say(f"{reference} began this line of training before; it carries on. Another reference begins one anew")
         return own
     if snapshot.content != "full":
         raise ResumeError(
             f"{snapshot.id} holds weights only, which training can't carry on from. Name a full snapshot, or load "
             "its weights into a new run with ckpt_callbacks.torch.load_weights / ckpt_callbacks.keras.load_weights."
         )
-    return load(_readable(snapshot, reads))
+    return replace(load(_readable(snapshot, reads)), origin=str(reference))
 
 
 def _newest_good(store: LocalStore, reads: tuple[str, ...]) -> Choice | None:
@@ -258,7 +264,7 @@ def _search(store: LocalStore, reads: tuple[str, ...], spared: str | None) -> Ch
         if bad != spared:
             _step_over(store, bad, problems)
     if found is not None:
-        return Choice(_readable(Run(store.root).get(found.id), reads), files, named=False)
+        return Choice(_readable(Run(store.root).get(found.id), reads), files, named=False, origin=found.origin)
     if store.manifests() and spared is None:
         warn(f"{store.root} has no good full snapshot to carry on from: starting fresh beside what is there")
     return None

@@ -23,35 +23,42 @@ def exit_code(number: int) -> int:
 class Signals:
     """Notes signals while a fit runs.
 
-    The first one is noted; one that comes before it was answered is passed to the handler that was there before, so
-    that an impatient sender is obeyed. Only the main thread may install handlers: elsewhere this object notes nothing.
+    A signal to leave is noted once; when another comes before it was answered, it is passed to the handler that was
+    there before, so that an impatient sender is obeyed. Only the main thread may install handlers: elsewhere this
+    object notes nothing.
 
     Args:
         wanted: names of the signals to listen to -> whether the process shall leave then.
-        still_running: tells whether the fit is still there; once it is gone signals go straight to the handler before.
+        still_running: tells whether the fit is still there, given the frame that a signal came in; once it is gone
+            signals go straight to the handler before.
     """
 
-    def __init__(self, wanted: Mapping[str, bool], still_running: Callable[[], bool]) -> None:
+    def __init__(self, wanted: Mapping[str, bool], still_running: Callable[[FrameType | None], bool]) -> None:
         self.came: signal.Signals | None = None
         known = {getattr(signal, name, None): leave for name, leave in wanted.items()}
         self._wanted = {number: leave for number, leave in known.items() if isinstance(number, signal.Signals)}
         self._still_running = still_running
         # Kept after `remove`: a handler that was installed over ours still calls us.
         self._before: dict[int, Any] = {}
+        self._installed = False
         self._process = os.getpid()
+        self._children: Any = None  # the handler that hears of children's deaths, while it is held back
 
     def install(self) -> None:
-        """Start to listen."""
-        if threading.current_thread() is threading.main_thread():
+        """Start to listen. Safe to repeat."""
+        if threading.current_thread() is threading.main_thread() and not self._installed:
             self._before = {number: signal.signal(number, self._handle) for number in self._wanted}
+            self._installed = True
 
     def remove(self) -> None:
         """Put the handlers back that were there before, unless somebody replaced ours meanwhile."""
         if threading.current_thread() is not threading.main_thread():
             return  # a signal that comes is passed on all the same, since the fit is gone
+        self._hear_of_children()
         for number, before in self._before.items():
             if signal.getsignal(number) == self._handle:
                 signal.signal(number, signal.SIG_DFL if before is None else before)
+        self._installed = False
 
     @property
     def leaves(self) -> bool:
@@ -68,6 +75,7 @@ class Signals:
             KeyboardInterrupt: for Ctrl-C, as Python has it.
         """
         number, self.came = self.came, None
+        self._hear_of_children()
         if number is None or not self._wanted[number]:
             return
         before = self._before.get(number)
@@ -79,12 +87,28 @@ class Signals:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
             self._handle_in_child(number)
-        elif self.came is None and self._still_running():
-            self.came = signal.Signals(number)
-            with contextlib.suppress(RuntimeError):  # it came amid a line that is being written
-                say(f"{self.came.name}: saving at the next clean boundary; a second one is obeyed at once")
-        else:
+        elif not self._still_running(frame) or (self.leaves and self._wanted[signal.Signals(number)]):
             self._pass_on(number, frame)
+        elif not self.leaves:
+            self.came = signal.Signals(number)
+            self._note()
+
+    def _note(self) -> None:
+        assert self.came is not None
+        how = "saving at the next clean boundary"
+        if self.leaves:
+            how += "; a second one is obeyed at once"
+            # A signal to the whole group ends a loader's workers as well. The batch that is trained on has been
+            # fetched, so nobody needs them: an error about them would only stand before the boundary.
+            if (deaths := getattr(signal, "SIGCHLD", None)) is not None and self._children is None:
+                self._children = signal.signal(deaths, signal.SIG_DFL)
+        with contextlib.suppress(RuntimeError):  # it came amid a line that is being written
+            say(f"{self.came.name}: {how}")
+
+    def _hear_of_children(self) -> None:
+        if self._children is not None:
+            signal.signal(signal.SIGCHLD, self._children)
+            self._children = None
 
     def _handle_in_child(self, number: int) -> None:
         """A process that a fit forked, such as a loader's worker: SIGTERM ends it, all else is for its parent."""

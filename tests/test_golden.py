@@ -59,6 +59,8 @@ def test_training_goes_on_from_them(golden: Path, tmp_path: Path, kind: str) -> 
     callback, model = train(golden / kind, 3, resume="must")
     assert (callback.resumed.step, callback.resumed.epoch, callback.latest.step) == (6, 2, 9)
     assert set(callback.resumed.parts.values()) == {"exact"}
-    assert before.weights().keys() <= callback.latest.weights().keys()
+    assert [one.shape for one in before.weights().values()] == [
+        one.shape for one in callback.latest.weights().values()
+    ]  # Keras' names depend on what else the process has made
     values = [value.numpy() for value in (model.state_dict().values() if kind == "lightning" else model.weights)]
     assert all(np.isfinite(value).all() for value in values)

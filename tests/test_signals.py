@@ -22,7 +22,7 @@ def received():
 
 def test_the_first_signal_is_noted_and_the_second_passed_on(received):
     """One SIGTERM waits for the boundary; a second one reaches the program's own handler."""
-    request = Signals({"SIGTERM": True}, still_running=lambda: True)
+    request = Signals({"SIGTERM": True}, still_running=lambda _: True)
     request.install()
     os.kill(os.getpid(), signal.SIGTERM)
     assert (request.came, received) == (signal.SIGTERM, [])
@@ -32,7 +32,7 @@ def test_the_first_signal_is_noted_and_the_second_passed_on(received):
 
 def test_after_fit_the_programs_handler_is_back(received):
     """Removing puts back what was there before."""
-    request = Signals({"SIGTERM": True}, still_running=lambda: True)
+    request = Signals({"SIGTERM": True}, still_running=lambda _: True)
     request.install()
     request.remove()
     os.kill(os.getpid(), signal.SIGTERM)
@@ -41,7 +41,7 @@ def test_after_fit_the_programs_handler_is_back(received):
 
 def test_a_fit_that_died_of_an_exception_notes_nothing(received):
     """Keras has no hook for exceptions; once the fit is gone, signals go where they went before."""
-    request = Signals({"SIGTERM": True}, still_running=lambda: False)
+    request = Signals({"SIGTERM": True}, still_running=lambda _: False)
     request.install()
     os.kill(os.getpid(), signal.SIGTERM)
     assert (request.came, received) == (None, [signal.SIGTERM])
@@ -49,9 +49,9 @@ def test_a_fit_that_died_of_an_exception_notes_nothing(received):
 
 def test_one_that_is_gone_below_another_is_passed_through(received):
     """A fit that died of an exception may be collected while a later one runs: its handler lies below that one's."""
-    dead = Signals({"SIGTERM": True}, still_running=lambda: False)
+    dead = Signals({"SIGTERM": True}, still_running=lambda _: False)
     dead.install()
-    request = Signals({"SIGTERM": True}, still_running=lambda: True)
+    request = Signals({"SIGTERM": True}, still_running=lambda _: True)
     request.install()
     dead.remove()
     os.kill(os.getpid(), signal.SIGTERM)
@@ -64,7 +64,7 @@ def test_without_an_own_handler_the_process_leaves():
     """By the exit code that shells and schedulers know; Ctrl-C as Python has it."""
     outer = signal.signal(signal.SIGINT, signal.default_int_handler)
     for name, error in (("SIGUSR1", SystemExit), ("SIGINT", KeyboardInterrupt)):
-        request = Signals({name: True}, still_running=lambda: True)
+        request = Signals({name: True}, still_running=lambda _: True)
         request.install()
         os.kill(os.getpid(), signal.Signals[name])
         assert request.leaves
@@ -79,7 +79,7 @@ def test_without_an_own_handler_the_process_leaves():
 def test_what_was_ignored_is_noted_and_ignored():
     """`nohup python train.py &`: Ctrl-C of the terminal saves at most; SIGTERM is listened to after it as before."""
     outer = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    request = Signals({"SIGINT": True, "SIGTERM": True}, still_running=lambda: True)
+    request = Signals({"SIGINT": True, "SIGTERM": True}, still_running=lambda _: True)
     request.install()
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -94,7 +94,7 @@ def test_what_was_ignored_is_noted_and_ignored():
 
 def test_one_that_does_not_leave_is_noted_again(received):
     """`on_signal("SIGUSR2", leave=False)`: each time."""
-    request = Signals({"SIGUSR2": False, "SIGNOSUCH": True}, still_running=lambda: True)
+    request = Signals({"SIGUSR2": False, "SIGNOSUCH": True}, still_running=lambda _: True)
     request.install()
     for _ in range(2):
         os.kill(os.getpid(), signal.SIGUSR2)
@@ -104,9 +104,39 @@ def test_one_that_does_not_leave_is_noted_again(received):
     assert signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL
 
 
+def test_only_a_second_signal_to_leave_is_obeyed_at_once(received):
+    """Two snapshots asked for are no reason to die; and who asks to leave after that is heard."""
+    request = Signals({"SIGUSR2": False, "SIGTERM": True}, still_running=lambda _: True)
+    request.install()
+    for name, noted in (("SIGUSR2", "SIGUSR2"), ("SIGUSR2", "SIGUSR2"), ("SIGTERM", "SIGTERM"), ("SIGUSR2", "SIGTERM")):
+        os.kill(os.getpid(), signal.Signals[name])
+        assert request.came.name == noted
+    assert received == []
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert received == [signal.SIGTERM]
+
+
+def test_the_death_of_children_is_not_heard_before_the_answer(received):
+    """A signal to the whole group ends a loader's workers; torch's handler would raise amid the batch."""
+    deaths = []
+    before = signal.signal(signal.SIGCHLD, lambda *_: deaths.append(1))
+    request = Signals({"SIGTERM": True}, still_running=lambda _: True)
+    request.install()
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGCHLD)
+        assert deaths == []
+        request.answer()
+        os.kill(os.getpid(), signal.SIGCHLD)
+        assert deaths == [1]
+    finally:
+        request.remove()
+        signal.signal(signal.SIGCHLD, before)
+
+
 def test_children_leave_it_to_their_parent():
     """A loader's worker that was forked has our handlers: SIGTERM ends it, Ctrl-C does not."""
-    request = Signals({"SIGTERM": True, "SIGINT": True}, still_running=lambda: True)
+    request = Signals({"SIGTERM": True, "SIGINT": True}, still_running=lambda _: True)
     request.install()
     try:
         child = os.fork()
@@ -123,7 +153,7 @@ def test_children_leave_it_to_their_parent():
 def test_only_the_main_thread_installs_handlers():
     """In another thread nothing is installed, and nothing fails."""
     before = signal.getsignal(signal.SIGTERM)
-    request = Signals({"SIGTERM": True}, still_running=lambda: True)
+    request = Signals({"SIGTERM": True}, still_running=lambda _: True)
     thread = threading.Thread(target=request.install)
     thread.start()
     thread.join()

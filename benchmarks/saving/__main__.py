@@ -34,6 +34,9 @@ class Group:
     trains: bool = True
 
 
+BY_HAND = "### What was aimed at"
+"""Where what people wrote begins, in a record."""
+
 COLUMNS = (
     *("extra per save, s", "ours to it", "stands still per save, s", "the first, s", "memory, MB"),
     *("CPU per save, s", "written per save, MB", "restore, s", "from cache, s"),
@@ -83,6 +86,7 @@ def main() -> int:
     arguments = _arguments()
     known = groups()
     text = ["# What saving costs", READ.format(machine=_machine(), blocks=arguments.blocks, files=_files(arguments))]
+    by_hand = _by_hand(arguments.record)
     with scratch_in(arguments.directory) as scratch:
         for name in arguments.groups or known:
             group = known[name]
@@ -92,8 +96,14 @@ def main() -> int:
             print(table, flush=True)
             text.append(table)
             if arguments.record:  # hours pass until the last group
-                Path(arguments.record).write_text("\n\n".join(text) + "\n")
+                Path(arguments.record).write_text("\n\n".join([*text, *by_hand]) + "\n")
     return 0
+
+
+def _by_hand(record: str | None) -> list[str]:
+    """The end of an earlier record: what people wrote about the figures. They must look at it again."""
+    _, mark, rest = Path(record).read_text().partition(BY_HAND) if record and Path(record).exists() else ("", "", "")
+    return [mark + rest.rstrip()] if mark else []
 
 
 def _arguments() -> argparse.Namespace:

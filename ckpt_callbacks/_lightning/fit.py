@@ -50,6 +50,7 @@ class Fit:
         self.validation = Validation(trainer)
         self._package = package
         self._training = False
+        self._saves = False  # whether a signal can wait: there is a boundary to come, or something is being written
         self.fetches_itself = False  # the module gets the loader's iterator
         self._module: Any = None  # the trainer's, once training starts
         self._sized = False  # whether the callbacks know how large a snapshot will be
@@ -62,7 +63,7 @@ class Fit:
         self._metrics: dict[str, Any] = {}
         self._restored: tuple[BaseCheckpointer, Restored] | None = None
         self._loaded: dict[str, Any] = {}  # what Lightning restored itself from, after the user's hooks changed it
-        self._leaving = Leaving(callbacks, lambda: self._training and self._restored is None)
+        self._leaving = Leaving(callbacks, lambda _: self._saves and self._restored is None)
         private.intercept_loaders(trainer, self._record, self._follow)
         private.intercept_resume(trainer, self._choose_path)
 
@@ -123,15 +124,20 @@ class Fit:
 
     # Boundaries ----------------------------------------------------------------------------------------------------
 
+    def listen(self) -> None:
+        """Lightning has installed its handlers: ours stand before them, also in workers that are forked from now on."""
+        self._leaving.install()
+
     def start(self) -> None:
         """Training is about to start: try to store the state."""
+        self.listen()
         self.live.settle()
         self.fetches_itself, self._module = private.hands_out_iterator(self.trainer), self.trainer.lightning_module
         for callback in self.callbacks:
             callback.rehearse(self._capture("between epochs"))
             callback.watch(self.trainer.enable_validation)
         private.intercept_first_epoch(self.trainer, self._first_epoch)
-        self._leaving.install()
+        private.intercept_end(self.trainer, self.end)
 
     def _first_epoch(self) -> None:
         """Every `on_train_start` has run: put back what the epoch's hooks must see."""
@@ -139,7 +145,7 @@ class Fit:
         self.put_back("between epochs")
         if self._restored is not None:
             self._quiet.enter_context(private.loader_trusted())
-        self._training = True
+        self._training = self._saves = True
 
     def before_fetch(self) -> None:
         """The boundary. Before training starts, Lightning may fetch a batch ahead: that is none."""
@@ -182,9 +188,9 @@ class Fit:
         self.note(Event.FIT_END)
         self._observe("between epochs")
         self._training = False
-        self._restore_best()
 
-    def _restore_best(self) -> None:
+    def restore_best(self) -> None:
+        """Training has ended, and every callback has had its say."""
         self.fence()
         for callback in self.callbacks:
             if (best := callback.best_to_restore()) is not None:
@@ -193,7 +199,7 @@ class Fit:
     def complete(self) -> None:
         """Fit ends. A run that was already complete never started to train: its last state is put back here."""
         if self.put_back("between epochs", "between batches", complete=True):
-            self._restore_best()
+            self.restore_best()
 
     def interrupted(self, exception: BaseException) -> None:
         """An exception leaves fit: a boundary if the state is clean, as it is after Lightning's answer to SIGTERM."""
@@ -202,10 +208,17 @@ class Fit:
             self.note(Event.EXCEPTION | Event.SIGNAL)
             self._observe(where)
 
+    def close(self) -> None:
+        """Fit has ended well, and all is durable: a signal that came meanwhile is answered."""
+        self._leave(self._leaving.close)
+
+    def deafen(self) -> None:
+        """Fit ends with an exception: signals go where they went before."""
+        self._leaving.remove()
+
     def release(self) -> None:
         """Leave the trainer as it was."""
         self._training = False
-        self._leaving.remove()
         self._losses.flush()
         self._quiet.close()
         private.release(self.trainer)
@@ -222,10 +235,14 @@ class Fit:
         for callback in self.callbacks:
             callback.boundary(progress, events, metrics, lambda: self._capture(where), signal)
         self._fenced = False
+        self._leave(self._leaving.after_boundary)
+
+    def _leave(self, leave: Callable[[], bool]) -> None:
+        """Lightning's handler only notes that SIGTERM came; and it would turn Ctrl-C into exit code 1."""
         try:
-            if self._leaving.after_boundary() and self.trainer.received_sigterm:  # what Lightning's handler noted
+            if leave() and self.trainer.received_sigterm:
                 raise SystemExit(exit_code(SIGTERM))
-        except KeyboardInterrupt:  # Lightning would leave with 1
+        except KeyboardInterrupt:
             raise SystemExit(exit_code(SIGINT)) from None
 
     def _capture(self, where: state.Where) -> Captured:

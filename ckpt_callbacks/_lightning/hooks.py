@@ -67,6 +67,7 @@ class LightningHooks(BaseCheckpointer):
     def on_sanity_check_start(self, trainer: Any, pl_module: Any) -> None:
         """The first thing that may change the user's objects."""
         if fit := self._led:
+            fit.listen()
             assert fit.live
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -100,9 +101,9 @@ class LightningHooks(BaseCheckpointer):
             fit.note(Event.EPOCH_END)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Training is over."""
+        """Training is over, and the last boundary was before the first callback was told so."""
         if fit := self._led:
-            fit.end()
+            fit.restore_best()
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """A run that was already complete never started to train: its last state is put back here."""
@@ -120,16 +121,28 @@ class LightningHooks(BaseCheckpointer):
         except Exception as error:  # noqa: BLE001 - what ended training is what the user must see
             warn(f"no last snapshot: {error!r}")
         try:
-            self._finish()
+            led = self._finish()
         except CheckpointError as error:
             warn(f"a snapshot could not be written: {error}")
+        else:
+            if led is not None:
+                led.deafen()
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Make everything durable before `fit` returns."""
-        self._finish()
+        if (led := self._finish()) is not None:
+            led.close()
 
-    def _finish(self) -> None:
-        fit, self._fit, self._led = self._fit, None, None
-        if fit is not None:
-            fit.release()
+    def _finish(self) -> Fit | None:
+        """The fit that this callback led, if there was one and it is not finished yet."""
+        fit, led, self._fit, self._led = self._fit, self._led, None, None
+        if fit is None:
+            return None
+        fit.release()
+        try:
             self.end()
+        except BaseException:
+            if led is not None:
+                led.deafen()
+            raise
+        return led

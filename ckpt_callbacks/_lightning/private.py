@@ -27,6 +27,7 @@ __all__ = [
     "go_on_from",
     "hands_out_iterator",
     "hold_back",
+    "intercept_end",
     "intercept_first_epoch",
     "intercept_loaders",
     "intercept_resume",
@@ -128,6 +129,22 @@ def intercept_first_epoch(trainer: Any, before: Callable[[], None]) -> None:
     loop.on_advance_start = on_advance_start
 
 
+def intercept_end(trainer: Any, before: Callable[[], None]) -> None:
+    """``fit_loop.on_run_end``, which calls every `on_train_end`. ``before`` runs first.
+
+    Callbacks may change the weights there (averaging, the best ones put back), which is no state to go on from, nor the
+    one that metrics were measured on.
+    """
+    loop = trainer.fit_loop
+
+    def on_run_end() -> None:
+        del loop.on_run_end
+        before()
+        loop.on_run_end()
+
+    loop.on_run_end = on_run_end
+
+
 @contextmanager
 def loader_trusted() -> Iterator[None]:
     """Silence one warning of `TrainingEpochLoop.reset`: that the dataloader is not resumable. It is, by replay."""
@@ -140,6 +157,7 @@ def release(trainer: Any) -> None:
     """Undo all interceptions."""
     vars(trainer._checkpoint_connector).pop("resume_start", None)
     vars(trainer.fit_loop).pop("on_advance_start", None)
+    vars(trainer.fit_loop).pop("on_run_end", None)
     for source in _data_sources(trainer):
         vars(source).pop("dataloader", None)
 

@@ -110,9 +110,11 @@ def capture(
     }
     random_state.restore(now)
     missing |= tape.missing() | validation.missing()
-    frozen = {name for name, one in trainer.lightning_module.named_parameters() if not one.requires_grad}
+    parameters = dict(trainer.lightning_module.named_parameters())
+    trained = {name for name, one in parameters.items() if one.requires_grad}
+    frozen = parameters.keys() - trained
     lasting = steady_tensors(trainer) if steady else {}
-    return Captured(weights, rest, _OPTIONAL, missing, data=tape.how, frozen=frozen, steady=lasting)
+    return Captured(weights, rest, _OPTIONAL, missing, data=tape.how, trained=trained, frozen=frozen, steady=lasting)
 
 
 def size(trainer: Any) -> int:

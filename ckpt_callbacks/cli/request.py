@@ -47,10 +47,12 @@ def request(
 
 def _wait(run: Run, name: str, timeout: float) -> Mapping[str, Any] | None:
     deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        outcome = run.outcome(name)
-        if outcome is not None:
-            return outcome
-        time.sleep(INTERVAL)
-    run.withdraw(name)
-    return None
+    try:
+        while time.monotonic() < deadline:
+            outcome = run.outcome(name)
+            if outcome is not None:
+                return outcome
+            time.sleep(INTERVAL)
+    finally:  # also after Ctrl-C
+        run.withdraw(name)
+    return run.outcome(name)

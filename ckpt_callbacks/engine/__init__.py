@@ -32,6 +32,7 @@ from ckpt_callbacks.engine.rules import (
     keep_when,
     keep_within,
     weights_after,
+    with_best,
 )
 from ckpt_callbacks.engine.rules import resolve as resolve_rules
 from ckpt_callbacks.engine.simulate import Simulation, simulate
@@ -95,4 +96,5 @@ __all__ = [
     "to_float",
     "weights_after",
     "when",
+    "with_best",
 ]

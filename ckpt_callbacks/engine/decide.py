@@ -47,7 +47,7 @@ def decide(moment: Moment, past: Past, trigger: Trigger, monitors: Sequence[Moni
     reasons = trigger(moment, past)
     if moment.events and Event.MANUAL in moment.events:
         reasons += (f"manual: {moment.note}" if moment.note else "manual",)
-    best = _best(moment, past, (*monitors, *trigger.monitors)) if moment.metrics else past.best
+    best = _best(moment, past, (*monitors, *trigger.monitors)) if moment.metrics and moment.healthy else past.best
     each_once = tuple(dict.fromkeys(reasons))
     return Decision(each_once, Past(moment.progress, moment.elapsed, best), trigger.rest(moment))
 

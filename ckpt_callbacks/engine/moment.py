@@ -64,6 +64,8 @@ class Moment:
         events: what happened since the previous moment.
         metrics: what was measured since the previous moment: floats, 0-d tensors or numpy scalars by name.
         note: what the user wrote beside a manual snapshot, or None.
+        healthy: whether its losses and monitored metrics are finite numbers, as far as that is known by now. If not,
+            nothing that was measured counts as the best.
         signal: name of the signal that came, such as ``"SIGTERM"``, or None.
     """
 
@@ -73,3 +75,4 @@ class Moment:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     note: str | None = None
     signal: str | None = None
+    healthy: bool = True

@@ -46,6 +46,11 @@ class Rule:
         """Which of the records that stay shall keep their weights only -> why."""
         return {}
 
+    @property
+    def monitors(self) -> tuple[Monitor, ...]:
+        """The monitors whose values it asks for."""
+        return ()
+
     def exceeded(self, records: Sequence[Record]) -> str | None:
         """What the user must know if what stays is more than it allows."""
         return None

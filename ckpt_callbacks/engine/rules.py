@@ -12,6 +12,7 @@ from ckpt_callbacks.engine.arguments import name_of, positive, refuse_own
 from ckpt_callbacks.engine.monitor import Monitor, expression, find, named
 from ckpt_callbacks.engine.retention import Kept, Rule
 from ckpt_callbacks.engine.snapshot import Record
+from ckpt_callbacks.engine.triggers import Trigger, on_best
 from ckpt_callbacks.engine.units import bytes_of, human_seconds, seconds_of
 from ckpt_callbacks.errors import ConfigurationError
 
@@ -27,6 +28,7 @@ __all__ = [
     "keep_within",
     "resolve",
     "weights_after",
+    "with_best",
 ]
 
 HOUR, DAY = 3600.0, 86400.0
@@ -101,8 +103,9 @@ def keep_within(budget: str | int) -> Rule:
 
 
 def weights_after(n: int) -> Rule:
-    """Of what other rules keep, leave only the latest ``n`` as they are: older ones keep their weights and lose what
-    a resume needs (most of the bytes). Never those that are pinned, nor the newest that can be resumed from."""
+    """Of what other rules keep, leave only the latest ``n`` healthy ones as they are. Older ones keep their weights and
+    lose what a resume needs (most of the bytes); never those that are pinned, nor the newest that can be resumed from.
+    """
     return _WeightsAfter(positive("weights_after", n))
 
 
@@ -152,6 +155,16 @@ def resolve(keep: Rule | Iterable[Rule] | None, monitors: Sequence[Monitor]) -> 
     return tuple(rule.bind(monitors) for rule in rules)
 
 
+def with_best(trigger: Trigger, rules: tuple[Rule, ...], monitor: Monitor) -> tuple[Trigger, tuple[Rule, ...]]:
+    """The same, so that what is the best by ``monitor`` is saved and kept in any case."""
+    saves, keeps = on_best(monitor), keep_best(1, monitor)
+    if repr(saves) not in repr(trigger):
+        trigger = trigger | saves
+    if not any(isinstance(rule, _KeepBest | _KeepAll) and rule.monitors in ((), (monitor,)) for rule in rules):
+        rules = (*rules, keeps)
+    return trigger, rules
+
+
 def best_of(records: Iterable[Record], monitor: Monitor) -> Record | None:
     """The record with the best finite value; of equal ones the earliest; None if no record has one.
 
@@ -193,6 +206,10 @@ class _KeepBest(Rule):
         monitor = self._found(())
         ranked = enumerate(_ranked(records, monitor, self.k), start=1)
         return {record.id: f"best {monitor.metric} (rank {rank} of {self.k})" for rank, record in ranked}
+
+    @property
+    def monitors(self) -> tuple[Monitor, ...]:
+        return (self._found(()),)
 
     @property
     def words(self) -> str:
@@ -301,7 +318,9 @@ class _KeepWithin(Rule):
     def fill(self, records: Sequence[Record], kept: Kept) -> Kept:
         left = self.nbytes - sum(record.size for record in records if record.id in kept)
         found: dict[str, str] = {}
-        for record in reversed(records):
+        # What is kept apart comes last: it never pushes out what it has nothing to do with.
+        newest_first = records[::-1]
+        for record in sorted(newest_first, key=lambda one: (not one.healthy, one.line > 0)):
             if record.id in kept:
                 continue
             left -= record.size
@@ -336,7 +355,9 @@ class _WeightsAfter(Rule):
         return {}
 
     def demote(self, records: Sequence[Record]) -> Kept:
-        return {record.id: repr(self) for record in records[: -self.n]}
+        first = [record for record in records if record.healthy and not record.line][-self.n :]
+        spared = {record.id for record in first}
+        return {record.id: repr(self) for record in records if record.id not in spared}
 
     @property
     def words(self) -> str:

@@ -97,8 +97,12 @@ class Trigger:
         return {}
 
     def can_fire(self, unmeasured: Collection[str]) -> bool:
-        """Whether it may ever fire if these metrics are never measured."""
+        """Whether it fires in an ordinary training if these metrics are never measured."""
         return True
+
+    def lacks(self, moment: Moment) -> frozenset[str]:
+        """The metrics that it looks up and that were not measured at ``moment``, as far as it can tell."""
+        return frozenset()
 
     @property
     def words(self) -> str:
@@ -292,7 +296,7 @@ class _OnBest(Trigger):
 
     def __call__(self, moment: Moment, past: Past) -> Reasons:
         monitor = self._found(())
-        value = monitor.value(moment.metrics) if moment.metrics else None
+        value = monitor.value(moment.metrics) if moment.metrics and moment.healthy else None
         best = past.best.get(monitor.key)
         if value is None or not monitor.improves(value, best):
             return ()
@@ -368,6 +372,9 @@ class _OnSignal(Trigger):
     def signals(self) -> Mapping[str, bool]:
         return dict.fromkeys(self.names or DEFAULT_SIGNALS, self.leave)
 
+    def can_fire(self, unmeasured: Collection[str]) -> bool:
+        return False
+
     @property
     def words(self) -> str:
         return f"on {' or '.join(self.signals)}, {'and then leave' if self.leave else 'and go on'}"
@@ -396,6 +403,13 @@ class _When(Trigger):
         except _UnmeasuredError:
             return ()
 
+    def lacks(self, moment: Moment) -> frozenset[str]:
+        try:
+            self.predicate(replace(moment, metrics=_Measured(moment.metrics)))
+        except _UnmeasuredError as error:
+            return frozenset(map(str, error.args))
+        return frozenset()
+
     @property
     def words(self) -> str:
         return f"when {name_of(self.predicate)} is true"
@@ -417,6 +431,9 @@ class _Composite(Trigger):
     @property
     def monitors(self) -> tuple[Monitor, ...]:
         return tuple(monitor for part in self.parts for monitor in part.monitors)
+
+    def lacks(self, moment: Moment) -> frozenset[str]:
+        return frozenset().union(*(part.lacks(moment) for part in self.parts))
 
     @property
     def signals(self) -> Mapping[str, bool]:

@@ -28,6 +28,7 @@ class Watch:
         self._trigger = trigger
         self._measured: set[str] = set()
         self._told: set[str] = set()
+        self._looks_up: frozenset[str] | None = None  # metrics that functions of the user's ask for
         self._validated = not validates
 
     def see(self, moment: Moment) -> list[str]:
@@ -36,22 +37,27 @@ class Watch:
         Raises:
             ConfigurationError: an epoch has ended, and no snapshot can ever be taken.
         """
-        if not self._pending or not moment.events:
+        if not moment.events:
+            return []
+        over = bool(moment.events & (Event.EPOCH_END | Event.FIT_END))
+        if moment.metrics and over and self._looks_up is None:
+            self._looks_up = self._trigger.lacks(moment)
+            self._pending |= self._looks_up
+        if not self._pending:
             return []
         self._measured |= moment.metrics.keys()
         self._pending -= self._measured
         self._validated |= Event.VALIDATION_END in moment.events
-        if not self._pending or not self._validated:
+        if not self._pending or not (self._validated or Event.FIT_END in moment.events):
             return []
-        ended = Event.EPOCH_END in moment.events
-        if ended and not self._trigger.can_fire(self._pending):
+        if Event.EPOCH_END in moment.events and self._validated and not self._trigger.can_fire(self._pending):
             raise ConfigurationError(
                 f"{self._tell(sorted(self._pending)[0])} Nothing else is told to save ({self._trigger!r}), so no "
-                "snapshot would ever be taken. Give monitor= a name that is logged."
+                "snapshot would ever be taken. Give a name that is logged."
             )
-        wrong = [one for one in sorted(self._pending - self._told) if ended or self._like(one)]
+        wrong = [one for one in sorted(self._pending - self._told) if over or self._like(one)]
         self._told.update(wrong)
-        return [f"{self._tell(one)} Until it is, no snapshot can be the best by it." for one in wrong]
+        return [f"{self._tell(one)} Until it is, nothing is saved or kept for its sake." for one in wrong]
 
     def _like(self, metric: str) -> Collection[str]:
         folded = {name.lower(): name for name in sorted(self._measured)}
@@ -61,4 +67,4 @@ class Watch:
         like = self._like(metric)
         meant = f" Did you mean {' or '.join(map(repr, like))}?" if like else ""
         measured = ", ".join(map(repr, sorted(self._measured))) or "nothing"
-        return f"monitor={metric!r} was not measured; measured was: {measured}.{meant}"
+        return f"{metric!r} was not measured; measured was: {measured}.{meant}"

@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import FrameType
 from typing import Any
 
 import keras
@@ -65,8 +66,12 @@ class Fit:
         self._batches_a_step = getattr(model().optimizer, "gradient_accumulation_steps", None) or 1
         self._events = Event.NONE
         self._metrics: dict[str, Any] = {}
-        alive, this = weakref.ref(running.epoch_iterator), weakref.ref(self)
-        self._leaving = Leaving(callbacks, lambda: alive() is not None and (fit := this()) is not None and fit.trains)
+        iterator, this = weakref.ref(running.epoch_iterator), weakref.ref(self)
+
+        def saves(frame: FrameType | None) -> bool:
+            return (fit := this()) is not None and fit.trains and private.is_in_fit(frame, iterator())
+
+        self._leaving = Leaving(callbacks, saves)
         # Keras tells callbacks nothing of an exception; but the iterator ends with the fit.
         self._abandoned = weakref.finalize(running.epoch_iterator, _abandon, self._leaving, callbacks)
         self._restored: tuple[BaseCheckpointer, Restored] | None = None
@@ -86,7 +91,7 @@ class Fit:
         for callback in self.callbacks:
             callback.expect(callback.rehearse(self._capture("between epochs")))
             callback.watch(self._validation.validates)
-        private.hear_first(running, self.epoch_begins)
+        private.hear_first(running, self.epoch_begins, self.end)
         self._leaving.install()
         if self._restored is not None:
             self._go_to(self._restored[1], running)
@@ -166,20 +171,37 @@ class Fit:
         done = self._progress_at(epoch, min(done, self._params.get("steps") or done))
         self._progress = Progress(done.step, epoch + 1, 0, done.batches)
 
-    def end(self) -> None:
-        """The last boundary. A run that was already complete never came to another: its state is put back here."""
-        if not self._put_back("between batches", "between epochs", metrics=True, complete=True):
-            self._events |= Event.FIT_END
-            self._observe("between epochs")
+    def end(self, logs: Any = None) -> None:
+        """The last boundary, before any callback is told that training has ended: they may change the weights.
+
+        A run that was already complete never came to another: its state is put back here.
+        """
+        try:
+            if not self._put_back("between batches", "between epochs", metrics=True, complete=True):
+                self._events |= Event.FIT_END
+                self._observe("between epochs")
+        except BaseException:
+            _abandon(self._leaving, self.callbacks)
+            raise
+
+    def restore_best(self) -> None:
+        """Training has ended, and the callbacks before ours had their say."""
         for callback in self.callbacks:
             if (best := callback.best_to_restore()) is not None:
                 load_weights(self._model(), best.path)
 
     def release(self) -> None:
-        """Leave the process and the model as they were."""
+        """Leave the model as it was."""
         self._abandoned.detach()
-        self._leaving.remove()
         private.begin_at_epoch(self._model(), None)
+
+    def close(self) -> None:
+        """Fit has ended well, and all is durable: a signal that came meanwhile is answered."""
+        self._leaving.close()
+
+    def deafen(self) -> None:
+        """Fit ends with an exception: signals go where they went before."""
+        self._leaving.remove()
 
     def _between_batches(self, batch: int) -> None:
         """The boundary: ``batch`` batches of this epoch are done."""

@@ -38,6 +38,7 @@ class Checkpointer(BaseCheckpointer, keras.callbacks.Callback):
             try:
                 fit.start(running)
             except BaseException:
+                fit.deafen()
                 self._finish()
                 raise
 
@@ -58,11 +59,17 @@ class Checkpointer(BaseCheckpointer, keras.callbacks.Callback):
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Fit is over: everything is made durable before it returns."""
+        led = self._led
         try:
-            if fit := self._led:
-                fit.end()
-        finally:
+            if led is not None:
+                led.restore_best()
             self._finish()
+        except BaseException:
+            if led is not None:
+                led.deafen()
+            raise
+        if led is not None:
+            led.close()
 
     def _finish(self) -> None:
         if fit := self._led:

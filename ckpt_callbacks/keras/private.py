@@ -48,6 +48,7 @@ __all__ = [
     "has_workers",
     "hear_first",
     "is_computing",
+    "is_in_fit",
     "is_keras_own",
     "is_plain_progress_bar",
     "is_python_generator",
@@ -151,13 +152,26 @@ def make_evaluated(model: Any, running: Running) -> None:
     model._eval_epoch_iterator = kind(**running.validation, **options)
 
 
-def hear_first(running: Running, on_epoch_begin: Callable[[int, Any], None]) -> None:
-    """``CallbackList.callbacks``: let an epoch's begin be heard before every callback of the user's hears it.
+def is_in_fit(frame: types.FrameType | None, epoch_iterator: Any) -> bool:
+    """Whether the `fit` with this local variable is among the callers of a frame: whether it is still there."""
+    while frame is not None:
+        if epoch_iterator is not None and frame.f_locals.get("epoch_iterator") is epoch_iterator:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def hear_first(
+    running: Running, on_epoch_begin: Callable[[int, Any], None], on_train_end: Callable[[Any], None]
+) -> None:
+    """``CallbackList.callbacks``: let what begins and ends be heard before every callback of the user's hears it.
 
     A snapshot from between two epochs must be back before LearningRateScheduler and its like act on the new epoch,
-    wherever our callback stands among them. The list is replaced, not changed: fit is walking along it right now.
+    and the last one be taken before EarlyStopping puts other weights in,
+    wherever our callback stands among them.
+    The list is replaced, not changed: fit is walking along it right now.
     """
-    first = keras.callbacks.LambdaCallback(on_epoch_begin=on_epoch_begin)
+    first = keras.callbacks.LambdaCallback(on_epoch_begin=on_epoch_begin, on_train_end=on_train_end)
     running.callback_list.callbacks = [first, *running.callback_list.callbacks]
 
 

@@ -62,7 +62,9 @@ def capture(model: Any, live: Live, where: str, data: Mapping[str, Any]) -> Capt
     weights = dict(zip(names, _values(model.variables), strict=True))
     frozen = set(map(id, private.frozen_variables(model)))
     still = {name for name, one in zip(names, model.variables, strict=True) if id(one) in frozen}
-    return Captured(weights, rest, missing=missing, frozen=still)
+    changed_by_steps = {id(variable) for variable in model.trainable_variables}
+    trained = {name for name, one in zip(names, model.variables, strict=True) if id(one) in changed_by_steps}
+    return Captured(weights, rest, missing=missing, trained=trained, frozen=still)
 
 
 def put_back(model: Any, live: Live, restored: Restored, *, metrics: bool, left: Sequence[str] = ()) -> None:

@@ -122,11 +122,12 @@ class Keeper:
 
     def _dispensable(self, nbytes: int) -> list[Record]:
         """What is dropped once a further snapshot is there, but for what must stay until it is."""
-        records = self._store.records()
+        records = self._store.records(self._abandoned)
         sequence = 1 + max((record.sequence for record in records), default=0)
         verdict = engine.judge([*records, Record("", sequence, size=nbytes)], self._rules)
         needed = engine.judge(records, ()).keep
-        return [record for record in records if record.id in verdict.drop and record.id not in needed]
+        spared = {*needed, self._parent}
+        return [record for record in records if record.id in verdict.drop and record.id not in spared]
 
     def _look_at(self, manifest: Manifest) -> None:
         """Warn of what makes a snapshot worth little: numbers that are none, weights that stand still."""

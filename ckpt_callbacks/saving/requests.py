@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any
 
@@ -22,11 +23,14 @@ class Request(Future[Any]):
     Attributes:
         note: what it is for, in their words.
         stop: whether training shall end after it.
+        is_wanted: tells whether nobody has taken it back.
     """
 
-    def __init__(self, note: str | None = None, *, stop: bool = False) -> None:
+    def __init__(
+        self, note: str | None = None, *, stop: bool = False, is_wanted: Callable[[], bool] = lambda: True
+    ) -> None:
         super().__init__()
-        self.note, self.stop = note, stop
+        self.note, self.stop, self.is_wanted = note, stop, is_wanted
 
     def answer(self, outcome: Any) -> None:
         """Hand over a snapshot or an exception, unless whoever asked no longer wants it."""
@@ -49,34 +53,32 @@ class Requests:
     def __bool__(self) -> bool:
         return bool(self._open)
 
-    @property
-    def note(self) -> str | None:
-        """What the first of them is for that says so."""
-        return next((request.note for request in list(self._open) if request.note), None)
-
-    @property
-    def stops(self) -> bool:
-        """Whether one of them asks to end training."""
-        return any(request.stop for request in list(self._open))
-
-    def add(self, note: str | None = None, *, stop: bool = False) -> Request:
-        """Somebody asks."""
-        request = Request(note, stop=stop)
+    def add(
+        self, note: str | None = None, *, stop: bool = False, is_wanted: Callable[[], bool] = lambda: True
+    ) -> Request:
+        """Somebody asks; arguments as of `Request`."""
+        request = Request(note, stop=stop, is_wanted=is_wanted)
         self._open.append(request)
         return request
 
     def take(self) -> list[Request]:
-        """All of them; from now on, whoever takes them answers."""
+        """Those that are still wanted; from now on, whoever takes them answers."""
+        if not self._open:
+            return []
         taken, self._open = self._open, []
-        return taken
+        return [request for request in taken if not request.cancelled() and request.is_wanted()]
 
     def put_back(self, taken: Iterable[Request]) -> None:
         """What they wait for was not saved after all."""
         self._open[:0] = taken
 
     def listen(self, inbox: Inbox) -> None:
-        """Take what other processes ask for, from now on."""
+        """Take what other processes ask for, from now on. A wish to stop that is older was for a run that is over."""
         self.hang_up()
+        with contextlib.suppress(OSError):
+            for message in inbox.messages():
+                if message.stop:
+                    inbox.answer(message, error="the training that it was for has ended before; this is another")
         self._listener = _Listener(inbox, self)
         self._listener.start()
 
@@ -118,4 +120,5 @@ class _Listener(threading.Thread):
             else:
                 self._inbox.answer(message, id=request.result().id)
 
-        self._requests.add(message.note, stop=message.stop).add_done_callback(done)
+        wanted = functools.partial(self._inbox.holds, message)
+        self._requests.add(message.note, stop=message.stop, is_wanted=wanted).add_done_callback(done)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Set
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -128,20 +128,28 @@ class Saver:
             self._overlap.took(now - self._saved_at)
             self._saved_at = None
 
-    def save(self, draft: Manifest, captured: Captured, moment: Moment, now: float) -> Future[Any]:
-        """Copy the state aside and queue its commit; whoever requested a snapshot is answered with it.
+    def save(
+        self,
+        draft: Manifest,
+        capture: Callable[[], Captured],
+        moment: Moment,
+        now: float,
+        waiting: list[Request],
+    ) -> Future[Any]:
+        """Copy the state aside and queue its commit.
 
         Args:
             draft: its manifest, but for what only the commit knows.
-            captured: the state of ``moment``.
+            capture: gives the state of ``moment``.
             now: when the boundary was reached, on the monotonic clock.
+            waiting: whoever requested a snapshot is answered with it.
 
         Returns:
             A future of the `Snapshot`; of None if the copy was torn, and another is owed.
         """
-        at_once = self._requests.stops
-        waiting = self._requests.take()
+        at_once = any(request.stop for request in waiting)
         try:
+            captured = capture()
             packed = self.pack(captured)
             self._writer.make_room()
             steady = {} if at_once else self._may_be_copied_later(moment, captured)
@@ -150,7 +158,8 @@ class Saver:
             if staged.copying.unfinished:
                 self._copier.begin(staged.copying.work)
                 self._staging = _Staging(staged.copying, draft.reasons, waiting)
-            done = self._writer.submit(lambda: self._commit(draft, staged))
+            trained = captured.trained if captured.trained is not None else captured.weights.keys()
+            done = self._writer.submit(lambda: self._commit(draft, staged, trained))
         except BaseException as error:
             self._staging = None
             for request in waiting:
@@ -169,12 +178,12 @@ class Saver:
         possible = plain and captured.steady and self._writer.background and not self._torn
         return captured.steady if possible and self._overlap.pays() else {}
 
-    def _commit(self, draft: Manifest, staged: Staged) -> Snapshot | None:
+    def _commit(self, draft: Manifest, staged: Staged, trained: Set[str]) -> Snapshot | None:
         """On the writer's thread. None: training changed what was being copied."""
         try:
             if not staged.copying.verdict():
                 return None
-            weight = staged.not_finite()
+            weight = staged.not_finite(trained)
             unhealthy = f"{weight} is not finite" if weight else draft.unhealthy
             manifest = self._keeper.publish(replace(draft, unhealthy=unhealthy), staged.files())
             staged.learn()

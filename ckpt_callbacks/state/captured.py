@@ -20,6 +20,7 @@ class Captured:
             as its repr.
         missing: parts that resume would need and that can't be captured -> why.
         data: how a resume will reach the place in the data, in a few words.
+        trained: the names of weights that training changes. Others (masks, running statistics) tell nothing of health.
         frozen: the names of weights that aren't trained: they are written once.
         steady: address -> tensor, of those that training should leave alone until the adapter calls `fence`: they may
             be copied meanwhile.
@@ -30,5 +31,6 @@ class Captured:
     optional: tuple[str, ...] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
     data: str = "in place"
+    trained: Set[str] | None = None
     frozen: Set[str] = frozenset()
     steady: Mapping[int, Any] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Set
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,9 @@ __all__ = ["not_finite"]
 PIECE = 1 << 19
 """Bytes that are looked at together: they fit into a core's own cache."""
 
+Span = tuple[str, int, int, str]
+"""A tensor's name, its start and stop in the file, and its type."""
+
 _FLOATS = {"F64": np.float64, "F32": np.float32, "C64": np.float32, "F16": np.float16}
 # Others have all bits of their exponent set in what is no finite number.
 _EXPONENTS: dict[str, tuple[type[np.unsignedinteger], int]] = {
@@ -24,17 +27,35 @@ _EXPONENTS: dict[str, tuple[type[np.unsignedinteger], int]] = {
 }
 
 
-def not_finite(layout: Layout, data: Bytes) -> Iterator[str]:
+def not_finite(layout: Layout, data: Bytes, names: Set[str]) -> Iterator[str]:
     """The names of the tensors that hold NaN or an infinity, in the file's order.
 
     Args:
         layout: of the file.
         data: its bytes.
+        names: which tensors are looked at.
     """
     entries = json.loads(layout.header[8:])
-    for name, (start, stop) in layout.spans.items():
-        if stop > start and not _is_finite(data[start:stop], entries[name]["dtype"]):
-            yield name
+    watched = [(name, *span, entries[name]["dtype"]) for name, span in layout.spans.items() if name in names]
+    for group in _neighbours(watched):
+        _, start, _, dtype = group[0]
+        stop = group[-1][2]
+        if stop > start and not _is_finite(data[start:stop], dtype):  # then it is worth a look at each
+            yield from (
+                name for name, begin, end, kind in group if end > begin and not _is_finite(data[begin:end], kind)
+            )
+
+
+def _neighbours(spans: Iterable[Span]) -> Iterator[list[Span]]:
+    """Tensors of one type that lie side by side: thousands of small ones are looked at as one."""
+    group: list[Span] = []
+    for span in spans:
+        if group and (group[-1][2] != span[1] or group[-1][3] != span[3]):
+            yield group
+            group = []
+        group.append(span)
+    if group:
+        yield group
 
 
 def _is_finite(data: Bytes, dtype: str) -> bool:

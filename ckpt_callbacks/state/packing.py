@@ -16,7 +16,7 @@ import xxhash
 
 from ckpt_callbacks.state import tree
 from ckpt_callbacks.state.arena import Arena, Block
-from ckpt_callbacks.state.copying import Copying, Lent
+from ckpt_callbacks.state.copying import Copying, Lent, glance
 from ckpt_callbacks.state.health import not_finite
 from ckpt_callbacks.state.pages import Bytes, aligned
 from ckpt_callbacks.state.payload import INDEX, MODEL, STATE, TREE
@@ -29,7 +29,7 @@ __all__ = ["Files", "Packed", "Packer", "Staged"]
 Files = Mapping[str, Sequence[bytes | bytearray | memoryview]]
 
 GLANCE = 1024
-"""About how many bytes of a tensor tell at a glance that it changed."""
+"""About how many bytes of a tensor tell at a glance that it changed since the last snapshot."""
 
 # Kinds of values that come back as plain ones, since a file names no type to import.
 _PLAIN_ON_RETURN = {"dataclass": "dict", "enum": "value"}
@@ -119,10 +119,11 @@ class Staged:
             **({INDEX: [self.index]} if self.index else {}),
         }
 
-    def not_finite(self) -> str | None:
-        """The name of the first weight that holds NaN or an infinity; None if all are finite."""
+    def not_finite(self, trained: Set[str]) -> str | None:
+        """The name of the first of these weights that holds NaN or an infinity; None if all are finite."""
         files = [name for name in self.layouts if pattern_of(MODEL).fullmatch(name)]
-        return next((weight for name in files for weight in not_finite(self.layouts[name], self.parts[name])), None)
+        found = (one for name in files for one in not_finite(self.layouts[name], self.parts[name], trained))
+        return next(found, None)
 
     def learn(self) -> None:
         """See which tensors are the same as in the last snapshot that was learned from."""
@@ -134,7 +135,7 @@ class Staged:
             for key, (start, stop) in watched.items():
                 data = self.parts[name][start:stop]
                 sizes.setdefault(shards, {})[key] = stop - start
-                if not shards.moved(key, _glance(data)):
+                if not shards.moved(key, glance(data, GLANCE)):
                     digests.setdefault(shards, {})[key] = xxhash.xxh3_128_hexdigest(data.data)
         for shards in set(self.shards.values()):
             shards.learn(digests.get(shards, {}), sizes.get(shards, {}))
@@ -205,11 +206,6 @@ class Packer:
             own = {alias: stored for alias, stored in aliases.items() if stored in part}
             images[name] = Image.of(part, {"aliases": json.dumps(own)} if own else {})
         return images
-
-
-def _glance(data: Bytes) -> bytes:
-    """Some bytes from all over a tensor; the odd distance finds low and high bytes of its numbers alike."""
-    return data[:: data.nbytes // GLANCE | 1].tobytes()
 
 
 def _aliases(structure: Mapping[str, Any]) -> dict[str, str]:

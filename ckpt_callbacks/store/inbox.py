@@ -78,10 +78,14 @@ class Inbox:
     def answer(self, message: Message, **answer: Any) -> None:
         """Say what came of a request, if somebody waits, and remove it. A disk that refuses costs the answer only."""
         with contextlib.suppress(OSError):
-            if message.wants_answer:
+            if message.wants_answer and self.holds(message):
                 self._write(message.name + _ANSWER, answer)
         with contextlib.suppress(OSError):
             disk.unlink(self.path / (message.name + _REQUEST))
+
+    def holds(self, message: Message) -> bool:
+        """Whether a request is still there: its sender may have withdrawn it."""
+        return disk.lexists(self.path / (message.name + _REQUEST))
 
     def take_answer(self, name: str) -> Mapping[str, Any] | None:
         """What came of the request of that name; None as long as nobody knows."""

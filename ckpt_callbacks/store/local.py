@@ -111,6 +111,7 @@ class LocalStore:
         with self._turn:
             try:
                 self._files.make(self._snapshots)
+                self._files.make(self._pins)  # so that `touch pins/<id>` works
                 if not disk.lexists(self.root / "run.json"):
                     created = datetime.now(UTC).isoformat(timespec="microseconds")
                     facts = {"format": RUN_FORMAT, "run_id": uuid.uuid4().hex, "created": created}
@@ -169,10 +170,15 @@ class LocalStore:
         """Snapshots whose manifest is there but can't be read -> why."""
         return {id: known for id, known in self._read_all().items() if isinstance(known, str)}
 
-    def records(self) -> list[Record]:
-        """The committed snapshots as the engine's rules see them, oldest first."""
+    def records(self, abandoned: Sequence[tuple[int, int]] | None = None) -> list[Record]:
+        """The committed snapshots as the engine's rules see them, oldest first.
+
+        Args:
+            abandoned: what training has left behind, see `Manifest`; None: as the newest one says.
+        """
         pinned, manifests = self.pins(), self.manifests()
-        abandoned = manifests[-1].abandoned if manifests else ()
+        if abandoned is None:
+            abandoned = manifests[-1].abandoned if manifests else ()
         return [one.record(pinned=one.id in pinned, line=_line(one.sequence, abandoned)) for one in manifests]
 
     def manifest(self, id: str) -> Manifest:
@@ -559,7 +565,7 @@ class LocalStore:
         """Every visible manifest, parsed or why not; a manifest that did not change is not read again."""
         found: dict[str, Manifest | str] = {}
         for entry in disk.list(self._snapshots):
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") or entry.is_symlink():  # a link's files are another run's
                 continue
             try:
                 status = disk.stat(os.path.join(entry.path, manifests.NAME))

@@ -73,6 +73,7 @@ class Manifest:
         monitors: what "best" meant to the checkpointer: dicts of metric, mode and min_delta, the first one leading.
         unhealthy: what is not finite in it (weights, a loss), or None.
         abandoned: first and last sequence of each range of snapshots that training went back behind, before this one.
+        origin: the reference with which the user began this line of training, or None.
         policy: when is saved and what is kept, as the expressions that make it: ``save``, and a list ``keep``.
         provenance: the git commit and the command line, where known, without secrets.
         files: name -> size and digest of every other file of the snapshot.
@@ -97,6 +98,7 @@ class Manifest:
     monitors: tuple[Mapping[str, Any], ...] = ()
     unhealthy: str | None = None
     abandoned: tuple[tuple[int, int], ...] = ()
+    origin: str | None = None
     policy: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -119,6 +121,7 @@ class Manifest:
         monitors: Iterable[Mapping[str, Any]] = (),
         unhealthy: str | None = None,
         abandoned: Iterable[tuple[int, int]] = (),
+        origin: str | None = None,
         policy: Mapping[str, Any] | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> Manifest:
@@ -142,6 +145,7 @@ class Manifest:
             monitors=tuple(dict(monitor) for monitor in monitors),
             unhealthy=unhealthy,
             abandoned=tuple(abandoned),
+            origin=origin,
             policy=dict(policy or {}),
             provenance=dict(provenance or {}),
         )
@@ -194,6 +198,7 @@ class Manifest:
             "monitors": [dict(monitor) for monitor in self.monitors],
             "unhealthy": self.unhealthy,
             "abandoned": [list(one) for one in self.abandoned],
+            "origin": self.origin,
             "policy": dict(self.policy),
             "provenance": dict(self.provenance),
             "past": dict(self.past),
@@ -248,6 +253,7 @@ class Manifest:
             monitors=tuple(one for one in read.sequence("monitors") if isinstance(one, dict)),
             unhealthy=read.optional_text("unhealthy"),
             abandoned=read.ranges("abandoned"),
+            origin=read.optional_text("origin"),
             policy=read.mapping("policy"),
             provenance=read.mapping("provenance"),
             past=read.mapping("past"),

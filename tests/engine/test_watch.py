@@ -33,7 +33,7 @@ def test_a_misspelled_name_is_told_after_the_first_validation() -> None:
     """Once, with what was meant."""
     one = watch()
     (sentence,) = one.see(moment(VALIDATED, val_loss=1.0, val_acc=0.5))
-    assert "monitor='val_lss' was not measured" in sentence
+    assert "'val_lss' was not measured" in sentence
     assert "'val_acc', 'val_loss'" in sentence
     assert "Did you mean 'val_loss'?" in sentence
     assert one.see(moment(ENDED, val_loss=1.0)) == []

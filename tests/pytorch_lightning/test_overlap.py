@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -13,6 +14,7 @@ from ckpt_callbacks._lightning import steadiness
 from ckpt_callbacks._lightning.steadiness import steady_tensors
 from ckpt_callbacks.pytorch_lightning import Checkpointer
 from ckpt_callbacks.saving.overlap import Overlap
+from ckpt_callbacks.state import copying
 from ckpt_callbacks.state.copying import Copier, Copying
 from tests.pytorch_lightning.conftest import fit
 
@@ -115,6 +117,21 @@ class Hooked(Wide):
         self.layers[0].register_forward_pre_hook(lambda module, inputs: None)
 
 
+class AsArray(Wide):
+    """Makes an array of a weight, with a name that says nothing, and changes it: neither seen before nor counted."""
+
+    def on_train_batch_start(self, batch, batch_idx):
+        array = np.asarray(self.layers[0].weight.detach())
+        array *= 0.99
+
+
+class ByName(Wide):
+    """Asks for ``data`` by a text."""
+
+    def on_train_batch_start(self, batch, batch_idx):
+        getattr(self.layers[0].weight, "data").mul_(0.99)  # noqa: B009
+
+
 class HomeMade(Wide):
     """Uses it."""
 
@@ -204,6 +221,30 @@ def test_where_changes_may_not_be_seen_nothing_is_copied_late(tmp_path, beside, 
     """Code that reaches behind torch's count, optimizers that aren't torch's, steps that are the user's own."""
     run(tmp_path, kind)
     assert beside == []
+
+
+EVASIVE = pytest.mark.parametrize("kind", [AsArray, ByName])
+
+
+@EVASIVE
+def test_changes_that_nobody_foresaw_are_found_by_a_glance(tmp_path, beside, kind):
+    """No list of names is complete. The copy is compared with what was there at the boundary, at some places."""
+    late, _ = run(tmp_path / "late", kind)
+    assert beside == [False]
+    Overlap.pays = lambda self: False
+    at_once, _ = run(tmp_path / "at once", kind)
+    assert all(late[step] == at_once[step] for step in (4, 6, 8))
+
+
+@EVASIVE
+def test_without_the_glance_they_would_be_kept(tmp_path, beside, kind, monkeypatch):
+    """The control."""
+    monkeypatch.setattr(copying, "glance", lambda data: b"")
+    late, _ = run(tmp_path / "late", kind)
+    assert beside == [True] * (len(late) - 1)
+    Overlap.pays = lambda self: False
+    at_once, _ = run(tmp_path / "at once", kind)
+    assert any(late[step] != at_once[step] for step in (2, 4, 6))
 
 
 @pytest.mark.parametrize(

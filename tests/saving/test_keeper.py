@@ -209,6 +209,21 @@ def test_going_back_begins_a_line_of_its_own(tmp_path):
     assert again.resumed.step == 10
 
 
+def test_the_same_command_carries_on_the_line_that_it_began(tmp_path):
+    """Who goes back and is preempted goes on from there: a retry must not begin again and again."""
+    Loop(checkpointer(tmp_path, keep=keep_all())).run(6)
+    reference = f"{tmp_path}/run@2"
+    for steps in (8, 12):
+        back = checkpointer(tmp_path, keep=keep_all(), resume=reference)
+        Loop(back).run(steps)
+    assert back.resumed.step == 8
+    run = Run(tmp_path / "run")
+    assert [one.step for one in run.snapshots()] == [2, 4, 6, 4, 6, 8, 10, 12]
+    other = checkpointer(tmp_path, keep=keep_all(), resume=f"{tmp_path}/run@4")
+    Loop(other).run(5)
+    assert other.resumed.step == 4
+
+
 def test_a_fork_tells_where_it_comes_from(tmp_path):
     """The parent is the snapshot that was named; the journal has its run."""
     Loop(checkpointer(tmp_path)).run(8)
@@ -229,7 +244,7 @@ def test_a_metric_that_never_appears(tmp_path, caplog):
     begin = one.begin
     one.begin = lambda *args: (begin(*args), one.watch(True))[0]
     Loop(one).run(8)
-    assert "monitor='los' was not measured; measured was: 'loss'. Did you mean 'loss'?" in caplog.text
+    assert "'los' was not measured; measured was: 'loss'. Did you mean 'loss'?" in caplog.text
 
 
 @pytest.mark.parametrize(

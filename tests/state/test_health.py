@@ -20,7 +20,7 @@ def found(**weights: object) -> str | None:
     """The weight that is not finite, of a staged snapshot."""
     staged = Packer().pack(weights, None).stage(Arena())
     try:
-        return staged.not_finite()
+        return staged.not_finite(weights.keys())
     finally:
         staged.release()
 

@@ -367,7 +367,7 @@ def test_links_that_can_not_be_made_are_done_without(
     store.link("best", manifest.id)
     monkeypatch.setattr(disk, "symlink", refuse)
     store.link("latest", manifest.id)
-    assert {entry.name for entry in store.root.iterdir()} == {"best", "run.json", "snapshots"}
+    assert {entry.name for entry in store.root.iterdir()} == {"best", "pins", "run.json", "snapshots"}
 
 
 def test_what_is_not_a_snapshot_is_not_listed(store: LocalStore, draft: Draft, files: Files) -> None:
