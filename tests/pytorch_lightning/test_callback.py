@@ -360,12 +360,13 @@ def test_the_other_package(tmp_path):
 
 
 SIGTERM_JOB = """
-import os, signal, sys, warnings
+import os, signal, sys, time, warnings
 warnings.simplefilter("ignore")
 import pytorch_lightning as pl
 from ckpt_callbacks import keep_all, on_signal
 from ckpt_callbacks.pytorch_lightning import Checkpointer
-from tests.pytorch_lightning.conftest import fit
+from torch.utils.data import DataLoader
+from tests.pytorch_lightning.conftest import fit, loader
 
 run, number, hook, at, how = sys.argv[1], signal.Signals[sys.argv[2]], sys.argv[3], int(sys.argv[4]), sys.argv[5:]
 
@@ -377,14 +378,19 @@ class Preempted(pl.Callback):
     def strike(self, trainer, *_):
         if at < 0 or trainer.global_step == at and not self.struck:
             self.struck = True
-            os.kill(os.getpid(), number)
+            if how == ["group"]:
+                os.killpg(0, number)
+                time.sleep(0.5)  # the workers die meanwhile
+            else:
+                os.kill(os.getpid(), number)
             if how == ["twice"]:
                 os.kill(os.getpid(), number)
 
 preempted = Preempted()
 setattr(preempted, hook, preempted.strike)
 options = {"save": on_signal(sys.argv[2], leave=False), "keep": keep_all()} if how == ["goes on"] else {}
-fit(Checkpointer(run, **options), callbacks=[preempted])
+data = DataLoader(loader().dataset, 4, shuffle=True, num_workers=2) if how == ["group"] else None
+fit(Checkpointer(run, **options), callbacks=[preempted], data=data)
 print("trained on")
 """
 
@@ -395,20 +401,19 @@ def preempted(tmp_path, name, hook, at):
 
 
 @pytest.mark.parametrize(
-    ("hook", "at", "saved"),
+    ("name", "hook", "at", "saved"),
     [
-        ("on_train_batch_end", 4, 4),
-        ("on_train_batch_start", 4, 5),
-        ("on_validation_end", 3, 3),
-        ("on_train_epoch_end", 3, 3),
-        ("on_validation_batch_start", 3, 3),  # the validation is finished first
+        ("SIGTERM", "on_train_batch_end", 4, 4),
+        ("SIGTERM", "on_train_batch_start", 4, 5),
+        ("SIGTERM", "on_validation_end", 3, 3),
+        ("SIGTERM", "on_train_epoch_end", 3, 3),
+        ("SIGTERM", "on_validation_batch_start", 3, 3),  # the validation is finished first
+        ("SIGUSR1", "on_validation_batch_start", 3, 3),
+        ("SIGINT", "on_validation_batch_start", 3, 3),
     ],
 )
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT"])
-def test_a_signal_saves_before_leaving(tmp_path, hook, at, saved, name):
+def test_a_signal_saves_before_leaving(tmp_path, name, hook, at, saved):
     """Asked to leave, a run saves at the next boundary, once, and goes; started again, it ends the same."""
-    if name != "SIGTERM" and hook != "on_validation_batch_start":
-        pytest.skip("one place is enough for the others")
     done = subprocess.run(preempted(tmp_path, name, hook, at), capture_output=True, text=True)
     assert done.returncode == 128 + signal.Signals[name], done.stderr
     (latest,) = [one for one in Run(tmp_path / "run").snapshots() if f"signal {name}" in one.reasons]
@@ -418,6 +423,15 @@ def test_a_signal_saves_before_leaving(tmp_path, hook, at, saved, name):
     _, module = fit(callback, seed=5)
     assert callback.resumed.step == saved
     assert same(module, fit(None)[1])
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_signal_to_the_whole_group_ends_the_workers_and_loses_nothing(tmp_path, name):
+    """As schedulers send it: the loader's workers die of it, and the batch that is trained on is saved all the same."""
+    command = [*preempted(tmp_path, name, "on_train_batch_start", 2), "group"]
+    done = subprocess.run(command, capture_output=True, text=True, start_new_session=True)
+    assert done.returncode == 128 + signal.Signals[name], done.stderr
+    assert Run(tmp_path / "run").latest.step == 3
 
 
 def test_a_second_ctrl_c_is_obeyed_at_once(tmp_path):
