@@ -1,8 +1,10 @@
 """The checkpointer: observe, save, resume. The only piece that has effects, in this order.
 
-Theory of operation. An adapter calls eight methods, all but `stepped` on the training thread:
+Theory of operation. An adapter calls these, all but `stepped` on the training thread:
 
     begin(...)      once per fit: lock the run, choose the snapshot to carry on from, load it
+    rehearse(...)   once per fit: try whether the state can be stored, and say how exact a resume will be
+    watch(...)      once per fit: look whether what is monitored is measured, from now on
     expect(...)     once per fit, when the state has its size
     rests(...)      before each boundary at which nothing happened: whether it can be passed over
     boundary(...)   at each *clean boundary* (before the next batch, or when fit ends): build one Moment from what
@@ -10,6 +12,7 @@ Theory of operation. An adapter calls eight methods, all but `stepped` on the tr
     fence()         before tensors change that may still be copied (before an optimizer steps)
     resumed_at(...) when the state of the chosen snapshot is back in the framework
     stepped(...)    after each step, with its loss: the trace by which the next resume is verified
+    best_to_restore()   when training is over: whose weights belong into the model
     end()           when fit is over, however it ended: make everything durable, unlock
 
 The staged copy is committed by the writer thread: commit, journal, judge, delete, links - publish before delete.
@@ -176,6 +179,9 @@ class BaseCheckpointer:
     def wait(self) -> None:
         """Return when every snapshot taken so far is durable. A request by `save` has a future of its own.
 
+        From another thread than the one that trains, this may take until that one's next optimizer step: it must not
+        wait for the other.
+
         Raises:
             StoreError: with ``on_error="raise"``, if one could not be written.
         """
@@ -308,6 +314,7 @@ class BaseCheckpointer:
             complete: training had nothing left to do.
         """
         self._store.attempts.over()
+        self._began = time.monotonic() - self._past.elapsed  # to get back to the place was no training
         progress = restored.snapshot.progress
         parts = dict.fromkeys(("weights", "optimizer", "random state", "callbacks", "metrics", "data"), "exact")
         parts |= {"data": f"skipped: {skipped} batches"} if skipped else {}

@@ -389,6 +389,14 @@ class Run:
                     self._store.journal.append("demoted", id=id, why=why)
         return verdict
 
+    def kept_by(self) -> dict[str, tuple[str, ...]]:
+        """Why each snapshot is kept: by the run's own rules, or, where only its program has them, as it noted last."""
+        try:
+            return dict(self.verdict().keep)
+        except ConfigurationError:
+            noted = {entry.get("id"): entry.get("why") for entry in self._store.journal if entry.get("event") == "kept"}
+            return {one.id: tuple(noted.get(one.id) or ()) for one in self.snapshots()}
+
     def request(self, note: str | None = None, *, stop: bool = False, wants_answer: bool = False) -> str:
         """Ask the process that trains here, wherever it is, to save at its next clean boundary.
 

@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from ckpt_callbacks.cli.output import AsJson, age, console, describe, emit, errors_in_one_line, marks, number
-from ckpt_callbacks.cli.prune import verdict_of
 from ckpt_callbacks.run import Run, Snapshot, human_size
 from ckpt_callbacks.store import owner_of
 
@@ -36,7 +35,7 @@ def ls(
 
 
 def _as_json(run: Run) -> None:
-    owner, named, verdict = owner_of(run.path), marks(run), verdict_of(run)
+    owner, named, kept_by = owner_of(run.path), marks(run), run.kept_by()
     emit(
         {
             "run": str(run.path),
@@ -44,7 +43,7 @@ def _as_json(run: Run) -> None:
             "monitors": [monitor.as_dict() for monitor in run.monitors],
             "in_use_by": asdict(owner) if owner else None,
             "snapshots": [
-                {**describe(snapshot, named), "kept_by": list(verdict.keep.get(snapshot.id, ())) if verdict else None}
+                {**describe(snapshot, named), "kept_by": list(kept_by.get(snapshot.id, ()))}
                 for snapshot in run.snapshots()
             ],
             "unreadable": run.unreadable(),
@@ -76,7 +75,7 @@ def _table(run: Run, snapshots: list[Snapshot], metrics: list[str]) -> Table:
     for title in ("step", "epoch", *metrics, "size", "age"):
         table.add_column(title, justify="right", no_wrap=title not in metrics, overflow="fold")
     table.add_column("why", overflow="fold")
-    named, verdict = marks(run), verdict_of(run)
+    named, kept_by = marks(run), run.kept_by()
     for snapshot in snapshots:
         table.add_row(
             snapshot.id,
@@ -85,7 +84,7 @@ def _table(run: Run, snapshots: list[Snapshot], metrics: list[str]) -> Table:
             *(number(snapshot.metrics.get(name)) for name in metrics),
             human_size(snapshot.size),
             age(snapshot.created),
-            _why(snapshot, named, verdict.keep.get(snapshot.id, ()) if verdict else ()),
+            _why(snapshot, named, kept_by.get(snapshot.id, ())),
         )
     return table
 

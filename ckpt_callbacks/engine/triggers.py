@@ -345,11 +345,12 @@ class _On(Trigger):
     def rest(self, moment: Moment) -> Rest:
         return Rest()
 
+    def can_fire(self, unmeasured: Collection[str]) -> bool:
+        return self.event is Event.FIT_END
+
     @property
     def words(self) -> str:
-        return {Event.FIT_END: "when training ends", Event.EXCEPTION: "on an exception, if the state is clean"}[
-            self.event
-        ]
+        return "when training ends" if self.event is Event.FIT_END else "on an exception, if the state is clean"
 
     def __repr__(self) -> str:
         return f"{self.name}()"
@@ -437,7 +438,11 @@ class _Composite(Trigger):
 
     @property
     def signals(self) -> Mapping[str, bool]:
-        return {name: leave for part in self.parts for name, leave in part.signals.items()}
+        joined: dict[str, bool] = {}
+        for part in self.parts:
+            for name, leave in part.signals.items():
+                joined[name] = joined.get(name, False) or leave
+        return joined
 
     def bind(self, monitors: Sequence[Monitor]) -> Trigger:
         return type(self)(tuple(part.bind(monitors) for part in self.parts))

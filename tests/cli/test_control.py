@@ -116,6 +116,9 @@ def test_explain_names_what_it_can_not_judge(tmp_path: Path) -> None:
     document = ckpt_json("explain", str(tmp_path / "run"))
     assert (document["saves"], document["keeps"]) == (["(every_steps(2) | when(late))"], ["keep_when(late)"])
     assert document["keep"] is None
+    listed = ckpt_json("ls", str(tmp_path / "run"))["snapshots"]
+    why = ["keep_when(late)"]
+    assert [one["kept_by"] for one in listed] == [why, why, why, ["newest full: needed to resume", *why]]
     assert "when(late)" in ckpt("explain", str(tmp_path / "run")).stdout
 
 

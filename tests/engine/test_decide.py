@@ -176,3 +176,13 @@ def test_a_run_that_is_killed_twice() -> None:
         25: ("every_steps(25)",),
         50: ("every_steps(25)", "best val_loss 0.4 (was 0.5)"),
     }
+
+
+def test_what_is_not_healthy_is_no_best() -> None:
+    """A good value beside a loss that is NaN must not stand in the way of later ones."""
+    loss = Monitor("val_loss")
+    sick = Moment(Progress(1), metrics={"val_loss": 0.1}, healthy=False)
+    well = Moment(Progress(2), metrics={"val_loss": 0.2})
+    reasons, pasts = run([sick, well], on_best(loss), [loss])
+    assert reasons == [(), ("best val_loss 0.2",)]
+    assert pasts[-1].best == {loss.key: 0.2}

@@ -16,15 +16,17 @@ import ckpt_callbacks
 from ckpt_callbacks import (
     ConfigurationError,
     Progress,
+    every_steps,
     keep_all,
     keep_best,
     keep_last,
     keep_log_spaced,
     keep_tiers,
     keep_within,
+    on_best,
     weights_after,
 )
-from ckpt_callbacks.engine import Record, Rule, best_of, judge, resolve_rules
+from ckpt_callbacks.engine import Record, Rule, best_of, judge, resolve_rules, with_best
 from ckpt_callbacks.engine.monitor import Monitor
 from tests.engine.strategies import histories, rules
 
@@ -219,3 +221,33 @@ def test_ten_thousand_snapshots_are_judged_at_once() -> None:
     every = [keep_last(5), keep_best(3, "loss"), keep_tiers(), keep_log_spaced(), keep_within(50), weights_after(3)]
     verdict = judge(records, every)
     assert len(verdict.keep) < 100
+
+
+# What a review found -------------------------------------------------------------------------------------------------
+
+
+def test_a_budget_is_filled_with_healthy_ones_first() -> None:
+    """What diverges must not push out, byte by byte, what one would go back to."""
+    records = history(1, 2, 3, 4, 5, size=1)
+    records[3:] = [sick(record) for record in records[3:]]
+    assert kept(records, keep_within(4)) == ["2", "3", "4", "5"]
+    left = [replace(record, line=1) for record in records[:3]] + [replace(record, line=0) for record in records[3:]]
+    assert kept(left, keep_within(5)) == ["1", "2", "3", "4", "5"]
+
+
+def test_only_healthy_ones_count_as_the_latest_that_stay_full() -> None:
+    """Else a run that diverges would take the optimizer's state from the last one to go back to."""
+    records = history(1, 2, 3, 4)
+    records[2:] = [sick(record) for record in records[2:]]
+    assert list(judge(records, [keep_all(), weights_after(2)]).demote) == ["3"]
+
+
+def test_restoring_the_best_means_to_have_it() -> None:
+    """It is saved and kept even if nobody said so; what was said already is not said twice."""
+    loss = Monitor("loss")
+    trigger, rules = with_best(every_steps(3), (keep_last(2),), loss)
+    assert (repr(trigger), repr(rules)) == (
+        "(every_steps(3) | on_best('loss'))",
+        "(keep_last(2), keep_best(1, 'loss'))",
+    )
+    assert with_best(on_best(loss), (keep_all(),), loss) == (on_best(loss), (keep_all(),))

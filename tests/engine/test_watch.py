@@ -14,6 +14,8 @@ from ckpt_callbacks import (
     on_best,
     on_end,
     on_exception,
+    on_signal,
+    when,
 )
 from ckpt_callbacks.engine import Past, Trigger, Watch
 
@@ -61,7 +63,7 @@ def test_if_nothing_would_ever_be_saved_it_is_an_error(trigger: Trigger) -> None
         one.see(moment(ENDED, accuracy=0.5))
 
 
-@pytest.mark.parametrize("trigger", [on_best(WRONG) | on_end(), on_best(WRONG) | on_exception(), every_epochs(3)])
+@pytest.mark.parametrize("trigger", [on_best(WRONG) | on_end(), every_epochs(3)])
 def test_it_is_none_if_something_else_saves(trigger: Trigger) -> None:
     """A warning then."""
     assert watch(trigger).see(moment(ENDED, loss=0.5))
@@ -73,3 +75,24 @@ def test_an_epoch_without_a_validation_says_nothing_yet() -> None:
     assert one.see(moment(Event.EPOCH_END, loss=0.5)) == []
     with pytest.raises(ConfigurationError):
         watch(on_best(WRONG), validates=False).see(moment(Event.EPOCH_END, loss=0.5))
+
+
+def test_what_a_function_looks_up_is_watched_too() -> None:
+    """``when(lambda m: m.metrics["val_los"] < 1)`` is silent for ever otherwise."""
+    one = Watch([], when(lambda m: m.metrics["val_los"] < 1), Past())
+    (sentence,) = one.see(moment(ENDED, val_loss=0.5))
+    assert "Did you mean 'val_loss'?" in sentence
+    assert Watch([], when(lambda m: m.metrics["val_loss"] < 1), Past()).see(moment(ENDED, val_loss=0.5)) == []
+
+
+def test_at_the_end_at_the_latest() -> None:
+    """`check_val_every_n_epoch=10` in a fit of three epochs."""
+    one = watch(on_best(WRONG))
+    assert one.see(moment(Event.EPOCH_END, loss=0.5)) == []
+    assert one.see(moment(Event.FIT_END, loss=0.5))
+
+
+def test_signals_and_exceptions_are_nothing_to_rely_on() -> None:
+    """They may never come."""
+    with pytest.raises(ConfigurationError):
+        watch(on_best(WRONG) | on_signal() | on_exception()).see(moment(ENDED, loss=0.5))
