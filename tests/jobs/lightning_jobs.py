@@ -25,7 +25,7 @@ from ckpt_callbacks._torch_data.source import Source
 from ckpt_callbacks.pytorch_lightning import Checkpointer
 from ckpt_callbacks.state import random_state
 from ckpt_callbacks.state.attributes import Attributes
-from ckpt_callbacks.store import LocalStore
+from ckpt_callbacks.store.writing import DurableFiles
 from tests.processes import die
 
 EPOCHS, BATCHES, BATCH_SIZE = 3, 7, 4
@@ -586,15 +586,15 @@ class KillAt(pl.Callback):
 
 def die_in_a_save(count: int) -> None:
     """SIGKILL when the writer's thread has written its ``count``-th file, before the snapshot is complete."""
-    write, calls = LocalStore._write, itertools.count(1)
+    write, calls = DurableFiles.write, itertools.count(1)
 
-    def written(self: LocalStore, *args: Any) -> Any:
-        done = write(self, *args)
+    def written(self: DurableFiles, *args: Any, **options: Any) -> Any:
+        done = write(self, *args, **options)
         if next(calls) == count:
             die()
         return done
 
-    LocalStore._write = written  # type: ignore[method-assign]
+    DurableFiles.write = written  # type: ignore[method-assign]
 
 
 def _no_replay() -> None:
