@@ -72,7 +72,7 @@ class Steady(Loop):
 
     def capture(self) -> Captured:
         steady = {self.weights.data_ptr(): self.weights}
-        return replace(super().capture(), steady=steady)
+        return replace(super().capture(), steady=lambda: steady)
 
     def run(self, steps: int, **_: Any) -> Loop:
         self.checkpointer.begin({})

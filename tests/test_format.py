@@ -822,7 +822,7 @@ def test_events(tmp_path, monkeypatch):
     weights = torch.zeros(9)
     checkpointer.save()
     checkpointer.boundary(
-        Progress(), Event.NONE, {}, lambda: Captured({"w": weights}, {}, steady={weights.data_ptr(): weights})
+        Progress(), Event.NONE, {}, lambda: Captured({"w": weights}, {}, steady=lambda: {weights.data_ptr(): weights})
     )
     weights += 1
     checkpointer.fence()

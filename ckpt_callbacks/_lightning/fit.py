@@ -21,6 +21,7 @@ from ckpt_callbacks._lightning import private, snapshot_io, state
 from ckpt_callbacks._lightning.live import NOTHING, Live, put_back_groups
 from ckpt_callbacks._lightning.loader import Tape, recording
 from ckpt_callbacks._lightning.losses import Losses, loss_of
+from ckpt_callbacks._lightning.steadiness import Fences
 from ckpt_callbacks._lightning.validation import Validation, followed
 from ckpt_callbacks._lightning.weights import modules_of
 from ckpt_callbacks.checkpointer import BaseCheckpointer
@@ -55,6 +56,7 @@ class Fit:
         self._module: Any = None  # the trainer's, once training starts
         self._sized = False  # whether the callbacks know how large a snapshot will be
         self._fenced = True  # whether nothing can be under way that `fence` waits for
+        self._fences = Fences(self.fence)
         self._losses = Losses([callback.stepped for callback in callbacks])
         self._live: Live | None = None
         self._modules: set[str] = set()  # when weights are loaded, or could be
@@ -220,6 +222,7 @@ class Fit:
         """Leave the trainer as it was."""
         self._training = False
         self._losses.flush()
+        self._fences.take_down()
         self._quiet.close()
         private.release(self.trainer)
 
@@ -247,6 +250,7 @@ class Fit:
 
     def _capture(self, where: state.Where) -> Captured:
         goes_on = where == "between batches"
+        self._fences.put_up(self.trainer)
         return state.capture(self.trainer, self.tape, self.validation, self.live, where, steady=goes_on)
 
     def fence(self) -> None:

@@ -88,11 +88,14 @@ class Live:
         """
         return value is self.trainer or isinstance(value, BaseCheckpointer)
 
-    def capture(self, weights: Mapping[str, Any], read_again: Iterable[Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    def capture(
+        self, weights: Mapping[str, Any], parameters: Mapping[str, torch.Tensor], read_again: Iterable[Any]
+    ) -> tuple[dict[str, Any], dict[str, str]]:
         """What changed, and what of it can't be stored -> why.
 
         Args:
             weights: the module's weights as they are saved: Lightning's, after the user's and other callbacks' hooks.
+            parameters: of the module, by name.
             read_again: the objects that data are made of once more, to get back to the place in them.
         """
         self._tree, self._watching = set(map(id, self.module.modules())), set(map(id, self.trainer.callbacks))
@@ -106,7 +109,7 @@ class Live:
         late = modules_of(self.trainer) - self._loaded
         for name in outermost(late - self._settled):
             missing[f"module.{name}"] = "this module was made while training: make it in __init__ or configure_model"
-        trainable = {name: parameter.requires_grad for name, parameter in self.module.named_parameters()}
+        trainable = {name: parameter.requires_grad for name, parameter in parameters.items()}
         saved = {
             "attributes": attributes,
             "asked": dict(self.asked),
@@ -115,7 +118,7 @@ class Live:
             "reshaped": [name for name, shape in shapes_of(self.module).items() if self._shapes.get(name) != shape],
             "pruned": pruned_in(self.module),
             "tensors": self._tensors(weights),
-            "groups": _groups(self.trainer),
+            "groups": _groups(self.trainer, parameters),
         }
         return saved, missing
 
@@ -250,9 +253,9 @@ def _schedulers(trainer: Any) -> list[int]:
     return [id(config.scheduler) for config in trainer.lr_scheduler_configs]
 
 
-def _groups(trainer: Any) -> list[list[list[str]]]:
+def _groups(trainer: Any, parameters: Mapping[str, torch.Tensor]) -> list[list[list[str]]]:
     """The names of the parameters in each group of each optimizer."""
-    names = {id(parameter): name for name, parameter in trainer.lightning_module.named_parameters()}
+    names = {id(parameter): name for name, parameter in parameters.items()}
     return [
         [
             [names.get(id(parameter), "").removesuffix("_orig") for parameter in group["params"]]
@@ -265,7 +268,7 @@ def _groups(trainer: Any) -> list[list[list[str]]]:
 def put_back_groups(trainer: Any, groups: list[list[list[str]]]) -> None:
     """Give the optimizers the groups that they had, if these differ: Lightning loads into groups that are alike."""
     parameters = dict(trainer.lightning_module.named_parameters())
-    for optimizer, saved, now in zip(trainer.optimizers, groups, _groups(trainer), strict=False):
+    for optimizer, saved, now in zip(trainer.optimizers, groups, _groups(trainer, parameters), strict=False):
         if saved != now and all(name in parameters for group in saved for name in group):
             first = optimizer.param_groups[0]
             optimizer.param_groups[:] = [

@@ -54,7 +54,6 @@ __all__ = [
     "put_back_swa",
     "put_back_validation_state",
     "release",
-    "steps_or_hooks_of_users",
     "swa_state",
     "validation_loaders",
     "validation_state",
@@ -401,8 +400,8 @@ def hooks_of(module: Any) -> list[Any]:
     ]
 
 
-def steps_or_hooks_of_users(trainer: Any) -> bool:
-    """Whether code of users may run within an optimizer's step, or a forward or backward pass, that no class shows.
+def hooks_of_training(trainer: Any) -> list[Any]:
+    """Functions and objects that run within an optimizer's step, or a forward or backward pass, and no class shows.
 
     Hooks of modules (as `hooks_of`, of any origin), of tensors (``_backward_hooks``, ``_post_accumulate_grad_hooks``),
     and of optimizers (``_optimizer_step_pre_hooks``, ``_optimizer_step_post_hooks``, and those of all optimizers).
@@ -411,12 +410,13 @@ def steps_or_hooks_of_users(trainer: Any) -> bool:
     of_modules = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
     of_tensors = ("_backward_hooks", "_post_accumulate_grad_hooks")
     of_optimizers = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
-    return (
-        any(vars(one)[name] for one in module.modules() for name in of_modules)
-        or any(getattr(one, name, None) for one in module.parameters() for name in of_tensors)
-        or any(getattr(one, name, None) for one in trainer.optimizers for name in of_optimizers)
-        or bool(shared._global_optimizer_pre_hooks or shared._global_optimizer_post_hooks)
-    )
+    tables = [
+        *(vars(one)[name] for one in module.modules() for name in of_modules),
+        *(getattr(one, name, None) for one in module.parameters() for name in of_tensors),
+        *(getattr(one, name, None) for one in trainer.optimizers for name in of_optimizers),
+        *(shared._global_optimizer_pre_hooks, shared._global_optimizer_post_hooks),
+    ]
+    return [hook for table in tables for hook in (table or {}).values()]
 
 
 def is_metric(module: Any) -> bool:
@@ -572,9 +572,9 @@ _GRADIENTS = frozenset({"grad", "grad_norm"})
 def reads_gradients(holder: Any) -> bool:
     """Whether a module's or callback's own code may look at ``.grad`` between two steps."""
     hooks = ("on_before_zero_grad", "optimizer_zero_grad")
-    return any(hasattr(holder, hook) and is_overridden(holder, hook) for hook in hooks) or any(
-        mentions(kind, _GRADIENTS, TRUSTED) for kind in type(holder).__mro__ if is_script(kind.__module__)
-    )
+    kinds = tuple(kind for kind in type(holder).__mro__ if is_script(kind.__module__))
+    overridden = any(hasattr(holder, hook) and is_overridden(holder, hook) for hook in hooks)
+    return overridden or mentions(kinds, _GRADIENTS, TRUSTED)
 
 
 def in_optimizers(trainer: Any) -> set[int]:

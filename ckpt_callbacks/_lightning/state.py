@@ -7,6 +7,7 @@ and has one duty only: to bring its loops to that hook again. What it counts, st
 from __future__ import annotations
 
 import copy
+import functools
 from collections import OrderedDict
 from collections.abc import Mapping, Set
 from typing import Any, Literal
@@ -81,7 +82,8 @@ def capture(
     weights = checkpoint.pop("state_dict")
     checkpoint["loops"] = {"fit_loop": private.loops_state(trainer)}
     checkpoint["lr_schedulers"] = [_without_generators(one) for one in checkpoint["lr_schedulers"]]
-    changed, missing = live.capture(weights, tape.reads_again())
+    parameters = dict(trainer.lightning_module.named_parameters())
+    changed, missing = live.capture(weights, parameters, tape.reads_again())
     rest = {
         "where": where,
         "weights_metadata": getattr(weights, "_metadata", None),
@@ -94,7 +96,7 @@ def capture(
         "live": changed,
         "swa": private.swa_state(trainer),
         "lottery": private.lottery_state(trainer),
-        "grads": _gradients(trainer, where),
+        "grads": _gradients(trainer, parameters, where),
         "metrics": {
             "callback": dict(trainer.callback_metrics),
             "logged": dict(trainer.logged_metrics),
@@ -110,10 +112,9 @@ def capture(
     }
     random_state.restore(now)
     missing |= tape.missing() | validation.missing()
-    parameters = dict(trainer.lightning_module.named_parameters())
     trained = {name for name, one in parameters.items() if one.requires_grad}
     frozen = parameters.keys() - trained
-    lasting = steady_tensors(trainer) if steady else {}
+    lasting = functools.partial(steady_tensors, trainer) if steady else dict
     return Captured(weights, rest, _OPTIONAL, missing, data=tape.how, trained=trained, frozen=frozen, steady=lasting)
 
 
@@ -243,7 +244,7 @@ def _state_dict(restored: Restored, weights: Mapping[str, Any]) -> OrderedDict[s
     return weights
 
 
-def _gradients(trainer: Any, where: Where) -> dict[str, Any]:
+def _gradients(trainer: Any, parameters: Mapping[str, torch.Tensor], where: Where) -> dict[str, Any]:
     """Gradients that the next optimizer step will use.
 
     In automatic optimization that is an open accumulation window, and what no optimizer clears; elsewhere the values in
@@ -251,14 +252,14 @@ def _gradients(trainer: Any, where: Where) -> dict[str, Any]:
     parameters without). In manual optimization nobody knows.
     """
     module = trainer.lightning_module
-    grads = {name: one.grad for name, one in module.named_parameters() if one.grad is not None}
+    grads = {name: one.grad for name, one in parameters.items() if one.grad is not None}
     done = trainer.fit_loop.epoch_loop.batch_progress.current.completed
     window_open = where != "between epochs" and done % trainer.accumulate_grad_batches != 0
     read_again = any(private.reads_gradients(one) for one in [module, *trainer.callbacks])
     if window_open or read_again or not module.automatic_optimization:
         return {"values": grads, "present": []}
     cleared = private.in_optimizers(trainer)
-    kept = {name for name, one in module.named_parameters() if id(one) not in cleared}
+    kept = {name for name, one in parameters.items() if id(one) not in cleared}
     return {
         "values": {name: grad for name, grad in grads.items() if name in kept},
         "present": [name for name in grads if name not in kept],

@@ -1,13 +1,17 @@
 """Which tensors stay as they are from a boundary until an optimizer steps: they may be copied beside training.
 
-Lightning's own loop changes parameters and moments in the optimizer's step alone, after `on_before_optimizer_step`.
-What others change is seen from torch's count of changes, unless they go behind it. So these are the conditions, all in
-one place, and each errs on the side of a copy that training waits for.
+Training changes parameters and moments in an optimizer's step alone. In automatic optimization that comes after
+`on_before_optimizer_step`; in manual optimization each optimizer tells before it steps (`Fences`). What others change is
+seen from torch's count of changes, unless they go behind it: so the code that runs meanwhile is looked at. These are
+the conditions, all in one place, and each errs on the side of a copy that training waits for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import re
+import types
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -15,18 +19,25 @@ import torch
 from ckpt_callbacks._lightning import private
 from ckpt_callbacks.state.scripts import mentions
 
-__all__ = ["steady_tensors"]
+__all__ = ["Fences", "steady_tensors"]
 
 WORTH_WAITING = 1 << 18
 """Below that many bytes a tensor is copied sooner than noted."""
 
-# What code must say to reach the memory of a tensor uncounted, to give that memory away, or to step by itself.
+# What code must say to reach the memory of a tensor uncounted, or to give that memory away.
 _BEHIND = frozenset(
     {
         *("data", "data_ptr", "storage", "untyped_storage", "numpy", "__array__", "frombuffer", "set_", "resize_"),
         *("from_dlpack", "to_dlpack", "__dlpack__", "swap_tensors"),
-        *("share_memory", "share_memory_", "multiprocessing", "step"),
+        *("share_memory", "share_memory_", "multiprocessing"),
     }
+)
+# The methods that run from a boundary until the batch is done; others run if one of these names them. No boundary at
+# which anything happened (a validation, an epoch's end) is copied late.
+_RUNS = re.compile(
+    r"training_step|forward|backward|setup_context|update|compute|(?!__init__)__\w+__|manual_backward"
+    r"|on_train_batch_(start|end)|on_(before|after)_(zero_grad|backward|optimizer_step|batch_transfer)"
+    r"|transfer_batch_to_device|configure_gradient_clipping|clip_gradients|optimizer_zero_grad|lr_scheduler_step"
 )
 # Lightning's callbacks that leave parameters and moments alone.
 _HARMLESS = (
@@ -34,15 +45,43 @@ _HARMLESS = (
     *("ModelSummary", "RichModelSummary", "TQDMProgressBar", "RichProgressBar", "Timer", "ThroughputMonitor"),
     *("GradientAccumulationScheduler", "Checkpoint", "ProgressBar", "Callback"),
 )
-_STEPS = ("optimizer_step", "optimizer_zero_grad", "backward", "configure_gradient_clipping", "lr_scheduler_step")
+
+
+class Fences:
+    """What tells before an optimizer steps, where the trainer does not: in manual optimization.
+
+    Args:
+        fence: called before a step.
+    """
+
+    def __init__(self, fence: Callable[[], None]) -> None:
+        self._fence = fence
+        self._handles: dict[int, tuple[torch.optim.Optimizer, Any]] = {}
+
+    def put_up(self, trainer: Any) -> None:
+        """Before each of the trainer's optimizers, as far as it is needed and not there yet."""
+        for optimizer in () if trainer.lightning_module.automatic_optimization else trainer.optimizers:
+            if id(optimizer) not in self._handles:
+                handle = optimizer.register_step_pre_hook(self._before_step)
+                self._handles[id(optimizer)] = optimizer, handle
+
+    def take_down(self) -> None:
+        """All of them."""
+        for _, handle in self._handles.values():
+            handle.remove()
+        self._handles.clear()
+
+    def _before_step(self, optimizer: object, args: object, kwargs: object) -> None:
+        self._fence()
 
 
 def steady_tensors(trainer: Any) -> dict[int, torch.Tensor]:
     """Address -> tensor, of the parameters and moments that are worth it; none at all if anything speaks against it."""
-    if not all(condition(trainer) for condition in _CONDITIONS):
-        return {}
     moments = [one for optimizer in trainer.optimizers for state in optimizer.state.values() for one in state.values()]
-    return {one.data_ptr(): one for one in (*trainer.lightning_module.parameters(), *moments) if _is_plain(one)}
+    worth = [one for one in (*trainer.lightning_module.parameters(), *moments) if _is_plain(one)]
+    if not worth or not all(condition(trainer) for condition in _CONDITIONS):
+        return {}
+    return {one.data_ptr(): one for one in worth}
 
 
 def _is_plain(value: Any) -> bool:
@@ -50,10 +89,10 @@ def _is_plain(value: Any) -> bool:
     return (
         type(value) in (torch.Tensor, torch.nn.Parameter)
         and value.layout is torch.strided
-        and value.device.type == "cpu"
+        and value.nbytes >= WORTH_WAITING
+        and value.is_cpu
         and not value.is_inference()
         and not value.is_shared()
-        and value.nbytes >= WORTH_WAITING
     )
 
 
@@ -61,45 +100,69 @@ def _on_one_cpu(trainer: Any) -> bool:
     return bool(trainer.strategy.root_device.type == "cpu" and trainer.world_size == 1)
 
 
-def _steps_by_lightning(trainer: Any) -> bool:
+def _tells_before_it_steps(trainer: Any) -> bool:
     module = trainer.lightning_module
-    return bool(module.automatic_optimization) and not any(private.is_overridden(module, name) for name in _STEPS)
+    return not (module.automatic_optimization and private.is_overridden(module, "optimizer_step"))
 
 
 def _optimizers_of_torch(trainer: Any) -> bool:
-    return all(type(optimizer).__module__.startswith("torch.optim.") for optimizer in trainer.optimizers)
+    """They change what they have in their steps alone. Others that the module holds may step unseen."""
+    known = {id(optimizer) for optimizer in trainer.optimizers}
+    held = [one for actor in _actors(trainer) for one in (actor, *_held_by(actor))]
+    return all(private.is_torchs(type(optimizer)) for optimizer in trainer.optimizers) and not any(
+        isinstance(one, torch.optim.Optimizer) and id(one) not in known for one in held
+    )
 
 
-def _no_hooks(trainer: Any) -> bool:
-    return not private.steps_or_hooks_of_users(trainer)
-
-
-def _callbacks_known(trainer: Any) -> bool:
-    """Those of Lightning's by name; of others the code is looked at, see below."""
+def _machinery_known(trainer: Any) -> bool:
+    """Callbacks of Lightning's by name; of others the code is looked at, see below."""
     kinds = {kind for callback in trainer.callbacks for kind in type(callback).__mro__}
     packages = ("pytorch_lightning", "lightning")
-    return all(kind.__name__ in _HARMLESS for kind in kinds if kind.__module__.partition(".")[0] in packages)
+    callbacks = all(kind.__name__ in _HARMLESS for kind in kinds if kind.__module__.partition(".")[0] in packages)
+    return callbacks and all(_is_trusted(type(one)) for one in (trainer.strategy, trainer.precision_plugin))
 
 
 def _no_code_goes_behind(trainer: Any) -> bool:
-    kinds = {kind for one in _actors(trainer) for kind in type(one).__mro__ if not _is_trusted(kind)}
-    return not any(mentions(kind, _BEHIND, private.TRUSTED) for kind in kinds)
+    code: dict[Any, None] = {}
+    for actor in _actors(trainer):
+        for one in (actor, *_held_by(actor)):
+            code |= dict.fromkeys(_code_of(one))
+    return not mentions(tuple(code), _BEHIND, private.TRUSTED, _RUNS)
 
 
 def _actors(trainer: Any) -> Iterator[Any]:
-    """The objects whose code runs in a batch, and those that they hold."""
+    """The objects and functions whose code runs in a batch. A data set has no model."""
     module, own = trainer.lightning_module, [one for one in trainer.callbacks if not _is_trusted(type(one))]
-    for one in (*module.modules(), *own, trainer.datamodule, trainer.strategy, trainer.precision_plugin):
-        yield one
-        for value in vars(one).values() if one is not None and not _is_trusted(type(one)) else ():
-            yield from value if type(value) in (list, tuple) else value.values() if type(value) is dict else (value,)
+    yield from (*module.modules(), *own, *private.hooks_of_training(trainer))
+    if trainer.datamodule is not None:
+        yield trainer.datamodule
 
 
-def _is_trusted(kind: type) -> bool:
-    return kind.__module__.partition(".")[0] in (*private.TRUSTED, "builtins", "abc", "typing", "collections")
+def _held_by(actor: Any) -> Iterator[Any]:
+    if _is_trusted(type(actor)):
+        return
+    for value in getattr(actor, "__dict__", {}).values():
+        yield from value if type(value) in (list, tuple) else value.values() if type(value) is dict else (value,)
+
+
+def _code_of(one: Any) -> Iterator[Any]:
+    """The classes and functions that hold an object's code, as far as they are the user's."""
+    if isinstance(one, functools.partial):
+        yield from _code_of(one.func)
+    elif isinstance(one, types.MethodType):
+        yield from (*_code_of(one.__func__), *_code_of(one.__self__))
+    elif isinstance(one, types.FunctionType):
+        yield from () if _is_trusted(one) else (one,)
+    elif not isinstance(one, torch.utils.data.Dataset | torch.utils.data.DataLoader):
+        yield from (kind for kind in type(one).__mro__ if not _is_trusted(kind))
+
+
+def _is_trusted(code: Any) -> bool:
+    packages = (*private.TRUSTED, "builtins", "abc", "typing", "collections", "functools", "enum")
+    return (code.__module__ or "").partition(".")[0] in packages
 
 
 _CONDITIONS = (
-    *(_on_one_cpu, _steps_by_lightning, _optimizers_of_torch, _no_hooks),
-    *(_callbacks_known, _no_code_goes_behind),
+    *(_on_one_cpu, _tells_before_it_steps, _optimizers_of_torch),
+    *(_machinery_known, _no_code_goes_behind),
 )

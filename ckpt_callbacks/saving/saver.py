@@ -175,8 +175,9 @@ class Saver:
         That is so where something happened or was measured, such as the best value yet. A request can wait.
         """
         plain = moment.events in (Event.NONE, Event.MANUAL) and not moment.metrics
-        possible = plain and captured.steady and self._writer.background and not self._torn
-        return captured.steady if possible and self._overlap.pays() else {}
+        possible = plain and self._writer.background and not self._torn
+        steady = captured.steady() if possible else {}
+        return steady if steady and self._overlap.pays() else {}
 
     def _commit(self, draft: Manifest, staged: Staged, trained: Set[str]) -> Snapshot | None:
         """On the writer's thread. None: training changed what was being copied."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,8 +22,8 @@ class Captured:
         data: how a resume will reach the place in the data, in a few words.
         trained: the names of weights that training changes. Others (masks, running statistics) tell nothing of health.
         frozen: the names of weights that aren't trained: they are written once.
-        steady: address -> tensor, of those that training should leave alone until the adapter calls `fence`: they may
-            be copied meanwhile.
+        steady: gives address -> tensor, of those that training should leave alone until the adapter calls `fence`:
+            they may be copied meanwhile. For the boundary only.
     """
 
     weights: Mapping[str, Any]
@@ -33,4 +33,4 @@ class Captured:
     data: str = "in place"
     trained: Set[str] | None = None
     frozen: Set[str] = frozenset()
-    steady: Mapping[int, Any] = field(default_factory=dict)
+    steady: Callable[[], Mapping[int, Any]] = dict

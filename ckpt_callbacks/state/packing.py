@@ -28,6 +28,9 @@ __all__ = ["Files", "Packed", "Packer", "Staged"]
 
 Files = Mapping[str, Sequence[bytes | bytearray | memoryview]]
 
+SMALL = 1 << 16
+"""A tensor of more bytes than this is copied alone: the call costs little beside the bytes."""
+
 GLANCE = 1024
 """About how many bytes of a tensor tell at a glance that it changed since the last snapshot."""
 
@@ -67,12 +70,7 @@ class Packed:
         try:
             parts = {name: block.part(image.size) for name, image in self.images.items()}
             for name, image in self.images.items():
-                for tensor, place in image.begin(parts[name]):
-                    lent = tensor.lent(steady) if steady else None
-                    if lent is None:
-                        tensor.copy_into(place)
-                    else:
-                        later.append((lent, place))
+                later += _fill(image, parts[name], steady)
         except BaseException:
             block.give_back()
             raise
@@ -186,9 +184,8 @@ class Packer:
             other = tree.plan(dict(rest), on_unstorable=replacement)
             images |= (more := self._images(STATE, other.sources))
             shards |= dict.fromkeys(more, self._shards[STATE])
-            absent |= _in_short(
-                (path, what) for path, what in _flattened(other.structure, "") if not path.startswith(optional)
-            )
+            flattened = _flattened(other.structure, "") if other.flattens else ()
+            absent |= _in_short((path, what) for path, what in flattened if not path.startswith(optional))
             structure |= {"rest": other.structure, "missing": absent}
         return Packed(images, structure, absent, shards)
 
@@ -206,6 +203,41 @@ class Packer:
             own = {alias: stored for alias, stored in aliases.items() if stored in part}
             images[name] = Image.of(part, {"aliases": json.dumps(own)} if own else {})
         return images
+
+
+def _fill(image: Image, out: Bytes, steady: Mapping[int, Any]) -> list[tuple[Lent, Bytes]]:
+    """Copy a file's tensors to ``out``, but for the steady ones: these, and where they belong."""
+    now: list[tuple[Source, int, int]] = []
+    later: list[tuple[Lent, Bytes]] = []
+    for tensor, start, stop in image.begin(out):
+        lent = tensor.lent(steady) if steady else None
+        if lent is None:
+            now.append((tensor, start, stop))
+        else:
+            later.append((lent, out[start:stop]))
+    for group in _neighbours(now):
+        (first, start, _), (_, _, stop) = group[0], group[-1]
+        if len(group) == 1 or not first.library.gather([tensor.array for tensor, _, _ in group], out[start:stop]):
+            for tensor, start, stop in group:
+                tensor.copy_into(out[start:stop])
+    return later
+
+
+def _neighbours(places: Iterable[tuple[Source, int, int]]) -> Iterator[list[tuple[Source, int, int]]]:
+    """Small tensors of one library and type that will lie side by side: thousands of them are copied as one."""
+    group: list[tuple[Source, int, int]] = []
+    for place in places:
+        if group and not _go_together(*group[-1], *place):
+            yield group
+            group = []
+        group.append(place)
+    if group:
+        yield group
+
+
+def _go_together(one: Source, begin: int, end: int, other: Source, start: int, stop: int) -> bool:
+    small = end == start and end - begin <= SMALL and stop - start <= SMALL
+    return small and one.dtype == other.dtype and one.library is other.library
 
 
 def _aliases(structure: Mapping[str, Any]) -> dict[str, str]:

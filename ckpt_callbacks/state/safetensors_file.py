@@ -21,9 +21,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from ckpt_callbacks.errors import ConfigurationError, CorruptSnapshotError
-from ckpt_callbacks.state.copying import Lent
 from ckpt_callbacks.state.pages import PAGE, Bytes
-from ckpt_callbacks.state.tensors import BITS, HostTensor, size_of
+from ckpt_callbacks.state.tensors import BITS, HostTensor, Source, size_of
 
 __all__ = ["ALIGNMENT", "Image", "Layout", "SafetensorsFile", "open_bytes", "open_file"]
 
@@ -112,29 +111,15 @@ def _header(entries: Mapping[str, Any], data_size: int) -> bytes:
     return length.to_bytes(8, "little") + text.ljust(length)
 
 
-class Stored(Specified, Protocol):
-    """A tensor whose bytes can be had."""
-
-    @property
-    def nbytes(self) -> int:
-        """How many bytes it has."""
-
-    def copy_into(self, out: Bytes) -> None:
-        """Copy them to ``out``."""
-
-    def lent(self, steady: Mapping[int, Any]) -> Lent | None:
-        """The bytes to be copied later; None if that must be now. See `Source.lent`."""
-
-
 @dataclass(frozen=True, slots=True)
 class Image:
     """A whole file as it will lie on disk: its layout, and the tensors whose bytes are still to be copied there."""
 
     layout: Layout
-    tensors: Mapping[str, Stored]
+    tensors: Mapping[str, Source]
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Stored], metadata: Mapping[str, str] | None = None) -> Image:
+    def of(cls, tensors: Mapping[str, Source], metadata: Mapping[str, str] | None = None) -> Image:
         """The image of a file with these tensors. ConfigurationError: a name can't be stored, or there are too many."""
         return cls(Layout.of(tensors, metadata), tensors)
 
@@ -143,12 +128,12 @@ class Image:
         """The file's size in bytes."""
         return self.layout.size
 
-    def begin(self, out: Bytes) -> Iterator[tuple[Stored, Bytes]]:
-        """Write the header to ``out``, of exactly ``size``; give each tensor, and where its bytes belong."""
+    def begin(self, out: Bytes) -> Iterator[tuple[Source, int, int]]:
+        """Write the header to ``out``, of exactly ``size``; give each tensor, and from where to where it belongs."""
         header = self.layout.header
         out[: len(header)] = np.frombuffer(header, np.uint8)
         for name, (start, stop) in self.layout.spans.items():
-            yield self.tensors[name], out[start:stop]
+            yield self.tensors[name], start, stop
 
 
 class SafetensorsFile(Mapping[str, HostTensor]):

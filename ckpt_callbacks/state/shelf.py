@@ -13,15 +13,14 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ckpt_callbacks.state.tensors import Leaf, Memory, Source, itemsize, stored_as
 
 __all__ = ["Found", "shelve"]
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A tensor, its path in the tree, and its place in the structure, whose object ``shelve`` completes."""
 
     path: str
@@ -98,6 +97,8 @@ def _sharing(found: Sequence[Found]) -> Iterator[list[Found]]:
 
 def _equal(group: Sequence[Found]) -> list[list[Found]]:
     """The group's members, those that are the same tensor together."""
+    if len(group) == 1:
+        return [[*group]]
     same: dict[object, list[Found]] = defaultdict(list)
     for index, each in enumerate(group):
         leaf = each.leaf

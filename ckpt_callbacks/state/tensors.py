@@ -10,13 +10,14 @@ with one more axis at the end, as long as an element has bytes.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import math
 import re
 import sys
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -104,12 +105,9 @@ class HostTensor:
         """How many bytes the data has."""
         return self.data.nbytes
 
-    def copy_into(self, out: Bytes) -> None:
-        """Copy the data to ``out``, of exactly ``nbytes``."""
-        out[:] = self.data
-
-    def lent(self, steady: Mapping[int, Any]) -> None:
-        """Nobody tells of changes to these bytes: they are copied now."""
+    def source(self) -> Source:
+        """The same, to be stored again."""
+        return Source(self.dtype, self.shape, NUMPY, self.data)
 
 
 def size_of(dtype: str, shape: Sequence[int]) -> int | None:
@@ -155,8 +153,7 @@ def as_numpy(host: HostTensor) -> npt.NDArray[Any]:
 # Looking at a tensor --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(NamedTuple):
     """Where a tensor's elements lie: in ``space``, from address ``start`` to ``stop``, its first one at ``first``."""
 
     space: Hashable
@@ -165,8 +162,7 @@ class Memory:
     first: int
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
+class Leaf(NamedTuple):
     """A tensor as found in a tree, before a byte of it is read.
 
     ``strides`` are in bytes. ``memory`` is None where nothing else can write to the same elements. ``order`` lists the
@@ -189,8 +185,7 @@ class Leaf:
         return Source(dtype, shape, self.library, self.array)
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """A tensor that is about to be stored: its place in a file is known, its bytes are still with the library."""
 
     dtype: str
@@ -238,6 +233,9 @@ class Library(Protocol):
     def copy_into(self, array: Any, out: Bytes) -> None:
         """Copy the elements' bytes in C order to ``out``."""
 
+    def gather(self, arrays: Sequence[Any], out: Bytes) -> bool:
+        """Copy the elements' bytes of all of them to ``out``, one after the other, if that can be done at once."""
+
     def lend(self, array: Any, steady: Mapping[int, Any]) -> Lent | None:
         """The elements' bytes in C order, if they are among those in ``steady``, and changes are counted."""
 
@@ -251,9 +249,15 @@ class Library(Protocol):
         """The tensor over ``data`` whose first element lies at ``offset``; ``strides`` in bytes."""
 
 
-def library_of(value: object) -> Library | None:
+def library_of(value: Any) -> Library | None:
     """The library that the type of ``value`` comes from, or inherits a tensor from."""
-    for base in type(value).__mro__[:-1]:
+    kind: type = type(value)
+    return _library_of(kind)
+
+
+@functools.lru_cache(1024)
+def _library_of(kind: type) -> Library | None:
+    for base in kind.__mro__[:-1]:
         library = _BY_MODULE.get(str(base.__module__).partition(".")[0])
         if library is not None:
             return library
@@ -338,6 +342,9 @@ class _Numpy:
     def copy_into(self, array: Any, out: Bytes) -> None:
         out.view(_little(array.dtype)).reshape(array.shape)[...] = array
 
+    def gather(self, arrays: Sequence[Any], out: Bytes) -> bool:
+        return False
+
     def lend(self, array: Any, steady: Mapping[int, Any]) -> Lent | None:
         return None
 
@@ -363,7 +370,7 @@ class _Torch:
         if value.layout is not torch.strided or value.is_nested or value.is_quantized or value.device.type == "meta":
             kind = "quantized" if value.is_quantized else "nested" if value.is_nested else value.layout
             raise RefusedError(f"a torch tensor without plain elements ({kind}, on {value.device})")
-        dtype = str(value.dtype)[6:]
+        dtype = _torch_name(value.dtype)
         if dtype not in _NATIVE and dtype not in _BYTES_OF_OTHERS:
             raise RefusedError(f"a torch tensor of {value.dtype}")
         size = value.element_size()
@@ -393,6 +400,14 @@ class _Torch:
     def copy_into(self, array: Any, out: Bytes) -> None:
         ints = _as_integers(array)
         sys.modules["torch"].from_numpy(out).view(ints.dtype).view(ints.shape).copy_(ints)
+
+    def gather(self, arrays: Sequence[Any], out: Bytes) -> bool:
+        torch = sys.modules["torch"]
+        if len({array.element_size() for array in arrays}) > 1 or any(not array.is_cpu for array in arrays):
+            return False
+        flat = [_as_integers(array).reshape(-1) for array in arrays]
+        torch.cat(flat, out=torch.from_numpy(out).view(flat[0].dtype))
+        return True
 
     def lend(self, array: Any, steady: Mapping[int, Any]) -> Lent | None:
         live = steady.get(array.data_ptr()) if array.device.type == "cpu" and array.is_contiguous() else None
@@ -459,6 +474,9 @@ class _Tensorflow:
     def copy_into(self, array: Any, out: Bytes) -> None:
         out[:] = self.fetch(array)[0]
 
+    def gather(self, arrays: Sequence[Any], out: Bytes) -> bool:
+        return False
+
     def lend(self, array: Any, steady: Mapping[int, Any]) -> Lent | None:
         return None
 
@@ -495,6 +513,9 @@ class _Jax:
 
     def copy_into(self, array: Any, out: Bytes) -> None:
         NUMPY.copy_into(np.asarray(array), out)
+
+    def gather(self, arrays: Sequence[Any], out: Bytes) -> bool:
+        return False
 
     def lend(self, array: Any, steady: Mapping[int, Any]) -> Lent | None:
         return None
@@ -576,13 +597,24 @@ def _element(name: str) -> np.dtype[Any]:
         return np.dtype({1: np.uint8, 2: np.uint16}.get(size, f"V{size}"))
 
 
+@functools.cache
+def _torch_name(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 def _as_integers(array: Any) -> Any:
     """The same bits as integers, which every kernel copies untouched, whatever the element type."""
-    torch = sys.modules["torch"]
-    size = array.element_size()
+    torch, size = sys.modules["torch"], array.element_size()
     if size == 16:
         return torch.view_as_real(array).view(torch.int64)
-    return array.view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[size])
+    return array.view(_integers()[size])
+
+
+@functools.cache
+def _integers() -> dict[int, Any]:
+    """torch's integers by their size."""
+    torch = sys.modules["torch"]
+    return {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def _little(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -83,10 +83,14 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A tree whose structure is settled and whose tensors' bytes are still to be fetched, each from its ``Source``."""
+    """A tree whose structure is settled and whose tensors' bytes are still to be fetched, each from its ``Source``.
+
+    ``flattens`` tells whether something in it comes back in a plainer type, unless ``decode`` finds its like.
+    """
 
     structure: Any
     sources: dict[str, Source]
+    flattens: bool = False
 
     def fetch(self, *, copy: bool = True) -> Encoded:
         """The tensors' bytes in host memory; without ``copy`` borrowed from the live tensors where that is possible."""
@@ -113,7 +117,7 @@ def plan(tree: object, *, views: bool = True, on_unstorable: OnUnstorable | None
     structure = encoder.value(tree, "")
     if encoder.refused:
         raise UnstorableError(encoder.refused)
-    return Plan(structure, shelve(list(encoder.found.values()), views=views))
+    return Plan(structure, shelve(list(encoder.found.values()), views=views), encoder.flattens)
 
 
 def decode(
@@ -194,6 +198,7 @@ class _Encoder:
         self.found: dict[int, Found] = {}
         self.refused: dict[str, str] = {}
         self.open: dict[int, str] = {}
+        self.flattens = False
         self.kept: list[object] = []  # what codecs and hooks made: an identity is only good as long as its object lives
 
     def value(self, value: Any, path: str) -> Any:
@@ -208,19 +213,20 @@ class _Encoder:
         if (known := self.found.get(id(value))) is not None:
             return known.node
         before = len(self.found)
+        writer = _writer_of(kind)
         try:
-            return self._container(value, path)
+            return writer(self, value, path) if writer is _write_leaf else self._container(writer, value, path)
         except RefusedError as reason:
             return self._refuse(value, path, str(reason), before)
 
-    def _container(self, value: Any, path: str) -> Any:
+    def _container(self, writer: Writer, value: Any, path: str) -> Any:
         if id(value) in self.open:
             raise RefusedError(f"a cycle: it is the same {type(value).__name__} as {self.open[id(value)] or _ROOT}")
         if len(self.open) >= MAX_DEPTH:
             raise RefusedError(f"nested deeper than {MAX_DEPTH} containers")
         self.open[id(value)] = path
         try:
-            return _writer_of(value)(self, value, path)
+            return writer(self, value, path)
         finally:
             del self.open[id(value)]
 
@@ -268,19 +274,18 @@ def _has_tensor(node: Any) -> bool:
 Writer = Callable[[_Encoder, Any, str], Any]
 
 
-def _writer_of(value: object) -> Writer:
-    """How to write a value that JSON can't say by itself."""
-    kind = type(value)
-    writer = _WRITERS.get(kind)
-    if writer is not None:
-        return writer
-    if kind in codecs.BY_TYPE:
-        return _write_coded
-    if isinstance(value, enum.Enum):
+def _writer_of(kind: Any) -> Writer:
+    """How to write a value of a type that JSON can't say by itself."""
+    return _WRITERS.get(kind) or (_write_coded if kind in codecs.BY_TYPE else _writer_of_other(kind))
+
+
+@functools.lru_cache(1024)
+def _writer_of_other(kind: type) -> Writer:
+    if issubclass(kind, enum.Enum):
         return _write_enum
-    if isinstance(value, tuple) and hasattr(kind, "_fields"):
+    if issubclass(kind, tuple) and hasattr(kind, "_fields"):
         return _write_namedtuple
-    if dataclasses.is_dataclass(value) and not isinstance(value, type | dict | list | tuple | set | str | int | float):
+    if dataclasses.is_dataclass(kind) and not issubclass(kind, dict | list | tuple | set | str | int | float):
         return _write_dataclass
     return _write_leaf
 
@@ -375,6 +380,7 @@ def _write_coded(encoder: _Encoder, value: Any, path: str) -> Node:
 
 
 def _write_enum(encoder: _Encoder, value: enum.Enum, path: str) -> Node:
+    encoder.flattens = True
     return {"$": "enum", "type": type(value).__name__, "name": value.name, "value": encoder.value(value.value, path)}
 
 
@@ -391,6 +397,7 @@ def _write_dataclass(encoder: _Encoder, value: Any, path: str) -> Node:
         raise RefusedError(f"a dataclass {_what(value)} with attributes besides its fields: {', '.join(sorted(loose))}")
     if missing := [name for name in names if not hasattr(value, name)]:
         raise RefusedError(f"a dataclass {_what(value)} whose fields have no value: {', '.join(missing)}")
+    encoder.flattens = True
     fields = {name: encoder.value(getattr(value, name), _join(path, name)) for name in names}
     return {"$": "dataclass", "type": type(value).__name__, "fields": fields}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -73,10 +75,35 @@ class Manual(Wide):
         self.automatic_optimization = False
 
     def training_step(self, batch, batch_idx):
-        optimizer = self.optimizers()
-        optimizer.zero_grad()
-        self.manual_backward(super().training_step(batch, batch_idx))
-        optimizer.step()
+        for number, optimizer in enumerate(self.each()):
+            optimizer.zero_grad()
+            self.manual_backward(self.layers(batch[0]).square().mean() * (number + 1))
+            optimizer.step()
+
+    def each(self):
+        return [self.optimizers()]
+
+
+class Alternates(Manual):
+    """Two optimizers, one used without Lightning's wrapper, which step in a way that torch does not count."""
+
+    def each(self):
+        return [self.optimizers(use_pl_optimizer=False)[0], self.optimizers()[1]]
+
+    def configure_optimizers(self):
+        halves = [self.layers[:2].parameters(), self.layers[2:].parameters()]
+        return [torch.optim.Adam(half, lr=0.01, fused=True) for half in halves]
+
+
+class HasAnother(Manual):
+    """Steps with an optimizer of which the trainer does not know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = torch.optim.SGD(self.layers[2:].parameters(), lr=0.01, fused=True)
+
+    def each(self):
+        return [self.optimizers(), self.other]
 
 
 class Home(torch.optim.SGD):
@@ -114,7 +141,57 @@ class Hooked(Wide):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers[0].register_forward_pre_hook(lambda module, inputs: None)
+        self.layers[0].register_forward_pre_hook(lambda module, inputs: clamp(module))
+
+
+class Holds(Wide):
+    """Holds a function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before = functools.partial(clamp)
+
+    def on_train_batch_start(self, batch, batch_idx):
+        self.before(self)
+
+
+class Rows(pl.LightningDataModule):
+    """Has data that are called so, and makes arrays of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.data = np.ones((32, WIDTH), np.float32)
+
+    def setup(self, stage):
+        self.data = torch.randn(32, WIDTH, generator=torch.Generator().manual_seed(1)).numpy()
+
+    def train_dataloader(self):
+        return DataLoader(TensorDataset(torch.from_numpy(self.data)), batch_size=4, shuffle=True)
+
+
+class Usual(Wide):
+    """What many programs do: a method called step, a harmless hook, arrays where no batch is trained on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norms: list[float] = []
+        self.layers[0].register_forward_hook(lambda module, inputs, output: self.norms.append(output.detach().norm()))
+
+    def training_step(self, batch, batch_idx):
+        self.norms.clear()
+        return self.step(batch)
+
+    def step(self, batch):
+        return self.layers(batch[0]).square().mean()
+
+    def validation_step(self, batch, batch_idx):
+        self.show(self.layers(batch[0]).detach().numpy())
+
+    def show(self, array):
+        return array.data
+
+    def lr_scheduler_step(self, scheduler, metric):
+        scheduler.step()
 
 
 class AsArray(Wide):
@@ -216,7 +293,33 @@ def _snapshot(directory) -> str:
     return next(path.name for path in (directory / "snapshots").iterdir() if path.name.startswith("000000003"))
 
 
-@pytest.mark.parametrize("kind", [ClampsData, CallsHelper, HasHelper, StepsItself, Hooked, Manual, HomeMade])
+@pytest.mark.parametrize("kind", [Manual, Alternates])
+def test_in_manual_optimization_each_optimizer_tells_before_it_steps(tmp_path, beside, kind):
+    """Whoever calls it, with Lightning's wrapper or without; gradients, which anybody may change, are copied at once."""
+    late, _ = run(tmp_path / "late", kind)
+    assert beside == [True] * 3
+    Overlap.pays = lambda self: False
+    at_once, trained = run(tmp_path / "at once", kind)
+    assert late == at_once
+    assert not any(optimizer._optimizer_step_pre_hooks for optimizer in trained.trainer.optimizers)
+
+
+def test_without_that_the_copies_would_be_torn(tmp_path, beside, monkeypatch):
+    """The control."""
+    monkeypatch.setattr(steadiness.Fences, "put_up", lambda self, trainer: None)
+    run(tmp_path, Alternates)
+    assert beside == [False]
+
+
+def test_what_many_programs_do_is_no_hindrance(tmp_path, beside):
+    """Names that only look alike, and code that does not run in a batch."""
+    callback = Checkpointer(tmp_path, save=every_steps(2), keep=keep_all())
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    pl.Trainer(max_epochs=1, callbacks=[callback], **quiet).fit(Usual(), datamodule=Rows())
+    assert beside == [True] * (len(callback.snapshots()) - 1)
+
+
+@pytest.mark.parametrize("kind", [ClampsData, CallsHelper, HasHelper, Holds, StepsItself, Hooked, HasAnother, HomeMade])
 def test_where_changes_may_not_be_seen_nothing_is_copied_late(tmp_path, beside, kind):
     """Code that reaches behind torch's count, optimizers that aren't torch's, steps that are the user's own."""
     run(tmp_path, kind)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from ckpt_callbacks.errors import ConfigurationError, CorruptSnapshotError
 from ckpt_callbacks.state import HostTensor, Image, Layout, as_numpy, encode, open_file, plan
-from tests.state.trees import arrays, filled, write
+from tests.state.trees import arrays, filled, image_of, write
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -81,7 +81,7 @@ def test_our_order_is_the_official_one(tmp_path: Path) -> None:
     shuffled = dict(reversed(encode(TENSORS).tensors.items()))
     official = safetensors.torch.save(TENSORS)
     length = int.from_bytes(official[:8], "little")
-    ours = filled(Image.of(shuffled))
+    ours = filled(image_of(shuffled))
     assert json.loads(ours[8 : 8 + length]) == json.loads(official[8 : 8 + length])
     assert list(json.loads(ours[8 : 8 + length])) == list(json.loads(official[8 : 8 + length]))
     assert ours[-official[8 + length :].__len__() :] == official[8 + length :]
@@ -91,7 +91,7 @@ def test_in_a_large_file_what_can_be_aligned_is(tmp_path: Path) -> None:
     """A scalar that the official order has among moments would put all after it where no tensor may stay."""
     tensors = {"a": torch.tensor(1.0), "b": torch.randn(1 << 18), "c": torch.ones(3, dtype=torch.int64)}
     tensors |= {"d": torch.randn(64), "e": torch.zeros(16, dtype=torch.float64), "f": torch.ones(1)}
-    layout = Image.of(encode(tensors).tensors).layout
+    layout = image_of(encode(tensors).tensors).layout
     assert list(layout.spans) == ["e", "b", "d", "c", "a", "f"]
     assert [start % 64 for start, _ in layout.spans.values()][:4] == [0, 0, 0, 0]
     found = safetensors.torch.load_file(write(tmp_path / "f", encode(tensors).tensors))
@@ -109,7 +109,7 @@ def test_packed_types_of_less_than_a_byte(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("count", "alignment"), [(1, 8), (300_000, 4096)])
 def test_data_starts_aligned(count: int, alignment: int, tmp_path: Path) -> None:
     """At 8 bytes; at a page in files of more than 1 MiB, where it pays. The official reader takes both."""
-    image = Image.of(encode({"a": torch.ones(count)}).tensors)
+    image = image_of(encode({"a": torch.ones(count)}).tensors)
     header = len(image.layout.header)
     assert header % alignment == 0
     assert image.size == header + 4 * count == len(filled(image))
@@ -120,7 +120,7 @@ def test_data_starts_aligned(count: int, alignment: int, tmp_path: Path) -> None
 
 def test_a_layout_needs_no_bytes() -> None:
     """Where everything will lie is known from dtypes and shapes alone, and is where the image puts it."""
-    assert Layout.of(plan(TENSORS).sources) == Image.of(encode(TENSORS).tensors).layout
+    assert Layout.of(plan(TENSORS).sources) == image_of(encode(TENSORS).tensors).layout
 
 
 def test_an_image_is_filled_with_what_the_tensors_hold_then() -> None:
@@ -151,14 +151,14 @@ def test_an_open_file_survives_its_removal(tmp_path: Path) -> None:
 def test_names_that_the_format_cannot_hold(name: str) -> None:
     """Refused before anything is written."""
     with pytest.raises(ConfigurationError):
-        Image.of({name: HostTensor("U8", (0,), np.empty(0, np.uint8))})
+        image_of({name: HostTensor("U8", (0,), np.empty(0, np.uint8))})
 
 
 def test_a_header_beyond_the_limit_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """What no reader would accept must not be written."""
     monkeypatch.setattr("ckpt_callbacks.state.safetensors_file.MAX_HEADER", 64)
     with pytest.raises(ConfigurationError, match="header"):
-        Image.of(encode(TENSORS).tensors)
+        image_of(encode(TENSORS).tensors)
 
 
 # Damaged files -------------------------------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ def test_no_file_at_all(tmp_path: Path) -> None:
         open_file(tmp_path)
 
 
-INTACT = filled(Image.of(encode({"a": torch.ones(3), "b": np.zeros((2, 2), np.int16)}).tensors, {"k": "v"}))
+INTACT = filled(image_of(encode({"a": torch.ones(3), "b": np.zeros((2, 2), np.int16)}).tensors, {"k": "v"}))
 
 
 @given(st.lists(st.tuples(st.integers(0, len(INTACT) - 1), st.integers(0, 255)), max_size=4), st.integers(0, 20))

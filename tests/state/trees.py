@@ -28,15 +28,20 @@ def through_file(tree: Any, directory: Path, **options: Any) -> Any:
 
 def write(path: Path, tensors: Mapping[str, HostTensor], metadata: Mapping[str, str] | None = None) -> Path:
     """Write the image of a file."""
-    path.write_bytes(filled(Image.of(tensors, metadata)))
+    path.write_bytes(filled(image_of(tensors, metadata)))
     return path
+
+
+def image_of(tensors: Mapping[str, HostTensor], metadata: Mapping[str, str] | None = None) -> Image:
+    """The image of a file with tensors that are in memory already."""
+    return Image.of({name: tensor.source() for name, tensor in tensors.items()}, metadata)
 
 
 def filled(image: Image) -> bytes:
     """All bytes of a file."""
     out = np.empty(image.size, np.uint8)
-    for tensor, place in image.begin(out):
-        tensor.copy_into(place)
+    for tensor, start, stop in image.begin(out):
+        tensor.copy_into(out[start:stop])
     return out.tobytes()
 
 
