@@ -1,37 +1,24 @@
 """Which tensors stay as they are from a boundary until an optimizer steps: they may be copied beside training.
 
 Training changes parameters and moments in an optimizer's step alone. In automatic optimization that comes after
-`on_before_optimizer_step`; in manual optimization each optimizer tells before it steps (`Fences`). What others change is
-seen from torch's count of changes, unless they go behind it: so the code that runs meanwhile is looked at. These are
+`on_before_optimizer_step`; in manual optimization each optimizer tells before it steps (`Fences`). What others change
+is seen from torch's count of changes, unless they go behind it: so the code that runs meanwhile is looked at. These are
 the conditions, all in one place, and each errs on the side of a copy that training waits for.
 """
 
 from __future__ import annotations
 
-import functools
 import re
-import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
 from ckpt_callbacks._lightning import private
-from ckpt_callbacks.state.scripts import mentions
+from ckpt_callbacks.state.uncounted import held_by, is_countable, is_trusted, may_go_uncounted
 
 __all__ = ["Fences", "steady_tensors"]
 
-WORTH_WAITING = 1 << 18
-"""Below that many bytes a tensor is copied sooner than noted."""
-
-# What code must say to reach the memory of a tensor uncounted, or to give that memory away.
-_BEHIND = frozenset(
-    {
-        *("data", "data_ptr", "storage", "untyped_storage", "numpy", "__array__", "frombuffer", "set_", "resize_"),
-        *("from_dlpack", "to_dlpack", "__dlpack__", "swap_tensors"),
-        *("share_memory", "share_memory_", "multiprocessing"),
-    }
-)
 # The methods that run from a boundary until the batch is done; others run if one of these names them. No boundary at
 # which anything happened (a validation, an epoch's end) is copied late.
 _RUNS = re.compile(
@@ -78,22 +65,10 @@ class Fences:
 def steady_tensors(trainer: Any) -> dict[int, torch.Tensor]:
     """Address -> tensor, of the parameters and moments that are worth it; none at all if anything speaks against it."""
     moments = [one for optimizer in trainer.optimizers for state in optimizer.state.values() for one in state.values()]
-    worth = [one for one in (*trainer.lightning_module.parameters(), *moments) if _is_plain(one)]
+    worth = [one for one in (*trainer.lightning_module.parameters(), *moments) if is_countable(one)]
     if not worth or not all(condition(trainer) for condition in _CONDITIONS):
         return {}
     return {one.data_ptr(): one for one in worth}
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether it is a tensor in memory of this process alone, whose changes are counted."""
-    return (
-        type(value) in (torch.Tensor, torch.nn.Parameter)
-        and value.layout is torch.strided
-        and value.nbytes >= WORTH_WAITING
-        and value.is_cpu
-        and not value.is_inference()
-        and not value.is_shared()
-    )
 
 
 def _on_one_cpu(trainer: Any) -> bool:
@@ -108,7 +83,7 @@ def _tells_before_it_steps(trainer: Any) -> bool:
 def _optimizers_of_torch(trainer: Any) -> bool:
     """They change what they have in their steps alone. Others that the module holds may step unseen."""
     known = {id(optimizer) for optimizer in trainer.optimizers}
-    held = [one for actor in _actors(trainer) for one in (actor, *_held_by(actor))]
+    held = [one for actor in _actors(trainer) for one in (actor, *held_by(actor, private.TRUSTED))]
     return all(private.is_torchs(type(optimizer)) for optimizer in trainer.optimizers) and not any(
         isinstance(one, torch.optim.Optimizer) and id(one) not in known for one in held
     )
@@ -119,47 +94,24 @@ def _machinery_known(trainer: Any) -> bool:
     kinds = {kind for callback in trainer.callbacks for kind in type(callback).__mro__}
     packages = ("pytorch_lightning", "lightning")
     callbacks = all(kind.__name__ in _HARMLESS for kind in kinds if kind.__module__.partition(".")[0] in packages)
-    return callbacks and all(_is_trusted(type(one)) for one in (trainer.strategy, trainer.precision_plugin))
+    return callbacks and all(
+        is_trusted(type(one), private.TRUSTED) for one in (trainer.strategy, trainer.precision_plugin)
+    )
 
 
 def _no_code_goes_behind(trainer: Any) -> bool:
-    code: dict[Any, None] = {}
-    for actor in _actors(trainer):
-        for one in (actor, *_held_by(actor)):
-            code |= dict.fromkeys(_code_of(one))
-    return not mentions(tuple(code), _BEHIND, private.TRUSTED, _RUNS)
+    return not may_go_uncounted(_actors(trainer), _RUNS, private.TRUSTED)
 
 
 def _actors(trainer: Any) -> Iterator[Any]:
     """The objects and functions whose code runs in a batch. A data set has no model."""
-    module, own = trainer.lightning_module, [one for one in trainer.callbacks if not _is_trusted(type(one))]
+    module, own = (
+        trainer.lightning_module,
+        [one for one in trainer.callbacks if not is_trusted(type(one), private.TRUSTED)],
+    )
     yield from (*module.modules(), *own, *private.hooks_of_training(trainer))
     if trainer.datamodule is not None:
         yield trainer.datamodule
-
-
-def _held_by(actor: Any) -> Iterator[Any]:
-    if _is_trusted(type(actor)):
-        return
-    for value in getattr(actor, "__dict__", {}).values():
-        yield from value if type(value) in (list, tuple) else value.values() if type(value) is dict else (value,)
-
-
-def _code_of(one: Any) -> Iterator[Any]:
-    """The classes and functions that hold an object's code, as far as they are the user's."""
-    if isinstance(one, functools.partial):
-        yield from _code_of(one.func)
-    elif isinstance(one, types.MethodType):
-        yield from (*_code_of(one.__func__), *_code_of(one.__self__))
-    elif isinstance(one, types.FunctionType):
-        yield from () if _is_trusted(one) else (one,)
-    elif not isinstance(one, torch.utils.data.Dataset | torch.utils.data.DataLoader):
-        yield from (kind for kind in type(one).__mro__ if not _is_trusted(kind))
-
-
-def _is_trusted(code: Any) -> bool:
-    packages = (*private.TRUSTED, "builtins", "abc", "typing", "collections", "functools", "enum")
-    return (code.__module__ or "").partition(".")[0] in packages
 
 
 _CONDITIONS = (

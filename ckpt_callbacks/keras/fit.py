@@ -23,6 +23,7 @@ from ckpt_callbacks.errors import CheckpointError
 from ckpt_callbacks.keras import private, state
 from ckpt_callbacks.keras.epochs import Tape
 from ckpt_callbacks.keras.live import Live
+from ckpt_callbacks.keras.steadiness import steady_tensors
 from ckpt_callbacks.keras.validation import Validation
 from ckpt_callbacks.keras.weights import load_weights
 from ckpt_callbacks.leaving import Leaving
@@ -66,6 +67,8 @@ class Fit:
         self._batches_a_step = getattr(model().optimizer, "gradient_accumulation_steps", None) or 1
         self._events = Event.NONE
         self._metrics: dict[str, Any] = {}
+        self._unfence: Callable[[], None] | None = None  # set while something may be copied beside training
+        self._others = others
         iterator, this = weakref.ref(running.epoch_iterator), weakref.ref(self)
 
         def saves(frame: FrameType | None) -> bool:
@@ -192,6 +195,7 @@ class Fit:
 
     def release(self) -> None:
         """Leave the model as it was."""
+        self._fence()
         self._abandoned.detach()
         private.begin_at_epoch(self._model(), None)
 
@@ -206,6 +210,7 @@ class Fit:
     def _between_batches(self, batch: int) -> None:
         """The boundary: ``batch`` batches of this epoch are done."""
         self._progress = self._progress_at(self._progress.epoch, batch)
+        self._fence()
         put_back = self._put_back("between batches", metrics=True)
         self._live.about_to_run("train_function")
         if put_back:
@@ -223,6 +228,23 @@ class Fit:
             callback.boundary(self._progress, events, metrics, lambda: self._capture(where), signal)
         self._leaving.after_boundary()
 
+    def _fence(self) -> None:
+        """An optimizer is about to change variables, or the batch is done: what is still copied must be of before."""
+        unfence, self._unfence = self._unfence, None
+        if unfence is not None:
+            for callback in self.callbacks:
+                callback.fence()
+            unfence()
+
+    def _steady(self) -> Mapping[int, Any]:
+        """What may be copied beside the next batch; asked for at a boundary after which there is one."""
+        model = self._model()
+        steady = steady_tensors(model, self._others)
+        if steady and self._unfence is None:
+            fence = weakref.WeakMethod(self._fence)  # a fit that raises must not live on in its optimizers
+            self._unfence = private.before_applying(private.optimizers_of(model), lambda: _call(fence()))
+        return steady
+
     def _progress_at(self, epoch: int, batch: int) -> Progress:
         batches = self._batches_before + batch
         return Progress(batches // self._batches_a_step, epoch, batch, batches)
@@ -231,7 +253,8 @@ class Fit:
         data = {"tape": self._tape.as_dict(), "validation": self._validation.capture()}
         captured = state.capture(self._model(), self._live, where, data)
         lost = {**self._tape.missing(), **self._validation.missing(), **self._unbuildable}
-        return replace(captured, missing={**captured.missing, **lost}, data=self._tape.how)
+        steady = self._steady if where == "between batches" else dict
+        return replace(captured, missing={**captured.missing, **lost}, data=self._tape.how, steady=steady)
 
 
 def _abandon(leaving: Leaving, callbacks: Sequence[BaseCheckpointer]) -> None:
@@ -246,6 +269,11 @@ def _abandon(leaving: Leaving, callbacks: Sequence[BaseCheckpointer]) -> None:
             callback.end()
         except CheckpointError as error:
             warn(f"a snapshot could not be written: {error}")
+
+
+def _call(method: Callable[[], None] | None) -> None:
+    if method is not None:
+        method()
 
 
 def _versions() -> dict[str, str]:

@@ -387,6 +387,30 @@ def trained_by(optimizer: Any) -> list[Any]:
     return list(optimizer._trainable_variables)
 
 
+def before_applying(optimizers: Sequence[Any], fence: Callable[[], None]) -> Callable[[], None]:
+    """Have ``fence`` called before an optimizer is about to change variables; give what ends that.
+
+    ``Optimizer.apply`` is public, but Keras has no hook before it: each optimizer gets one of its own, in its
+    ``__dict__``, past the tracking of ``__setattr__``.
+    """
+
+    def fenced(apply: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            fence()
+            return apply(*args, **kwargs)
+
+        return call
+
+    for optimizer in optimizers:
+        vars(optimizer)["apply"] = fenced(type(optimizer).apply.__get__(optimizer))
+
+    def end() -> None:
+        for optimizer in optimizers:
+            vars(optimizer).pop("apply", None)
+
+    return end
+
+
 def begin_at_epoch(model: Any, epoch: int | None) -> None:
     """``model._initial_epoch``: where fit begins to count, read after on_train_begin (BackupAndRestore uses it too)."""
     model._initial_epoch = epoch
@@ -663,11 +687,14 @@ def backing(variable: Any) -> Any:
 
 
 def read(variable: Any) -> Any:
-    """What a variable holds, as an array that stays as it is until the variable is assigned to, or longer.
+    """What a variable holds, as an array that is good until the variable is assigned to, or longer.
 
-    On TensorFlow it is a view: a variable that somebody has read is given other memory when it is assigned to.
+    On TensorFlow it is a view: a variable that somebody has read is given other memory when it is assigned to. On torch
+    it is one too, and changes with the variable.
     """
     held = backing(variable)
+    if keras.backend.backend() == "torch" and held.device.type == "cpu" and not held.is_sparse:
+        return held.detach().numpy() if held.dtype.itemsize > 2 else keras.ops.convert_to_numpy(variable)
     if keras.backend.backend() == "tensorflow" and np.dtype(held.dtype.as_numpy_dtype).kind in "biufc":
         return np.asarray(memoryview(held.read_value()))
     return keras.ops.convert_to_numpy(variable)
@@ -838,6 +865,12 @@ def own_attributes(kind: Any) -> frozenset[str]:
 def _attributes_of_modules(kind: type) -> list[str]:
     torch = sys.modules.get("torch")
     return list(vars(torch.nn.Module())) if torch is not None and issubclass(kind, torch.nn.Module) else []
+
+
+def hooks_of(model: Any) -> list[Any]:
+    """Functions that users registered with torch to be called in a pass (``_forward_hooks`` and the like)."""
+    names = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+    return [hook for one in model.modules() for name in names for hook in vars(one)[name].values()]
 
 
 def buffers_of(model: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import importlib
 import math
 import re
 import sys
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -346,7 +346,10 @@ class _Numpy:
         return False
 
     def lend(self, array: Any, steady: Mapping[int, Any]) -> Lent | None:
-        return None
+        live = steady.get(_address(array)) if array.flags.c_contiguous else None
+        if live is None or live.nbytes != array.nbytes:
+            return None
+        return Lent(array.reshape(-1).view(np.uint8), _changes_of(live))
 
     def join(self, array: Any, start: int, stop: int) -> Any | None:
         return np.asarray(_Block(start, stop - start, array, readonly=True))
@@ -414,9 +417,8 @@ class _Torch:
         if live is None or live.nbytes != array.nbytes:
             return None
         # Not by numpy(), which forbids a storage to be resized for ever. The alias keeps the memory, whatever the live
-        # tensor is given instead; the count (since torch 0.4) and the address are those of the live one.
-        data = np.asarray(_Block(array.data_ptr(), array.nbytes, array, readonly=True))
-        return Lent(data, lambda: (live._version, live.data_ptr()))
+        # tensor is given instead.
+        return Lent(np.asarray(_Block(array.data_ptr(), array.nbytes, array, readonly=True)), _changes_of(live))
 
     def join(self, array: Any, start: int, stop: int) -> Any | None:
         torch = sys.modules["torch"]
@@ -595,6 +597,11 @@ def _element(name: str) -> np.dtype[Any]:
     except ConfigurationError:
         size = itemsize(name)
         return np.dtype({1: np.uint8, 2: np.uint16}.get(size, f"V{size}"))
+
+
+def _changes_of(live: Any) -> Callable[[], object]:
+    """How often torch has changed a tensor (``_version``, since torch 0.4), and where it is."""
+    return lambda: (live._version, live.data_ptr())
 
 
 @functools.cache

@@ -18,6 +18,7 @@ from ckpt_callbacks.pytorch_lightning import Checkpointer
 from ckpt_callbacks.saving.overlap import Overlap
 from ckpt_callbacks.state import copying
 from ckpt_callbacks.state.copying import Copier, Copying
+from ckpt_callbacks.state.uncounted import is_countable
 from tests.pytorch_lightning.conftest import fit
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
@@ -295,7 +296,7 @@ def _snapshot(directory) -> str:
 
 @pytest.mark.parametrize("kind", [Manual, Alternates])
 def test_in_manual_optimization_each_optimizer_tells_before_it_steps(tmp_path, beside, kind):
-    """Whoever calls it, with Lightning's wrapper or without; gradients, which anybody may change, are copied at once."""
+    """Whoever calls it, with Lightning's wrapper or without. Gradients are copied at once: anybody may change them."""
     late, _ = run(tmp_path / "late", kind)
     assert beside == [True] * 3
     Overlap.pays = lambda self: False
@@ -377,7 +378,7 @@ def test_sparse_moments_are_not_steady():
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
     module(torch.tensor([1])).sum().backward()
     optimizer.step()
-    assert not steadiness._is_plain(optimizer.state[module.weight]["momentum_buffer"])
+    assert not is_countable(optimizer.state[module.weight]["momentum_buffer"])
 
 
 def test_which_tensors_are_steady(tmp_path):
