@@ -12,10 +12,9 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch.nn.utils import prune
 
-from ckpt_callbacks._lightning import private
-from ckpt_callbacks._lightning.weights import is_mask_or_masked, modules_of, pruned_in, shapes_of
+from ckpt_callbacks._lightning import private, private_torch
+from ckpt_callbacks._lightning.weights import is_mask_or_masked, modules_of, shapes_of
 from ckpt_callbacks.checkpointer import BaseCheckpointer
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.state import random_state
@@ -116,7 +115,7 @@ class Live:
             "trainable": {name: now for name, now in trainable.items() if self._trainable.get(name) is not now},
             "late": outermost(late),
             "reshaped": [name for name, shape in shapes_of(self.module).items() if self._shapes.get(name) != shape],
-            "pruned": pruned_in(self.module),
+            "pruned": private_torch.pruned_in(self.module),
             "tensors": self._tensors(weights),
             "groups": _groups(self.trainer, parameters),
         }
@@ -125,9 +124,7 @@ class Live:
     def put_back(self, saved: Mapping[str, Any]) -> None:
         """Make everything what it was."""
         for name, tensor in saved["pruned"]:
-            module = self.module.get_submodule(name)
-            if tensor in module._parameters:
-                prune.custom_from_mask(module, tensor, torch.ones_like(getattr(module, tensor)))
+            private_torch.as_pruned(self.module.get_submodule(name), tensor)
         live = dict(self.module.named_parameters()) | dict(self.module.named_buffers())
         for name, value in saved["tensors"].items():
             self._put_back_tensor(name, live.get(name), value)
@@ -143,8 +140,8 @@ class Live:
             return
         owner, _, key = name.rpartition(".")
         module = self.module.get_submodule(owner)
-        if key not in module._parameters:
-            module._buffers[key] = value.to(self.module.device)  # it changed its shape, or was None before
+        if key not in dict(module.named_parameters(recurse=False)):
+            private_torch.set_buffer(module, key, value.to(self.module.device))  # it changed its shape, or was None
 
     def _tensors(self, weights: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         """Parameters and buffers that ``weights`` lacks, or has in another state (averaged, or pruned for good)."""
@@ -166,9 +163,8 @@ class Live:
     def _not_persistent(self) -> Iterator[tuple[str, torch.Tensor]]:
         for path, module in self.module.named_modules():
             if not private.is_metric(module):
-                for name in module._non_persistent_buffers_set:
-                    if (buffer := module._buffers.get(name)) is not None:
-                        yield f"{path}.{name}".removeprefix("."), buffer
+                for name, buffer in private_torch.non_persistent_buffers(module):
+                    yield f"{path}.{name}".removeprefix("."), buffer
 
     def _attributes_by_name(self) -> dict[str, dict[str, Any]]:
         """What modules, the datamodule, callbacks and optimizers of the user's have, less what is the framework's."""

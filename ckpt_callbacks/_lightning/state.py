@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 
-from ckpt_callbacks._lightning import private
+from ckpt_callbacks._lightning import private, private_torch
 from ckpt_callbacks._lightning.live import Live
 from ckpt_callbacks._lightning.loader import Tape
 from ckpt_callbacks._lightning.steadiness import steady_tensors
@@ -113,7 +113,8 @@ def capture(
     random_state.restore(now)
     missing |= tape.missing() | validation.missing()
     trained = {name for name, one in parameters.items() if one.requires_grad}
-    frozen = parameters.keys() - trained
+    stepped = private.in_optimizers(trainer)
+    frozen = {name for name, one in parameters.items() if not one.requires_grad or id(one) not in stepped}
     lasting = functools.partial(steady_tensors, trainer) if steady else dict
     return Captured(weights, rest, _OPTIONAL, missing, data=tape.how, trained=trained, frozen=frozen, steady=lasting)
 
@@ -240,7 +241,7 @@ def _state_dict(restored: Restored, weights: Mapping[str, Any]) -> OrderedDict[s
     weights = OrderedDict(weights)
     metadata = (restored.rest or {}).get("weights_metadata")
     if metadata is not None:
-        weights._metadata = metadata  # type: ignore[attr-defined]
+        private_torch.set_versions(weights, metadata)
     return weights
 
 

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 import torch
-from torch.nn.utils import prune
+
+from ckpt_callbacks._lightning import private_torch
 
 __all__ = [
     "is_mask_or_masked",
     "modules_of",
     "of_late",
-    "pruned_in",
     "put_back_reshaped",
     "shapes_of",
     "unpruned",
@@ -49,7 +49,8 @@ def put_back_reshaped(weights: Mapping[str, Any], reshaped: Iterable[str], modul
     for name, value in found.items():
         owner, _, key = name.rpartition(".")
         holder = module.get_submodule(owner)
-        holder._buffers[key] = value.to(next((one.device for one in module.parameters()), value.device), copy=True)
+        device = next((one.device for one in module.parameters()), value.device)
+        private_torch.set_buffer(holder, key, value.to(device, copy=True))
     return found
 
 
@@ -66,15 +67,6 @@ def without_late(weights: Mapping[str, Any], late: Iterable[str], modules: Set[s
 
 
 # Pruning: it replaces a parameter ``p`` by ``p_orig`` and ``p_mask`` while training runs ----------------------------
-
-
-def pruned_in(module: torch.nn.Module) -> list[list[str]]:
-    return [
-        [name, hook._tensor_name]
-        for name, one in module.named_modules()
-        for hook in one._forward_pre_hooks.values()
-        if isinstance(hook, prune.BasePruningMethod)
-    ]
 
 
 def is_mask_or_masked(name: str) -> bool:
