@@ -42,6 +42,7 @@ COLUMNS = (
     *("CPU per save, s", "written per save, MB", "restore, s", "from cache, s"),
 )
 LIGHTNING = (NOTHING, "ours", "ModelCheckpoint", "AsyncCheckpointIO")
+MANY = (*LIGHTNING, "ours, waited for", "safetensors.save_file")
 KERAS = (NOTHING, "ours", "ModelCheckpoint .keras", "ModelCheckpoint .weights.h5", "BackupAndRestore")
 TENSORS = (
     *("warm copy", "raw write and fsync", "ours", "torch.save", "torch.save without CRC", "safetensors.save_file"),
@@ -68,6 +69,7 @@ def groups() -> dict[str, Group]:
     base = {"steps": 30, "every": 6, "layers": 5, "width": 4096, "batch": 64, "frozen": 0, "restore": True}
     idle, frozen = {"threads": max(1, CORES - 1)}, {"layers": 58, "frozen": 57, "width": 1200}
     often = {"every": 1, "width": 1400}
+    many = base | {"tensors": 2000, "every": 2, "width": 64, "restore": False}
     return {
         "lightning": Group("Lightning, 1 GB of Adam state, all cores train", "lightning", LIGHTNING, base),
         "lightning-idle": Group("Lightning, the same, one core left idle", "lightning", LIGHTNING, base | idle),
@@ -75,6 +77,7 @@ def groups() -> dict[str, Group]:
             "Lightning, 120 MB of Adam state, saved after every step", "lightning", LIGHTNING, base | often
         ),
         "lightning-frozen": Group("Lightning, 95 % of the state's bytes frozen", "lightning", LIGHTNING, base | frozen),
+        "lightning-many": Group("Lightning, 2,000 small tensors", "lightning", MANY, many),
         "keras": Group("Keras, 600 MB of Adam state", "keras", KERAS, base | {"layers": 3, "batch": 32}),
         "tensors": Group("1 GB in 30 tensors", "tensors", TENSORS, {"mb": 1000, "tensors": 30, "saves": 5}, False),
         "small": Group("2,000 small tensors", "tensors", TENSORS, {"mb": 16, "tensors": 2000, "saves": 8}, False),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 import warnings
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import safetensors.torch
 import torch
 from pytorch_lightning.plugins import AsyncCheckpointIO, TorchCheckpointIO
 from torch.utils.data import DataLoader, TensorDataset
@@ -43,6 +45,47 @@ class Model(pl.LightningModule):
         return torch.optim.Adam([one for one in self.parameters() if one.requires_grad], lr=1e-4)
 
 
+class Many(pl.LightningModule):
+    """Thousands of small weights, without moments.
+
+    Args:
+        tensors: how many.
+        size: of each.
+    """
+
+    def __init__(self, tensors: int, size: int = 2000) -> None:
+        super().__init__()
+        self.weights = torch.nn.ParameterList([torch.nn.Parameter(torch.randn(size)) for _ in range(tensors)])
+
+    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+        """Something of each."""
+        return torch.stack([weight[0] for weight in self.weights]).sum() * batch[0].mean()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Plain descent."""
+        return torch.optim.SGD(self.parameters(), lr=1e-4)
+
+
+class SaveFile(pl.Callback):
+    """The least that a script can do: `safetensors.torch.save_file` of the weights, flushed if asked to."""
+
+    def __init__(self, directory: Path, every: int, durable: bool) -> None:
+        self.directory, self.every, self.durable = directory, every, durable
+
+    def save(self, module: pl.LightningModule, step: int) -> None:
+        """Write one file."""
+        self.directory.mkdir(exist_ok=True)
+        path = self.directory / f"{step % (2 * self.every)}.safetensors"
+        safetensors.torch.save_file(module.state_dict(), path)
+        if self.durable:
+            make_durable(path)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """Save every so many steps."""
+        if trainer.global_step % self.every == 0:
+            self.save(pl_module, trainer.global_step)
+
+
 class Clock(pl.Callback):
     """When each step began."""
 
@@ -71,13 +114,23 @@ def _none(directory: Path, every: int, durable: bool) -> Setup:
     return [], [], lambda: "", Inside()
 
 
-def _ours(directory: Path, every: int, durable: bool) -> Setup:
+def _ours(directory: Path, every: int, durable: bool, *, background: bool = True) -> Setup:
     callback = Checkpointer(
-        directory / "run", save=every_steps(every), keep=keep_last(2), durability="full" if durable else "none"
+        directory / "run",
+        save=every_steps(every),
+        keep=keep_last(2),
+        durability="full" if durable else "none",
+        background=background,
     )
     inside = Inside()
     callback.boundary = inside.saves(callback.boundary, lambda saved: saved is not None)  # type: ignore[method-assign]
     callback.fence = inside.waits(callback.fence)  # type: ignore[method-assign]
+    return [callback], [], lambda: "", inside
+
+
+def _save_file(directory: Path, every: int, durable: bool) -> Setup:
+    inside, callback = Inside(), SaveFile(directory / "run", every, durable)
+    callback.save = inside.saves(callback.save)  # type: ignore[method-assign]
     return [callback], [], lambda: "", inside
 
 
@@ -100,6 +153,8 @@ SETUPS = {
     "ours": _ours,
     "ModelCheckpoint": _peer(lambda io: io),
     "AsyncCheckpointIO": _peer(AsyncCheckpointIO),
+    "ours, waited for": functools.partial(_ours, background=False),
+    "safetensors.save_file": _save_file,
 }
 
 
@@ -154,9 +209,13 @@ def _resume(name: str, options: dict[str, Any], weights: dict[str, torch.Tensor]
     return sum(done[:2]) - start, compared[:1] == [True]
 
 
-def _model(options: dict[str, Any]) -> Model:
+def _model(options: dict[str, Any]) -> pl.LightningModule:
     torch.manual_seed(1)
-    return Model(options["width"], options["layers"], options["frozen"])
+    return (
+        Many(options["tensors"])
+        if "tensors" in options
+        else Model(options["width"], options["layers"], options["frozen"])
+    )
 
 
 def _data(options: dict[str, Any]) -> DataLoader[Any]:
