@@ -777,15 +777,15 @@ def test_tags():
 
 def test_element_types():
     """Each element type that the page names is stored as it says."""
-    from ckpt_callbacks.state.tensors import _BYTES_OF_OTHERS, _NATIVE, stored_as
+    from ckpt_callbacks.state.elements import BYTES_OF_OTHERS, NATIVE, stored_as
 
     names, kinds = zip(*((quoted(row[0]), quoted(row[1])) for row in table("`dtype` | stored as")), strict=True)
     for name, kind in zip(spread(names[0]) + spread(names[1]), spread(kinds[0]) + spread(kinds[1]), strict=True):
         assert stored_as(name, [3]) == (kind, (3,)), name
-    assert {*spread(names[0]), *spread(names[1])} == set(_NATIVE)
+    assert {*spread(names[0]), *spread(names[1])} == set(NATIVE)
     listed = {name for row in names[3:6] for name in spread(row)}
     patterns = {name.removesuffix("*") for name in listed if name.endswith("*")}
-    assert {name for name in _BYTES_OF_OTHERS if not name.startswith(tuple(patterns))} == {
+    assert {name for name in BYTES_OF_OTHERS if not name.startswith(tuple(patterns))} == {
         name for name in listed if not name.endswith("*")
     }
     for name, (size,) in {

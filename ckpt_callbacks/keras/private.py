@@ -18,10 +18,10 @@ import numpy as np
 
 from ckpt_callbacks.errors import ResumeError
 from ckpt_callbacks.state.kinds import is_variable
+from ckpt_callbacks.state.pages import LARGE
 from ckpt_callbacks.state.random_state import is_generator
 from ckpt_callbacks.state.safetensors_file import ALIGNMENT
 from ckpt_callbacks.state.scripts import assigned_by
-from ckpt_callbacks.state.tensors import LARGE
 
 __all__ = [
     "Running",

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ckpt_callbacks.state.tensors import RefusedError, numpy_dtype, numpy_name
+from ckpt_callbacks.state.elements import RefusedError, numpy_dtype, numpy_name
 
 __all__ = ["READERS", "SAFE_INTEGER", "write"]
 

@@ -11,10 +11,13 @@ import mmap
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["PAGE", "Bytes", "aligned", "fresh"]
+__all__ = ["LARGE", "PAGE", "Bytes", "aligned", "fresh"]
 
 PAGE = 4096
 """What fresh memory, and files that bypass the page cache, are aligned to, in bytes."""
+
+LARGE = 4 << 20
+"""From how many bytes on something gets pages of its own."""
 
 Bytes = npt.NDArray[np.uint8]
 """A flat, C-contiguous array of bytes."""

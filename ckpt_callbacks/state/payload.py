@@ -17,9 +17,10 @@ import numpy as np
 
 from ckpt_callbacks.errors import CorruptSnapshotError
 from ckpt_callbacks.state import tree
+from ckpt_callbacks.state.pages import LARGE
 from ckpt_callbacks.state.safetensors_file import ALIGNMENT, SafetensorsFile, open_bytes, open_file
 from ckpt_callbacks.state.shards import pattern_of
-from ckpt_callbacks.state.tensors import LARGE, HostTensor
+from ckpt_callbacks.state.tensors import HostTensor
 
 __all__ = ["INDEX", "MODEL", "STATE", "TREE", "of_weights", "read", "read_weights"]
 

@@ -21,8 +21,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from ckpt_callbacks.errors import ConfigurationError, CorruptSnapshotError
+from ckpt_callbacks.state.elements import BITS, size_of
 from ckpt_callbacks.state.pages import PAGE, Bytes
-from ckpt_callbacks.state.tensors import BITS, HostTensor, Source, size_of
+from ckpt_callbacks.state.tensors import HostTensor, Source
 
 __all__ = ["ALIGNMENT", "Image", "Layout", "SafetensorsFile", "open_bytes", "open_file"]
 

@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ckpt_callbacks.state.tensors import Leaf, Memory, Source, itemsize, stored_as
+from ckpt_callbacks.state.elements import itemsize, stored_as
+from ckpt_callbacks.state.tensors import Leaf, Memory, Source
 
 __all__ = ["Found", "shelve"]
 

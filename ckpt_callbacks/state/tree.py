@@ -28,22 +28,10 @@ from typing import Any
 
 from ckpt_callbacks.errors import CheckpointError, ConfigurationError, CorruptSnapshotError, UnstorableError
 from ckpt_callbacks.state import codecs, leaves
+from ckpt_callbacks.state.elements import RefusedError, itemsize, stored_as
+from ckpt_callbacks.state.libraries import finish, library_named, library_of
 from ckpt_callbacks.state.shelf import Found, shelve
-from ckpt_callbacks.state.tensors import (
-    HostTensor,
-    Library,
-    RefusedError,
-    Source,
-    c_strides,
-    extent,
-    finish,
-    itemsize,
-    library_named,
-    library_of,
-    ordered_strides,
-    permuted,
-    stored_as,
-)
+from ckpt_callbacks.state.tensors import HostTensor, Library, Source, c_strides, extent, ordered_strides, permuted
 
 __all__ = [
     "MAX_DEPTH",

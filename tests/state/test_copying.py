@@ -140,12 +140,23 @@ def test_what_is_not_one_block_is_copied_at_once(tensor: torch.Tensor) -> None:
 
 
 def test_only_what_is_vouched_for_is_lent() -> None:
-    """By its address and size: a larger tensor that begins there is another one. Others don't count changes."""
-    tensor, array = torch.randn(2000), np.zeros(2000)
-    found = Packer().pack({"w": tensor, "a": array}, None).images["model.safetensors"].tensors
+    """By its address and size: a larger tensor that begins there is another one."""
+    tensor = torch.randn(2000)
+    found = Packer().pack({"w": tensor, "a": np.zeros(2000)}, None).images["model.safetensors"].tensors
     assert found["w"].lent({}) is None
     assert found["w"].lent({tensor.data_ptr(): tensor[:-1]}) is None
-    assert found["a"].lent({array.ctypes.data: torch.from_numpy(array)}) is None
+    assert found["a"].lent({tensor.data_ptr(): tensor}) is None
+
+
+def test_an_array_over_a_tensor_is_lent_with_the_count_of_the_tensor() -> None:
+    """As a variable of Keras on torch is read."""
+    tensor = torch.randn(2000)
+    found = Packer().pack({"a": tensor.numpy()}, None).images["model.safetensors"].tensors["a"]
+    lent = found.lent({tensor.data_ptr(): tensor})
+    before = lent.changes()
+    assert lent.data.tobytes() == tensor.numpy().tobytes()
+    tensor.add_(1)
+    assert lent.changes() != before
 
 
 def test_the_thread_copies_and_ends() -> None:

@@ -128,3 +128,23 @@ def test_a_state_that_cannot_be_copied_gives_its_memory_back() -> None:
     with pytest.raises(RuntimeError, match="device lost"):
         packed.stage(arena)
     assert arena._idle is not None
+
+
+def test_small_tensors_side_by_side_are_copied_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of any layout and type; byte for byte what each alone would be."""
+    tensors = {f"{number}": torch.randn(number % 7 + 1, 3).t() for number in range(50)}
+    tensors |= {f"h{number}": torch.randn(5).half() for number in range(9)} | {"large": torch.randn(1 << 15)}
+    tensors |= {
+        "array": np.arange(6.0),
+        "none": torch.empty(0),
+        "scalar": torch.tensor(2.5),
+        "nan": torch.full((3,), torch.nan),
+    }
+    gathered = on_disk(Packer().pack(tensors, None), tmp_path / "a", Arena())
+    monkeypatch.setattr("ckpt_callbacks.state.packing.SMALL", 0)
+    alone = on_disk(Packer().pack(tensors, None), tmp_path / "b", Arena())
+    assert (gathered / payload.MODEL).read_bytes() == (alone / payload.MODEL).read_bytes()
+    found = read(gathered)[0]
+    assert all(
+        found[name].tobytes() == np.ascontiguousarray(tensors[name]).tobytes() for name in ("0", "h3", "array", "nan")
+    )

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ckpt_callbacks.state import HostTensor, Image, as_numpy, decode, encode, from_json, open_file, to_json
+from ckpt_callbacks.state import HostTensor, Image, Source, as_numpy, decode, encode, from_json, open_file, to_json
+from ckpt_callbacks.state.libraries import NUMPY
 
 
 def through_memory(tree: Any, **options: Any) -> Any:
@@ -34,7 +35,9 @@ def write(path: Path, tensors: Mapping[str, HostTensor], metadata: Mapping[str, 
 
 def image_of(tensors: Mapping[str, HostTensor], metadata: Mapping[str, str] | None = None) -> Image:
     """The image of a file with tensors that are in memory already."""
-    return Image.of({name: tensor.source() for name, tensor in tensors.items()}, metadata)
+    return Image.of(
+        {name: Source(tensor.dtype, tensor.shape, NUMPY, tensor.data) for name, tensor in tensors.items()}, metadata
+    )
 
 
 def filled(image: Image) -> bytes:
