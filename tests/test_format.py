@@ -768,10 +768,10 @@ def test_required_members(tmp_path, in_repository):
 
 def test_tags():
     """The page's table of tags lists exactly those that the package reads, and the independent reader knows them."""
-    from ckpt_callbacks.state import leaves, tree
+    from ckpt_callbacks.state import decoding, leaves
 
     listed = [tag for row in table("tag | members | meaning") for tag in quoted(row[0])]
-    assert sorted(listed) == sorted({*leaves.READERS, *tree._READERS})
+    assert sorted(listed) == sorted({*leaves.READERS, *decoding.READERS})
     assert {tag for tag in listed if not hasattr(Reader, "read_" + tag.replace(".", "_"))} == {"tensor"}
 
 

@@ -1,6 +1,7 @@
 """What a snapshot holds: a tree of plain values and tensors, and the random generators."""
 
 from ckpt_callbacks.state.codecs import register_codec, unregister_codec
+from ckpt_callbacks.state.grammar import MAX_DEPTH
 from ckpt_callbacks.state.lent import Member
 from ckpt_callbacks.state.random_state import (
     capture,
@@ -12,7 +13,7 @@ from ckpt_callbacks.state.random_state import (
 )
 from ckpt_callbacks.state.safetensors_file import Image, Layout, SafetensorsFile, open_file
 from ckpt_callbacks.state.tensors import HostTensor, Source, as_numpy
-from ckpt_callbacks.state.tree import MAX_DEPTH, Encoded, Plan, decode, encode, from_json, plan, to_json
+from ckpt_callbacks.state.tree import Encoded, Plan, decode, encode, from_json, plan, to_json
 
 __all__ = [
     "MAX_DEPTH",

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from ckpt_callbacks.state import codecs
+from ckpt_callbacks.state.grammar import knows_factory
 from ckpt_callbacks.state.scripts import is_script
-from ckpt_callbacks.state.tree import knows_factory
 
 __all__ = [
     "base_of",

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ckpt_callbacks.state.codecs import register_codec
+from ckpt_callbacks.state.decoding import is_lookalike, member_of
 from ckpt_callbacks.state.kinds import is_frameworks
 from ckpt_callbacks.state.parts import replaced
-from ckpt_callbacks.state.tree import is_lookalike, member_of
 
 __all__ = ["Lenders", "Member", "with_members_named"]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ckpt_callbacks.state.decoding import member_of
 from ckpt_callbacks.state.kinds import base_of, fields_of, is_tensor, slots_of
-from ckpt_callbacks.state.tree import member_of
 
 __all__ = [
     "Cells",
