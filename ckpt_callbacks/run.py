@@ -20,6 +20,7 @@ from ckpt_callbacks.engine.moment import Progress
 from ckpt_callbacks.engine.monitor import Monitor
 from ckpt_callbacks.engine.retention import Rule, Verdict, judge
 from ckpt_callbacks.engine.rules import best_of
+from ckpt_callbacks.engine.rules import recorded as recorded_rule
 from ckpt_callbacks.engine.rules import resolve as resolve_rules
 from ckpt_callbacks.errors import ConfigurationError, CorruptSnapshotError, SnapshotNotFoundError
 from ckpt_callbacks.store import LocalStore, Manifest, owner_of, read_manifest, verify_directory
@@ -279,27 +280,40 @@ class Run:
         Raises:
             ConfigurationError: they aren't recorded, or one is a function of the user's, which only its program has.
         """
-        recorded = self.policy.get("keep")
-        if not isinstance(recorded, list) or not recorded:
+        texts = self._recorded_rules()
+        if not texts:
             return resolve_rules(None, self.monitors)
         try:
-            return resolve_rules(parse_rules(", ".join(map(str, recorded))), self.monitors)
+            return resolve_rules(parse_rules(", ".join(texts)), self.monitors)
         except ConfigurationError as error:
             raise ConfigurationError(
-                f"the rules of {self._shown} ({', '.join(map(str, recorded))}) can't be read back: {error} "
+                f"the rules of {self._shown} ({', '.join(texts)}) can't be read back: {error} "
                 "Say which rules shall hold."
             ) from None
+
+    @property
+    def known_rules(self) -> tuple[Rule, ...]:
+        """The same, as far as anybody can know them: in the place of a function that only the run's program has stands
+        a rule that keeps what this one kept last, by the journal, and lets nothing be dropped.
+        """
+        texts = self._recorded_rules()
+        readable = {text: rule for text in texts if (rule := _read_back(text)) is not None}
+        if len(readable) == len(texts):
+            return self.rules
+        noted = self._store.journal.kept()
+        return resolve_rules([readable.get(text) or recorded_rule(text, noted) for text in texts], self.monitors)
+
+    def _recorded_rules(self) -> list[str]:
+        recorded = self.policy.get("keep")
+        return list(map(str, recorded)) if isinstance(recorded, list) else []
 
     def verdict(self, rules: Rule | Iterable[Rule] | None = None) -> Verdict:
         """What rules would keep, drop and reduce to weights now, each with its reasons; nothing is changed.
 
         Args:
-            rules: as for a checkpointer's ``keep=``; None for the run's own.
-
-        Raises:
-            ConfigurationError: its own can't be read back.
+            rules: as for a checkpointer's ``keep=``; None for the run's own, see `known_rules`.
         """
-        resolved = self.rules if rules is None else resolve_rules(rules, self.monitors)
+        resolved = self.known_rules if rules is None else resolve_rules(rules, self.monitors)
         return judge(self._store.records(), resolved)
 
     def best(self, monitor: str | Monitor | None = None) -> Snapshot | None:
@@ -373,14 +387,14 @@ class Run:
 
         Raises:
             RunLockedError: with ``dry_run=False``, while another process trains here.
-            ConfigurationError: the run's own rules can't be read back.
+            ConfigurationError: with ``dry_run=False``, if the run's own rules can't be read back.
         """
         if dry_run:
             return self.verdict(rules)
         from ckpt_callbacks.state.payload import of_weights
 
         with self._store.lock():
-            verdict = self.verdict(rules)
+            verdict = self.verdict(self.rules if rules is None else rules)
             for id, why in verdict.drop.items():
                 if self._store.delete(id):
                     self._store.journal.append("dropped", id=id, why=why)
@@ -390,12 +404,8 @@ class Run:
         return verdict
 
     def kept_by(self) -> dict[str, tuple[str, ...]]:
-        """Why each snapshot is kept: by the run's own rules, or, where only its program has them, as it noted last."""
-        try:
-            return dict(self.verdict().keep)
-        except ConfigurationError:
-            noted = {entry.get("id"): entry.get("why") for entry in self._store.journal if entry.get("event") == "kept"}
-            return {one.id: tuple(noted.get(one.id) or ()) for one in self.snapshots()}
+        """Why each snapshot is kept, by the run's own rules; see `verdict`."""
+        return dict(self.verdict().keep)
 
     def request(self, note: str | None = None, *, stop: bool = False, wants_answer: bool = False) -> str:
         """Ask the process that trains here, wherever it is, to save at its next clean boundary.
@@ -553,6 +563,15 @@ def _aliases(file: SafetensorsFile) -> dict[str, str]:
 def _monitor(recorded: Mapping[str, Any]) -> Monitor:
     known = {name: recorded[name] for name in ("metric", "mode", "min_delta", "relative") if name in recorded}
     return Monitor(**known)
+
+
+def _read_back(text: str) -> Rule | None:
+    """A rule of its recorded expression; None if only the run's program has it."""
+    try:
+        (rule,) = parse_rules(text)
+    except (ConfigurationError, ValueError):
+        return None
+    return rule
 
 
 def _is_run(path: Path) -> bool:

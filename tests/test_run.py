@@ -368,5 +368,7 @@ def test_the_runs_own_rules_are_read_back(make_run: MakeRun) -> None:
     assert list(run.verdict().drop) == [snapshot.id for snapshot in run.snapshots()[:2]]
     assert run.verdict(keep_last(9)).drop == {}
     other = make_run(name="other", policy={"save": "when(f)", "keep": ["keep_when(f)"]})
+    verdict = other.verdict()
+    assert (list(verdict.keep), verdict.drop, verdict.demote) == ([one.id for one in other.snapshots()], {}, {})
     with pytest.raises(ConfigurationError, match=r"keep_when\(f\).*can't be read back.*Say which rules shall hold"):
-        other.prune()
+        other.prune(dry_run=False)

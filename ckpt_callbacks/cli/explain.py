@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.text import Text
 
 from ckpt_callbacks.cli.output import AsJson, Directory, console, emit, errors_in_one_line
-from ckpt_callbacks.cli.prune import judgement, verdict_of
+from ckpt_callbacks.cli.prune import document_of, judgement
 from ckpt_callbacks.engine import parse_trigger
 from ckpt_callbacks.errors import ConfigurationError
 from ckpt_callbacks.run import Run
@@ -19,8 +19,8 @@ ABOVE = "pins, the newest, and the newest full and healthy ones, whatever the ru
 def explain(run: Directory, as_json: AsJson = False) -> None:
     """Say in words when RUN saves, what it keeps, and what its rules would do now."""
     found = Run(run)
-    snapshots, verdict = found.snapshots(), verdict_of(found)
-    saves, keeps = _saves(found), _keeps(found)
+    snapshots, verdict = found.snapshots(), found.verdict()
+    saves, keeps = _saves(found), [rule.words for rule in found.known_rules]
     if as_json:
         emit(
             {
@@ -28,9 +28,7 @@ def explain(run: Directory, as_json: AsJson = False) -> None:
                 "policy": dict(found.policy),
                 "saves": saves,
                 "keeps": keeps,
-                "keep": {id: list(why) for id, why in verdict.keep.items()} if verdict else None,
-                "drop": dict(verdict.drop) if verdict else None,
-                "demote": dict(verdict.demote) if verdict else None,
+                **document_of(verdict),
             }
         )
         return
@@ -39,8 +37,7 @@ def explain(run: Directory, as_json: AsJson = False) -> None:
         screen.print(Text(title, style="bold"))
         for sentence in sentences:
             screen.print(Text(f"  {sentence}"))
-    if verdict is not None:
-        screen.print(judgement(snapshots, verdict))
+    screen.print(judgement(snapshots, verdict))
 
 
 def _saves(run: Run) -> list[str]:
@@ -50,10 +47,3 @@ def _saves(run: Run) -> list[str]:
     except ConfigurationError:  # a function of the user's is in it
         return [text or "not recorded"]
     return trigger.words.split("; ")
-
-
-def _keeps(run: Run) -> list[str]:
-    try:
-        return [rule.words for rule in run.rules]
-    except ConfigurationError:
-        return [str(rule) for rule in run.policy["keep"]]

@@ -13,7 +13,7 @@ from ckpt_callbacks.engine import Verdict, parse_rules
 from ckpt_callbacks.errors import ConfigurationError
 from ckpt_callbacks.run import Run, Snapshot, human_size
 
-__all__ = ["judgement", "prune", "verdict_of"]
+__all__ = ["document_of", "judgement", "prune"]
 
 Keep = Annotated[
     str | None,
@@ -34,12 +34,14 @@ def prune(
     verdict = found.prune(parse_rules(keep) if keep else None, dry_run=dry_run)
     freed = sum(snapshot.size for snapshot in snapshots if snapshot.id in verdict.drop)
     if as_json:
-        emit({"run": str(found.path), "dry_run": dry_run, "freed": freed, **_document(verdict)})
+        emit({"run": str(found.path), "dry_run": dry_run, "freed": freed, **document_of(verdict)})
         return
     screen = console()
     screen.print(judgement(snapshots, verdict))
     count = f"{len(verdict.drop)} snapshot{'' if len(verdict.drop) == 1 else 's'}, {human_size(freed)}"
     screen.print(Text(f"{'would drop' if dry_run else 'dropped'} {count}", style="bold"))
+    if not keep and (refusal := _refusal(found)):
+        screen.print(Text(f"without --keep nothing is pruned: {refusal}"))
 
 
 def judgement(snapshots: list[Snapshot], verdict: Verdict) -> Table:
@@ -56,12 +58,23 @@ def judgement(snapshots: list[Snapshot], verdict: Verdict) -> Table:
     return table
 
 
-def verdict_of(run: Run) -> Verdict | None:
-    """What the run's own rules say; None if only its program has them."""
+def document_of(verdict: Verdict) -> dict[str, object]:
+    """The same, as JSON."""
+    return {
+        "keep": {id: list(why) for id, why in verdict.keep.items()},
+        "drop": dict(verdict.drop),
+        "demote": dict(verdict.demote),
+        "exceeded": list(verdict.exceeded),
+    }
+
+
+def _refusal(run: Run) -> str | None:
+    """Why a run can't be pruned by its own rules, if it can't."""
     try:
-        return run.verdict()
-    except ConfigurationError:
-        return None
+        run.rules  # noqa: B018
+    except ConfigurationError as error:
+        return str(error)
+    return None
 
 
 def _of(id: str, verdict: Verdict) -> tuple[str, str]:
@@ -70,12 +83,3 @@ def _of(id: str, verdict: Verdict) -> tuple[str, str]:
     if id in verdict.keep:
         return "keep", ", ".join(verdict.keep[id])
     return "drop", verdict.drop.get(id, "it came meanwhile")
-
-
-def _document(verdict: Verdict) -> dict[str, object]:
-    return {
-        "keep": {id: list(why) for id, why in verdict.keep.items()},
-        "drop": dict(verdict.drop),
-        "demote": dict(verdict.demote),
-        "exceeded": list(verdict.exceeded),
-    }

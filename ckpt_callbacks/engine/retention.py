@@ -46,6 +46,10 @@ class Rule:
         """Which of the records that stay shall keep their weights only -> why."""
         return {}
 
+    def doubts(self, records: Sequence[Record]) -> Kept:
+        """Those of which nobody can tell here whether it keeps them -> why; they stay as they are."""
+        return {}
+
     @property
     def monitors(self) -> tuple[Monitor, ...]:
         """The monitors whose values it asks for."""
@@ -97,12 +101,15 @@ def judge(records: Iterable[Record], rules: Sequence[Rule]) -> Verdict:
     for rule in rules:
         _add(reasons, rule.fill(ordered, {id: whys[0] for id, whys in reasons.items() if whys}))
     left = [record for record in ordered if reasons[record.id]]
+    demote, exceeded = _demoted(left, rules), filter(None, [rule.exceeded(left) for rule in rules])
+    for rule in rules:  # what is certain was worked out without them: more that stays makes it no less so
+        _add(reasons, rule.doubts([record for record in ordered if not reasons[record.id]]))
     why_not = f"no rule keeps it: {', '.join(map(repr, rules)) or 'none is given'}"
     return Verdict(
         keep={id: tuple(why) for id, why in reasons.items() if why},
         drop={id: why_not for id, why in reasons.items() if not why},
-        demote=_demoted(left, rules),
-        exceeded=tuple(filter(None, (rule.exceeded(left) for rule in rules))),
+        demote=demote,
+        exceeded=tuple(exceeded),
     )
 
 
@@ -117,7 +124,7 @@ def _add(reasons: Mapping[str, list[str]], kept: Kept) -> None:
 
 
 def _protected(records: Sequence[Record]) -> Kept:
-    kept = {record.id: "pinned" for record in records if record.pinned}
+    kept = {one.id: f"pinned: {one.pin_note}" if one.pin_note else "pinned" for one in records if one.pinned}
     if records:
         kept.setdefault(records[-1].id, "newest")
     full = [record for record in records if record.content == "full"]

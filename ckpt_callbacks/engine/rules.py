@@ -26,6 +26,7 @@ __all__ = [
     "keep_tiers",
     "keep_when",
     "keep_within",
+    "recorded",
     "resolve",
     "weights_after",
     "with_best",
@@ -120,6 +121,16 @@ def keep_when(predicate: Callable[[Record], bool]) -> Rule:
         raise ConfigurationError(f"keep_when({predicate!r}): expected a function of a Record.")
     refuse_own("keep_when", predicate)
     return _KeepWhen(predicate)
+
+
+def recorded(text: str, noted: Mapping[str, Sequence[str]]) -> Rule:
+    """A rule of which only its text is known here, since only the run's program has it: a function of the user's.
+
+    Args:
+        text: as the run has recorded it.
+        noted: id -> why it was kept when the run judged last. What this rule will keep, nobody can tell here.
+    """
+    return _Recorded(text, noted)
 
 
 def resolve(keep: Rule | Iterable[Rule] | None, monitors: Sequence[Monitor]) -> tuple[Rule, ...]:
@@ -399,3 +410,29 @@ class _KeepWhen(Rule):
 
     def __repr__(self) -> str:
         return f"keep_when({name_of(self.predicate)})"
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorded(Rule):
+    text: str
+    noted: Mapping[str, Sequence[str]]
+
+    def __call__(self, records: Sequence[Record]) -> Kept:
+        return {record.id: self.text for record in records if self.text in self.noted.get(record.id, ())}
+
+    def apart(self, records: Sequence[Record]) -> Kept:
+        return self(records)
+
+    def doubts(self, records: Sequence[Record]) -> Kept:
+        return {record.id: self._doubt(self.noted.get(record.id, ())) for record in records}
+
+    def _doubt(self, noted: Sequence[str]) -> str:
+        last = f" (it noted last: {', '.join(noted)})" if noted else ""
+        return f"{self.text} may keep it: only the run's program can tell{last}"
+
+    @property
+    def words(self) -> str:
+        return f"{self.text}, which only the run's program has"
+
+    def __repr__(self) -> str:
+        return self.text

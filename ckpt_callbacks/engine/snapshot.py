@@ -30,6 +30,7 @@ class Record:
         parent: id of the snapshot that it continues from, or None.
         note: what the user wrote beside it, or None.
         pinned: whether the user pinned it.
+        pin_note: what they wrote on the pin, or None.
         healthy: whether its weights and losses were finite numbers.
         line: 0 for the line of training that the newest snapshot continues; another number for each that was
             abandoned, when training went back to an older snapshot.
@@ -47,6 +48,7 @@ class Record:
     parent: str | None = None
     note: str | None = None
     pinned: bool = False
+    pin_note: str | None = None
     healthy: bool = True
     line: int = 0
 

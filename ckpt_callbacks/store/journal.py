@@ -58,6 +58,15 @@ class Journal:
             if isinstance(entry, dict):
                 yield entry
 
+    def kept(self) -> dict[str, list[str]]:
+        """Why each snapshot was kept when that was noted last: id -> reasons."""
+        found = {}
+        for entry in self:
+            id, why = entry.get("id"), entry.get("why")
+            if entry.get("event") == "kept" and isinstance(id, str) and isinstance(why, list):
+                found[id] = [str(reason) for reason in why]
+        return found
+
     def _append(self, line: bytes) -> None:
         descriptor = disk.open_append(self.path)
         try:

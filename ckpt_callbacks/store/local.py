@@ -179,7 +179,10 @@ class LocalStore:
         pinned, manifests = self.pins(), self.manifests()
         if abandoned is None:
             abandoned = manifests[-1].abandoned if manifests else ()
-        return [one.record(pinned=one.id in pinned, line=_line(one.sequence, abandoned)) for one in manifests]
+        return [
+            one.record(pinned=one.id in pinned, pin_note=pinned.get(one.id), line=_line(one.sequence, abandoned))
+            for one in manifests
+        ]
 
     def manifest(self, id: str) -> Manifest:
         """The manifest of one snapshot, read anew.

@@ -159,7 +159,7 @@ class Manifest:
         """Bytes of all files of the snapshot, the manifest aside."""
         return sum(info.size for info in self.files.values())
 
-    def record(self, *, pinned: bool = False, line: int = 0) -> Record:
+    def record(self, *, pinned: bool = False, pin_note: str | None = None, line: int = 0) -> Record:
         """What the engine's rules see of this snapshot."""
         return Record(
             id=self.id,
@@ -174,6 +174,7 @@ class Manifest:
             parent=self.parent,
             note=self.note,
             pinned=pinned,
+            pin_note=pin_note,
             healthy=self.unhealthy is None,
             line=line,
         )

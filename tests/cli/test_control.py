@@ -114,12 +114,52 @@ def test_explain_names_what_it_can_not_judge(tmp_path: Path) -> None:
 
     Loop(checkpointer(tmp_path, save=every_steps(2) | when(late), keep=keep_when(late))).run(4)
     document = ckpt_json("explain", str(tmp_path / "run"))
-    assert (document["saves"], document["keeps"]) == (["(every_steps(2) | when(late))"], ["keep_when(late)"])
-    assert document["keep"] is None
+    assert (document["saves"], document["keeps"]) == (
+        ["(every_steps(2) | when(late))"],
+        ["keep_when(late), which only the run's program has"],
+    )
     listed = ckpt_json("ls", str(tmp_path / "run"))["snapshots"]
     why = ["keep_when(late)"]
     assert [one["kept_by"] for one in listed] == [why, why, why, ["newest full: needed to resume", *why]]
+    assert document["keep"] == {one["id"]: one["kept_by"] for one in listed}
     assert "when(late)" in ckpt("explain", str(tmp_path / "run")).stdout
+
+
+def test_what_only_the_program_can_judge_is_said_and_never_dropped(tmp_path: Path) -> None:
+    """What its function kept is in the journal; of what it did not keep nobody knows whether it would now. The rules
+    that can be read are applied, and what does not hang on the function is done."""
+
+    def early(record: object) -> bool:
+        return record.step < 4  # type: ignore[attr-defined]
+
+    Loop(checkpointer(tmp_path, keep=[keep_last(2), keep_when(early)], save=every_steps(2))).run(6)
+    run = Run(tmp_path / "run")
+    run.pin(4, "before the merge")
+    Loop(checkpointer(tmp_path, keep=[keep_last(2), keep_when(early)], save=every_steps(2))).run(10)
+    run.unpin(4)
+    said = ckpt_json("explain", str(run.path))
+    assert {run.get(id).step: why for id, why in said["keep"].items()} == {
+        2: ["keep_when(early)"],
+        4: ["keep_when(early) may keep it: only the run's program can tell (it noted last: pinned: before the merge)"],
+        8: ["keep_last(2)"],
+        10: ["newest full: needed to resume", "keep_last(2)"],
+    }
+    assert said["drop"] == {}
+    assert ckpt_json("prune", str(run.path), "--dry-run")["keep"] == said["keep"]
+    assert "without --keep nothing is pruned" in ckpt("prune", str(run.path), "--dry-run").stdout
+    ckpt("prune", str(run.path), exit_code=2)
+    assert steps(run) == [2, 4, 8, 10]
+
+
+def test_a_pin_is_shown_with_its_note(run: Run) -> None:
+    """By whatever lists the run; made with a file, it needs none."""
+    run.pin(12, "before the merge")
+    (run.path / "pins" / run.get(8).id).touch()
+    for command in ("ls", "explain"):
+        text = " ".join(ckpt(command, "run").stdout.split())
+        assert "pinned: before the merge" in text
+        assert "pinned, best loss" in text
+    assert ckpt_json("explain", "run")["keep"][run.get(12).id][0] == "pinned: before the merge"
 
 
 def test_a_request_nobody_hears_is_withdrawn(run: Run) -> None:

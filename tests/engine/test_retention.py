@@ -23,8 +23,10 @@ from ckpt_callbacks import (
     keep_every_steps,
     keep_last,
     keep_when,
+    weights_after,
 )
 from ckpt_callbacks.engine import Record, Rule, best_of, judge, resolve_rules
+from ckpt_callbacks.engine.rules import recorded
 from tests.engine.strategies import counts, has_a_loss, histories, rule, rules
 
 LOSS, ACC = Monitor("val_loss"), Monitor("val_acc")
@@ -286,3 +288,18 @@ def test_a_name_means_the_checkpointers_own_monitor_of_that_name() -> None:
     """`monitor="x_score", mode="min"` holds for `keep_best(1, "x_score")` too."""
     own = Monitor("x_score", "min")
     assert keep_best(1, "x_score").bind([LOSS, own]) == keep_best(1, own)
+
+
+@given(histories, rules, st.sets(st.integers(0, 15)))
+def test_a_rule_that_is_not_known_here_lets_nothing_be_dropped(
+    records: list[Record], rules: list[Rule], noted: set[int]
+) -> None:
+    """And whatever it keeps in truth, what is reduced here is reduced there; what others keep is told as ever."""
+    ids = [record.id for n, record in enumerate(records) if n in noted]
+    unknown, known = recorded("mine()", {id: ["mine()"] for id in ids}), [*rules, weights_after(2)]
+    verdict, without = judge(records, [unknown, *known]), judge(records, known)
+    assert not verdict.drop
+    assert all(set(why) <= set(verdict.keep[id]) for id, why in without.keep.items())
+    assert {id for id, why in verdict.keep.items() if "mine()" in why} == set(ids)
+    for truth in (keep_when(lambda record: record.id in ids), keep_all()):
+        assert verdict.demote.keys() <= judge(records, [truth, *known]).demote.keys()
