@@ -251,7 +251,7 @@ class BaseCheckpointer:
         """Begin to record steps, and wait for those on record that will be computed again."""
         if self.content != "full":
             return
-        ours = choice is not None and choice.snapshot.run_path.resolve() == self._store.root.resolve()
+        ours = choice is not None and resume.is_own(self._store, choice.snapshot)
         if choice is not None and ours:
             self._proof = Proof(self._store.trace.after(choice.snapshot.progress.batches))
         self._store.trace.open(afresh=not ours)
@@ -338,7 +338,7 @@ class BaseCheckpointer:
             )
         origin = restored.snapshot.run_path
         moved: dict[str, Any] = {"skipped": skipped, "replayed": replayed}
-        moved |= {} if origin.resolve() == self._store.root.resolve() else {"forked_from": str(origin)}
+        moved |= {} if resume.is_own(self._store, restored.snapshot) else {"forked_from": str(origin)}
         self._store.journal.append("resumed", id=restored.snapshot.id, **moved, complete=complete, **progress.as_dict())
         return self.resumed
 

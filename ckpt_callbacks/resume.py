@@ -16,7 +16,7 @@ from ckpt_callbacks.state import payload
 from ckpt_callbacks.state.pages import fresh
 from ckpt_callbacks.store import LIMIT, LocalStore, load_directory
 
-__all__ = ["Choice", "Restored", "ResumeReport", "abandoned", "choose", "differences", "load", "read"]
+__all__ = ["Choice", "Restored", "ResumeReport", "abandoned", "choose", "differences", "is_own", "load", "read"]
 
 
 @dataclass(frozen=True)
@@ -166,9 +166,15 @@ def abandoned(store: LocalStore, choice: Choice | None) -> tuple[tuple[int, int]
     newest = max((manifest.sequence for manifest in store.manifests()), default=0)
     before: tuple[tuple[int, int], ...] = ()
     since = 0
-    if choice is not None and choice.snapshot.run_path.resolve() == store.root.resolve():
+    if choice is not None and is_own(store, choice.snapshot):
         before, since = choice.snapshot.manifest.abandoned, choice.snapshot.manifest.sequence
     return (*before, (since + 1, newest)) if newest > since else before
+
+
+def is_own(store: LocalStore, snapshot: Snapshot) -> bool:
+    """Whether a snapshot lies in the store and its run has taken it; to carry on from any other is a fork."""
+    here = snapshot.run_path.resolve() == store.root.resolve()
+    return here and any(one.id == snapshot.id for one in store.own())
 
 
 def read(choice: Choice) -> Restored:
@@ -215,7 +221,7 @@ def _named(store: LocalStore, reference: str | Path, reads: tuple[str, ...]) -> 
             raise
         return own
     elsewhere = snapshot.run_path.resolve() != store.root.resolve()
-    begun = any(one.origin == str(reference) for one in store.manifests()[-1:])
+    begun = any(one.origin == str(reference) for one in store.own()[-1:])
     if (elsewhere or begun) and (own := _newest_good(store, reads)) is not None:
         if begun:
             say(f"{reference} began this line of training before; it carries on. Another reference begins one anew")
@@ -266,7 +272,8 @@ def _search(store: LocalStore, reads: tuple[str, ...], spared: str | None) -> Ch
     if found is not None:
         return Choice(_readable(Run(store.root).get(found.id), reads), files, named=False, origin=found.origin)
     if store.manifests() and spared is None:
-        warn(f"{store.root} has no good full snapshot to carry on from: starting fresh beside what is there")
+        named = "" if store.own() else ". Those of another run are carried on from if resume= names one"
+        warn(f"{store.root} has no good full snapshot to carry on from: starting fresh beside what is there{named}")
     return None
 
 

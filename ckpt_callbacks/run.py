@@ -238,13 +238,13 @@ class Run:
 
     @property
     def id(self) -> str | None:
-        """The id that the run was given when it began; None if ``run.json`` is gone."""
-        return self._store.describe().get("run_id")
+        """The id that the run was given when it began; None if neither ``run.json`` nor a snapshot tells."""
+        return self._store.run_id()
 
     # Looking -------------------------------------------------------------------------------------------------------
 
     def snapshots(self) -> list[Snapshot]:
-        """The committed snapshots, oldest first."""
+        """The committed snapshots, oldest first; those of other runs too that somebody put here."""
         return [self._snapshot(manifest) for manifest in self._store.manifests()]
 
     def unreadable(self) -> dict[str, str]:
@@ -257,8 +257,8 @@ class Run:
 
     @property
     def latest(self) -> Snapshot | None:
-        """The newest snapshot, or None."""
-        return next(iter(self.snapshots()[::-1]), None)
+        """The newest snapshot that this run has taken, or None."""
+        return next((self._snapshot(manifest) for manifest in reversed(self._store.own())), None)
 
     @property
     def monitors(self) -> tuple[Monitor, ...]:
@@ -348,7 +348,8 @@ class Run:
         if name == "best":
             return self._found(self.best(), self._why_no_best())
         if re.fullmatch(r"[0-9]+", name):
-            of_step = [snapshot for snapshot in self.snapshots() if snapshot.step == int(name)]
+            manifests = (*self._store.manifests(), *self._store.own())  # the run's own before others
+            of_step = [self._snapshot(one) for one in manifests if one.progress.step == int(name)]
             return self._found(of_step[-1] if of_step else None, f"snapshot of step {int(name)}")
         try:
             return self._snapshot(self._store.manifest(name))

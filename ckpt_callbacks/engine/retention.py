@@ -3,7 +3,8 @@
 A rule is given records, oldest first, and returns those it keeps, each with its reason. What any of them keeps is
 kept. Above all rules stand the protections: pins, the newest snapshot, and the newest full and healthy ones.
 
-Three things are kept apart, so that they never push out what they have nothing to do with:
+What another run has taken, and somebody put here, is not ours to judge: it stays, and counts for nothing. Three things
+are kept apart, so that they never push out what they have nothing to do with:
 
 - a snapshot that is *not healthy* (its weights or its loss are not finite numbers): rules count healthy ones only;
 - an *abandoned line*: what was saved after a snapshot that training went back to. Rules judge each line by itself;
@@ -23,6 +24,8 @@ from ckpt_callbacks.engine.snapshot import Record
 __all__ = ["Kept", "Rule", "Verdict", "judge"]
 
 Kept = Mapping[str, str]
+
+GUEST = "taken by another run: left alone"
 
 
 class Rule:
@@ -94,8 +97,9 @@ def judge(records: Iterable[Record], rules: Sequence[Rule]) -> Verdict:
     `keep_when` does so too if its predicate looks at nothing but the record. A budget does so as long as what the
     other rules keep does not shrink.
     """
-    ordered = _in_order(records)
-    reasons: dict[str, list[str]] = {record.id: [] for record in ordered}
+    everything = _in_order(records)
+    reasons: dict[str, list[str]] = {record.id: [] if record.own else [GUEST] for record in everything}
+    ordered = [record for record in everything if record.own]
     for kept in (_protected(ordered), *_by_rules(ordered, rules)):
         _add(reasons, kept)
     for rule in rules:

@@ -179,9 +179,9 @@ def with_best(trigger: Trigger, rules: tuple[Rule, ...], monitor: Monitor) -> tu
 def best_of(records: Iterable[Record], monitor: Monitor) -> Record | None:
     """The record with the best finite value; of equal ones the earliest; None if no record has one.
 
-    One that isn't healthy, or of an abandoned line, is none.
+    One that isn't healthy, of an abandoned line, or of another run is none.
     """
-    present = [record for record in records if record.healthy and not record.line]
+    present = [record for record in records if record.own and record.healthy and not record.line]
     return next(iter(_ranked(sorted(present, key=lambda one: (one.sequence, one.id)), monitor, 1)), None)
 
 

@@ -31,6 +31,7 @@ class Record:
         note: what the user wrote beside it, or None.
         pinned: whether the user pinned it.
         pin_note: what they wrote on the pin, or None.
+        own: whether this run took it; False if somebody put a snapshot of another run beside its own.
         healthy: whether its weights and losses were finite numbers.
         line: 0 for the line of training that the newest snapshot continues; another number for each that was
             abandoned, when training went back to an older snapshot.
@@ -49,6 +50,7 @@ class Record:
     note: str | None = None
     pinned: bool = False
     pin_note: str | None = None
+    own: bool = True
     healthy: bool = True
     line: int = 0
 

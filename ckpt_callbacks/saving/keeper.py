@@ -94,7 +94,7 @@ class Keeper:
         for sentence in verdict.exceeded:
             self._warn_once(sentence.partition(":")[0], sentence)
         self._explain(verdict)
-        kept = [record for record in records if record.id in verdict.keep]
+        kept = [record for record in records if record.own and record.id in verdict.keep]
         self._store.link("latest", kept[-1].id)
         best = engine.best_of(kept, self._monitors[0]) if self._monitors else None
         if best is not None:

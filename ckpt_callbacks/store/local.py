@@ -114,7 +114,7 @@ class LocalStore:
                 self._files.make(self._pins)  # so that `touch pins/<id>` works
                 if not disk.lexists(self.root / "run.json"):
                     created = datetime.now(UTC).isoformat(timespec="microseconds")
-                    facts = {"format": RUN_FORMAT, "run_id": uuid.uuid4().hex, "created": created}
+                    facts = {"format": RUN_FORMAT, "run_id": self.run_id() or uuid.uuid4().hex, "created": created}
                     self._files.write_small(self.root / "run.json", json.dumps(facts, indent=2).encode() + b"\n")
             except OSError as error:
                 raise StoreError(
@@ -147,6 +147,13 @@ class LocalStore:
             )
         return dict(facts)
 
+    def run_id(self) -> str | None:
+        """Which run this is: as ``run.json`` says, else that of its newest snapshot; None if neither tells."""
+        with contextlib.suppress(StoreError):
+            if isinstance(found := self.describe().get("run_id"), str):
+                return found
+        return next((one.run for one in reversed(self.manifests()) if one.run is not None), None)
+
     def lock(self) -> RunLock:
         """Take the right to write to this run, creating its directory if needed.
 
@@ -166,6 +173,11 @@ class LocalStore:
         found = [known for known in self._read_all().values() if isinstance(known, Manifest)]
         return sorted(found, key=lambda manifest: (manifest.sequence, manifest.id))
 
+    def own(self) -> list[Manifest]:
+        """Those that this run has taken: somebody may have put snapshots of another one beside them."""
+        manifests, run = self.manifests(), self.run_id()
+        return [one for one in manifests if one.run in (None, run)]
+
     def problems(self) -> dict[str, str]:
         """Snapshots whose manifest is there but can't be read -> why."""
         return {id: known for id, known in self._read_all().items() if isinstance(known, str)}
@@ -177,10 +189,16 @@ class LocalStore:
             abandoned: what training has left behind, see `Manifest`; None: as the newest one says.
         """
         pinned, manifests = self.pins(), self.manifests()
+        own = {one.id: one for one in self.own()}
         if abandoned is None:
-            abandoned = manifests[-1].abandoned if manifests else ()
+            abandoned = next(reversed(own.values())).abandoned if own else ()
         return [
-            one.record(pinned=one.id in pinned, pin_note=pinned.get(one.id), line=_line(one.sequence, abandoned))
+            one.record(
+                pinned=one.id in pinned,
+                pin_note=pinned.get(one.id),
+                own=one.id in own,
+                line=_line(one.sequence, abandoned) if one.id in own else 0,
+            )
             for one in manifests
         ]
 
@@ -244,7 +262,7 @@ class LocalStore:
         try:
             earlier = self._large_files(draft.parent or self._parent)
             infos = {name: self._files.place(attempt / name, chunks, earlier) for name, chunks in files.items()}
-            manifest = draft.committed(id, sequence, draft.parent or self._parent, infos)
+            manifest = draft.committed(id, sequence, draft.parent or self._parent, infos, self.run_id())
             self._files.write_small(attempt / manifests.NAME, manifest.to_bytes())
             disk.rename(attempt, self._snapshots / id)
         except BaseException as error:
@@ -412,7 +430,7 @@ class LocalStore:
     def newest_good(
         self, content: Literal["full", "weights"] = "full", *, check: Callable[[str], list[str]] | None = None
     ) -> tuple[Manifest | None, list[Bad]]:
-        """The newest snapshot of that content whose every byte is as its manifest promises.
+        """The run's newest snapshot of that content whose every byte is as its manifest promises.
 
         Args:
             content: see there.
@@ -424,7 +442,7 @@ class LocalStore:
         """
         stepped_over: list[Bad] = []
         found = None
-        for manifest in reversed(self.manifests()):
+        for manifest in reversed(self.own()):
             if manifest.content != content:
                 continue
             problems = (check or self.verify)(manifest.id)

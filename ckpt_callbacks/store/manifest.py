@@ -57,6 +57,7 @@ class Manifest:
 
     Attributes:
         id: the snapshot's name: its step, zero-padded, and an attempt id.
+        run: id of the run that committed it; None if that was before manifests said so.
         sequence: number of the commit within the run, increasing by one; the order of snapshots.
         parent: id of the snapshot that this one continues from, or None.
         progress: where training stood.
@@ -86,6 +87,7 @@ class Manifest:
     content: Content
     created: datetime
     files: Mapping[str, FileInfo]
+    run: str | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
     past: Mapping[str, Any] = field(default_factory=dict)
@@ -150,16 +152,18 @@ class Manifest:
             provenance=dict(provenance or {}),
         )
 
-    def committed(self, id: str, sequence: int, parent: str | None, files: Mapping[str, FileInfo]) -> Manifest:
+    def committed(
+        self, id: str, sequence: int, parent: str | None, files: Mapping[str, FileInfo], run: str | None = None
+    ) -> Manifest:
         """This draft with what the commit found out."""
-        return replace(self, id=id, sequence=sequence, parent=parent, files=dict(files))
+        return replace(self, id=id, sequence=sequence, parent=parent, files=dict(files), run=run)
 
     @property
     def size(self) -> int:
         """Bytes of all files of the snapshot, the manifest aside."""
         return sum(info.size for info in self.files.values())
 
-    def record(self, *, pinned: bool = False, pin_note: str | None = None, line: int = 0) -> Record:
+    def record(self, *, pinned: bool = False, pin_note: str | None = None, own: bool = True, line: int = 0) -> Record:
         """What the engine's rules see of this snapshot."""
         return Record(
             id=self.id,
@@ -175,6 +179,7 @@ class Manifest:
             note=self.note,
             pinned=pinned,
             pin_note=pin_note,
+            own=own,
             healthy=self.unhealthy is None,
             line=line,
         )
@@ -184,6 +189,7 @@ class Manifest:
         return {
             "format": FORMAT,
             "id": self.id,
+            "run": self.run,
             "sequence": self.sequence,
             "parent": self.parent,
             "progress": {name: getattr(self.progress, name) for name in _COUNTERS},
@@ -240,6 +246,7 @@ class Manifest:
         return cls(
             id=read.name("id"),
             sequence=read.count("sequence", document["sequence"]),
+            run=read.optional_text("run"),
             parent=read.optional_text("parent"),
             progress=read.progress(),
             elapsed=read.number("elapsed", document.get("elapsed", 0.0)),

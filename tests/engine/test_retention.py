@@ -23,6 +23,7 @@ from ckpt_callbacks import (
     keep_every_steps,
     keep_last,
     keep_when,
+    keep_within,
     weights_after,
 )
 from ckpt_callbacks.engine import Record, Rule, best_of, judge, resolve_rules
@@ -303,3 +304,17 @@ def test_a_rule_that_is_not_known_here_lets_nothing_be_dropped(
     assert {id for id, why in verdict.keep.items() if "mine()" in why} == set(ids)
     for truth in (keep_when(lambda record: record.id in ids), keep_all()):
         assert verdict.demote.keys() <= judge(records, [truth, *known]).demote.keys()
+
+
+@given(histories, rules, st.lists(st.booleans(), min_size=15, max_size=15))
+def test_what_another_run_has_taken_stays_and_counts_for_nothing(
+    records: list[Record], rules: list[Rule], own: list[bool]
+) -> None:
+    """Wherever it stands in the order: the others are judged as if it were not there."""
+    mixed = [replace(record, own=is_own) for record, is_own in zip(records, own, strict=False)]
+    ours, rules = [record for record in mixed if record.own], [*rules, keep_within(50), weights_after(1)]
+    verdict, alone = judge(mixed, rules), judge(ours, rules)
+    guests = {record.id: ("taken by another run: left alone",) for record in mixed if not record.own}
+    assert verdict.keep == {**alone.keep, **guests}
+    assert (verdict.drop, verdict.demote, verdict.exceeded) == (alone.drop, alone.demote, alone.exceeded)
+    assert best_of(mixed, LOSS) == best_of(ours, LOSS)

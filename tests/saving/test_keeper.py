@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ckpt_callbacks import (
     ConfigurationError,
     Monitor,
     Run,
+    Snapshot,
     StoreError,
     every_epochs,
     every_steps,
@@ -23,8 +25,10 @@ from ckpt_callbacks import (
     keep_last,
     keep_within,
     on_best,
+    on_end,
     weights_after,
 )
+from ckpt_callbacks.checkpointer import BaseCheckpointer
 from ckpt_callbacks.engine import Event, Progress
 from ckpt_callbacks.store.files import disk
 from tests.loop import Loop, checkpointer
@@ -233,6 +237,69 @@ def test_a_fork_tells_where_it_comes_from(tmp_path):
     assert fork.snapshots()[0].manifest.parent == origin.id
     assert events(tmp_path / "fork", "resumed")[0]["forked_from"] == str(tmp_path / "run")
     assert fork.best().step == 12
+
+
+# Whose they are ------------------------------------------------------------------------------------------------------
+
+
+def copied_in(tmp_path: Path) -> Snapshot:
+    """Step 16 of another run, the best of all, in `run` beside its own steps 8, 12 and 14."""
+    Loop(checkpointer(tmp_path)).run(14)
+    other = Loop(checkpointer(tmp_path / "other"))
+    other.metrics = lambda step: {"loss": -1}
+    guest = other.run(16).checkpointer.latest
+    shutil.copytree(guest.path, tmp_path / "run" / "snapshots" / guest.id)
+    return Run(tmp_path / "run").get(guest.id)
+
+
+def test_a_snapshot_of_another_run_is_left_alone(tmp_path):
+    """It is listed, with the reason; it is neither the best nor the newest, and no rule deletes it or counts it."""
+    guest, run = copied_in(tmp_path), Run(tmp_path / "run")
+    assert (run.best().step, run.latest.step) == (8, 14)
+    assert run.kept_by()[guest.id] == ("taken by another run: left alone",)
+    assert run.get(16) == guest
+    again = Loop(checkpointer(tmp_path)).run(20)
+    assert again.checkpointer.resumed.step == 14
+    assert sorted(steps(tmp_path)) == [8, 16, 18, 20]
+    assert run.get(8).path == (tmp_path / "run" / "best").resolve()
+    assert run.get(20).path == (tmp_path / "run" / "latest").resolve()
+    assert not run.prune(keep_last(1), dry_run=False).keep.keys() - {guest.id, run.latest.id}
+    assert sorted(steps(tmp_path)) == [16, 20]
+
+
+def test_a_snapshot_of_another_run_is_carried_on_from_if_it_is_named(tmp_path):
+    """That is a fork: what this run had is left behind, and the same command carries the new line on."""
+    guest = copied_in(tmp_path)
+    for resumed_at, ends_at in ((16, 17), (17, 18)):
+        again = checkpointer(tmp_path, resume=str(guest.path), save=on_end())
+        assert Loop(again).run(ends_at).checkpointer.resumed.step == resumed_at
+    assert events(tmp_path, "resumed")[0]["forked_from"] == str(tmp_path / "run")
+    assert Run(tmp_path / "run").latest.manifest.abandoned == ((1, guest.manifest.sequence),)
+
+
+def test_a_run_that_holds_only_those_of_others_starts_fresh(tmp_path, caplog):
+    """Carrying on from them must be said."""
+    guest = copied_in(tmp_path)
+    (tmp_path / "new" / "snapshots").mkdir(parents=True)
+    (tmp_path / "new" / "run.json").write_text(json.dumps({"format": 1, "run_id": "0" * 32}))
+    shutil.copytree(guest.path, tmp_path / "new" / "snapshots" / guest.id)
+    assert Loop(BaseCheckpointer(tmp_path / "new", save=on_end())).run(2).checkpointer.resumed is None
+    assert "carried on from if resume= names one" in caplog.text
+
+
+@pytest.mark.parametrize("with_its_id", [True, False])
+def test_a_run_that_was_copied_as_a_whole_is_still_itself(tmp_path, with_its_id):
+    """Also if only its snapshots were copied: then it is the run of the newest."""
+    Loop(checkpointer(tmp_path / "a")).run(14)
+    shutil.copytree(tmp_path / "a" / "run", tmp_path / "run")
+    if not with_its_id:
+        (tmp_path / "run" / "run.json").unlink()
+        assert Run(tmp_path / "run").id == Run(tmp_path / "a" / "run").id
+    Loop(checkpointer(tmp_path)).run(18)
+    run = Run(tmp_path / "run")
+    assert run.id == Run(tmp_path / "a" / "run").id
+    assert steps(tmp_path) == [8, 16, 18]
+    assert run.best().step == 8
 
 
 # Watched ------------------------------------------------------------------------------------------------------------
