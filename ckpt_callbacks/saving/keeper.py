@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from ckpt_callbacks import engine
 from ckpt_callbacks.engine import Monitor, Record, Rule, Verdict
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.run import Run, Snapshot, human_size
 from ckpt_callbacks.state.packing import Files
-from ckpt_callbacks.state.payload import MODEL, of_weights
-from ckpt_callbacks.state.shards import pattern_of
+from ckpt_callbacks.state.payload import of_weights
 from ckpt_callbacks.store import LocalStore, Manifest
 
 __all__ = ["Keeper"]
@@ -56,8 +56,15 @@ class Keeper:
                 "keep fewer snapshots",
             )
 
-    def publish(self, draft: Manifest, files: Files) -> Manifest:
+    def publish(
+        self, draft: Manifest, files: Files, stands_still: Callable[[Path], bool] = lambda earlier: False
+    ) -> Manifest:
         """Make a snapshot durable and visible.
+
+        Args:
+            draft: its manifest, but for what only the commit knows.
+            files: its files' bytes.
+            stands_still: whether its trained weights are those of the snapshot in an earlier directory.
 
         Raises:
             StoreError: it could not be written; the run is as it was, but for what its rules would have dropped.
@@ -67,7 +74,7 @@ class Keeper:
         self._store.journal.append(
             "saved", id=manifest.id, reasons=list(manifest.reasons), **manifest.progress.as_dict()
         )
-        self._look_at(manifest)
+        self._look_at(manifest, stands_still)
         self._parent, self._before = manifest.id, manifest
         return manifest
 
@@ -129,7 +136,7 @@ class Keeper:
         spared = {*needed, self._parent}
         return [record for record in records if record.id in verdict.drop and record.id not in spared]
 
-    def _look_at(self, manifest: Manifest) -> None:
+    def _look_at(self, manifest: Manifest, stands_still: Callable[[Path], bool]) -> None:
         """Warn of what makes a snapshot worth little: numbers that are none, weights that stand still."""
         if manifest.unhealthy:
             self._warn_once(
@@ -138,21 +145,22 @@ class Keeper:
                 "healthy one",
             )
         before = self._before
-        if before is None or manifest.progress.step <= before.progress.step or _weights(manifest) != _weights(before):
+        if before is None or manifest.progress.step <= before.progress.step:
+            return
+        try:
+            if not stands_still(self._store.path(before.id)):
+                return
+        except OSError:  # the earlier one is gone, or its disk is: nobody can tell
             return
         steps = f"from {before.progress.step} to {manifest.progress.step}"
         self._store.journal.append("stale", id=manifest.id, since=before.id)
         self._warn_once(
             "stale",
-            f"steps went on {steps}, but no weight has changed: {manifest.id} has the same as {before.id}. Does the "
-            "optimizer have the model's parameters, and a learning rate that is not 0?",
+            f"steps went on {steps}, but no weight has changed: what is trained is in {manifest.id} as in {before.id}. "
+            "Does the optimizer have the model's parameters, and a learning rate that is not 0?",
         )
 
     def _warn_once(self, what: str, sentence: str) -> None:
         if what not in self._warned:
             self._warned.add(what)
             warn(sentence)
-
-
-def _weights(manifest: Manifest) -> dict[str, object]:
-    return {name: info for name, info in manifest.files.items() if pattern_of(MODEL).fullmatch(name)}

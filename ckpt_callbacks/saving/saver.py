@@ -186,7 +186,9 @@ class Saver:
                 return None
             weight = staged.not_finite(trained)
             unhealthy = f"{weight} is not finite" if weight else draft.unhealthy
-            manifest = self._keeper.publish(replace(draft, unhealthy=unhealthy), staged.files())
+            manifest = self._keeper.publish(
+                replace(draft, unhealthy=unhealthy), staged.files(), lambda earlier: staged.same_as(earlier, trained)
+            )
             staged.learn()
         finally:
             staged.release()

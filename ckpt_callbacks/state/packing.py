@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -22,6 +23,7 @@ from ckpt_callbacks.state.pages import Bytes, aligned
 from ckpt_callbacks.state.payload import INDEX, MODEL, STATE, TREE
 from ckpt_callbacks.state.safetensors_file import Image, Layout
 from ckpt_callbacks.state.shards import Shards, names_of, pattern_of
+from ckpt_callbacks.state.still import is_still
 from ckpt_callbacks.state.tensors import Source
 
 __all__ = ["Files", "Packed", "Packer", "Staged"]
@@ -122,6 +124,23 @@ class Staged:
         files = [name for name in self.layouts if pattern_of(MODEL).fullmatch(name)]
         found = (one for name in files for one in not_finite(self.layouts[name], self.parts[name], trained))
         return next(found, None)
+
+    def same_as(self, directory: Path, trained: Set[str]) -> bool:
+        """Whether none of these weights has changed since the snapshot that lies in ``directory``.
+
+        Others move with every step, trained or not: running statistics, seeds of layers that draw.
+
+        Raises:
+            OSError: that one can't be read.
+        """
+        files = {name: layout for name, layout in self.layouts.items() if pattern_of(MODEL).fullmatch(name)}
+        held = {name for layout in files.values() for name in layout.spans}
+        watched = held & trained or held
+        return all(
+            is_still(directory / name, layout, self.parts[name], watched)
+            for name, layout in files.items()
+            if watched & layout.spans.keys()
+        )
 
     def learn(self) -> None:
         """See which tensors are the same as in the last snapshot that was learned from."""

@@ -482,3 +482,14 @@ def test_a_frozen_layer_is_written_once(tmp_path):
 def build_like(model: keras.Model) -> keras.Model:
     """The same layers, with other weights."""
     return keras.models.clone_model(model)
+
+
+@pytest.mark.parametrize(("rate", "told"), [(0.0, 1), (0.1, 0)])
+def test_trained_weights_that_stand_still_are_told(tmp_path, caplog, rate, told):
+    """Though running statistics and the seeds of layers move."""
+    layers = [keras.layers.BatchNormalization(), keras.layers.Dropout(0.2), keras.layers.Dense(1)]
+    model = keras.Sequential([keras.Input((3,)), *layers])
+    model.compile(keras.optimizers.SGD(rate), "mse")
+    fit(Checkpointer(tmp_path / "run"), model=model)
+    assert layers[0].moving_mean.numpy().any()
+    assert caplog.text.count("steps went on from 3 to 6, but no weight has changed") == told

@@ -578,3 +578,22 @@ def test_memory_is_let_go_of_after_fit(tmp_path):
     callback = Checkpointer(tmp_path)
     fit(callback)
     assert callback._saver._arena._idle is None
+
+
+class Normalized(Tiny):
+    """Has running statistics, which move with every step."""
+
+    def __init__(self, lr: float) -> None:
+        super().__init__()
+        self.layer, self.lr = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 1)), lr
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=self.lr)
+
+
+@pytest.mark.parametrize(("lr", "told"), [(0.0, 1), (0.1, 0)])
+def test_trained_weights_that_stand_still_are_told(tmp_path, caplog, lr, told):
+    """Though running statistics move."""
+    _, module = fit(Checkpointer(tmp_path / "run"), module=Normalized(lr))
+    assert module.layer[0].running_mean.any()
+    assert caplog.text.count("steps went on from 3 to 6, but no weight has changed") == told
