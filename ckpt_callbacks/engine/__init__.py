@@ -6,7 +6,7 @@
 ``rest``       how long nothing can be due
 ``decide``     moment, past -> reasons, past'
 ``snapshot``   what it knows of a committed snapshot
-``retention``  what to keep, and why: the judge; ``rules``: what each of them keeps
+``retention``  what to keep, and why: the judge; ``rules``: what each of them keeps; ``docket``: what is still open
 ``watch``      whether what is monitored is measured at all
 ``simulate``   what a policy would save and keep over a whole run
 ``expressions``  triggers and rules from text; ``units``: times and sizes
@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 from ckpt_callbacks.engine.decide import Decision, decide
+from ckpt_callbacks.engine.docket import Docket
 from ckpt_callbacks.engine.expressions import parse_rules, parse_trigger
 from ckpt_callbacks.engine.moment import Event, Moment, Progress
 from ckpt_callbacks.engine.monitor import Monitor, to_float
@@ -56,6 +57,7 @@ from ckpt_callbacks.engine.watch import Watch
 __all__ = [
     "Content",
     "Decision",
+    "Docket",
     "Event",
     "Moment",
     "Monitor",

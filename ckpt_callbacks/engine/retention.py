@@ -17,6 +17,7 @@ import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import ClassVar
 
 from ckpt_callbacks.engine.monitor import Monitor
 from ckpt_callbacks.engine.snapshot import Record
@@ -32,6 +33,11 @@ class Rule:
     """Base of all rules; a subclass defines `__call__`. Its repr is the expression that makes it."""
 
     __slots__ = ()
+
+    #: Whether its word on a record hangs on that one and the one before it alone, and stands whatever is saved later.
+    stands: ClassVar[bool] = False
+    #: Whether it need not see again what it does not keep now, though other rules keep it.
+    forgets: ClassVar[bool] = False
 
     def __call__(self, records: Sequence[Record]) -> Kept:
         """The ids that it keeps -> why; ``records`` are oldest first, healthy, and of one line."""
@@ -61,6 +67,10 @@ class Rule:
     def exceeded(self, records: Sequence[Record]) -> str | None:
         """What the user must know if what stays is more than it allows."""
         return None
+
+    def besides(self, count: int, nbytes: int) -> Rule:
+        """The same rule, where so many snapshots of so many bytes are kept that it is not shown."""
+        return self
 
     @property
     def words(self) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import ClassVar
 
 from ckpt_callbacks.engine.arguments import name_of, positive, refuse_own
 from ckpt_callbacks.engine.monitor import Monitor, expression, find, named
@@ -195,6 +196,7 @@ def _ranked(records: Sequence[Record], monitor: Monitor, k: int) -> list[Record]
 
 @dataclass(frozen=True, slots=True)
 class _KeepLast(Rule):
+    forgets: ClassVar[bool] = True
     n: int
 
     def __call__(self, records: Sequence[Record]) -> Kept:
@@ -210,6 +212,7 @@ class _KeepLast(Rule):
 
 @dataclass(frozen=True, slots=True)
 class _KeepBest(Rule):
+    forgets: ClassVar[bool] = True
     k: int
     monitor: Monitor | str | None
 
@@ -245,6 +248,7 @@ class _KeepBest(Rule):
 
 @dataclass(frozen=True, slots=True)
 class _KeepEverySteps(Rule):
+    stands: ClassVar[bool] = True
     n: int
 
     def __call__(self, records: Sequence[Record]) -> Kept:
@@ -267,6 +271,7 @@ class _KeepEverySteps(Rule):
 
 @dataclass(frozen=True, slots=True)
 class _KeepLogSpaced(Rule):
+    stands: ClassVar[bool] = True
     base: float
 
     def __call__(self, records: Sequence[Record]) -> Kept:
@@ -293,6 +298,7 @@ class _KeepLogSpaced(Rule):
 
 @dataclass(frozen=True, slots=True)
 class _KeepTiers(Rule):
+    forgets: ClassVar[bool] = True
     tiers: tuple[tuple[float, int], ...]
 
     def __call__(self, records: Sequence[Record]) -> Kept:
@@ -320,8 +326,10 @@ class _KeepTiers(Rule):
 
 @dataclass(frozen=True, slots=True)
 class _KeepWithin(Rule):
+    forgets: ClassVar[bool] = True
     nbytes: int
     given: str | int = field(compare=False)
+    others: tuple[int, int] = (0, 0)  # how many are kept that are not shown, and their bytes
 
     def __call__(self, records: Sequence[Record]) -> Kept:
         return {}
@@ -344,10 +352,15 @@ class _KeepWithin(Rule):
         total = sum(record.size for record in records)
         if total <= self.nbytes:
             return None
+        count, nbytes = self.others
         return (
-            f"{self!r} can't be held: {total:,} bytes (snapshots: {len(records)}) are kept by other rules, by pins, or "
-            "to resume from. Keep fewer, unpin some, or let weights_after(n) make older ones smaller."
+            f"{self!r} can't be held: {total + nbytes:,} bytes (snapshots: {len(records) + count}) are kept by other "
+            "rules, by pins, or to resume from. Keep fewer, unpin some, or let weights_after(n) make older ones "
+            "smaller."
         )
+
+    def besides(self, count: int, nbytes: int) -> Rule:
+        return replace(self, nbytes=self.nbytes - nbytes, others=(count, nbytes))
 
     @property
     def words(self) -> str:
@@ -360,6 +373,7 @@ class _KeepWithin(Rule):
 
 @dataclass(frozen=True, slots=True)
 class _WeightsAfter(Rule):
+    forgets: ClassVar[bool] = True
     n: int
 
     def __call__(self, records: Sequence[Record]) -> Kept:
@@ -380,6 +394,8 @@ class _WeightsAfter(Rule):
 
 @dataclass(frozen=True, slots=True)
 class _KeepAll(Rule):
+    stands: ClassVar[bool] = True
+
     def __call__(self, records: Sequence[Record]) -> Kept:
         return {record.id: repr(self) for record in records}
 
@@ -396,6 +412,7 @@ class _KeepAll(Rule):
 
 @dataclass(frozen=True, slots=True)
 class _KeepWhen(Rule):
+    stands: ClassVar[bool] = True
     predicate: Callable[[Record], bool]
 
     def __call__(self, records: Sequence[Record]) -> Kept:

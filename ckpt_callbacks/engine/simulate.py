@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ckpt_callbacks.engine.decide import decide
+from ckpt_callbacks.engine.docket import Docket
 from ckpt_callbacks.engine.moment import Event, Moment, Progress
 from ckpt_callbacks.engine.monitor import Monitor
-from ckpt_callbacks.engine.retention import Rule, judge
+from ckpt_callbacks.engine.retention import Rule, Verdict
 from ckpt_callbacks.engine.snapshot import Record
 from ckpt_callbacks.engine.triggers import Past, Trigger
 
@@ -83,7 +84,7 @@ def simulate(
         weights_share: how much of a snapshot is left when only its weights are.
         monitors: the metrics that every validation measures.
     """
-    past, left, saves, why = Past(), list[Record](), list[Tidied](), dict[str, tuple[str, ...]]()
+    past, docket, saves, verdict = Past(), Docket(rules), list[Tidied](), Verdict({}, {})
     step = 0
     while step < steps:
         step = _next(step, steps, epoch_steps, trigger, step_time)
@@ -100,11 +101,11 @@ def simulate(
         record = Record(
             f"{step:09d}", len(saves) + 1, progress, metrics, decision.reasons, elapsed=past.elapsed, size=size
         )
-        verdict = judge([*left, record], rules)
-        left = [_as_judged(one, verdict.demote, weights_share) for one in [*left, record] if one.id in verdict.keep]
-        why = dict(verdict.keep)
-        saves.append(Tidied(record, len(left), sum(one.size for one in left)))
-    return Simulation(tuple(saves), tuple(left), why)
+        verdict = docket.judge(record)
+        for id in verdict.demote:
+            docket.reduced(id, int(size * weights_share))
+        saves.append(Tidied(record, docket.count, docket.nbytes))
+    return Simulation(tuple(saves), tuple(docket.kept()), {**verdict.keep, **docket.why()})
 
 
 def _next(step: int, steps: int, epoch_steps: int, trigger: Trigger, step_time: float) -> int:
@@ -119,9 +120,3 @@ def _imagined(monitor: Monitor, done: float) -> float:
     """A loss from 1 towards 0.1, or a score from 0 towards 0.9."""
     loss = 0.1 + 0.9 * math.exp(-5 * done) * (1 + 0.05 * math.sin(400 * done)) + 0.01 * math.sin(170 * done)
     return loss if monitor.mode == "min" else 1 - loss
-
-
-def _as_judged(record: Record, demoted: Mapping[str, str], share: float) -> Record:
-    if record.id not in demoted:
-        return record
-    return replace(record, content="weights", size=int(record.size * share))
