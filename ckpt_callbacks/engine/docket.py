@@ -22,9 +22,6 @@ class Docket:
     Args:
         rules: bound.
         records: what there is already.
-
-    Attributes:
-        ids: of all that is kept, on the docket or off it.
     """
 
     def __init__(self, rules: Sequence[Rule], records: Iterable[Record] = ()) -> None:
@@ -32,7 +29,6 @@ class Docket:
         self._closes = all(rule.stands or rule.forgets for rule in rules)
         self._reduces = any(type(rule).demote is not Rule.demote for rule in rules)
         self._open = sorted(records, key=lambda one: (one.sequence, one.id))
-        self.ids = {record.id for record in self._open}
         self._settled: dict[str, tuple[Record, tuple[str, ...]]] = {}
         self._settled_bytes = 0
         self._decided: list[dict[str, str]] = [{} for _ in rules]  # of the rules that stand, what each has kept
@@ -73,11 +69,9 @@ class Docket:
         """
         if record is not None:
             self._open.append(record)
-            self.ids.add(record.id)
             self._decide(record)
         verdict = judge(self._open, self._as_seen_here())
         self._open = [one for one in self._open if one.id in verdict.keep]
-        self.ids.difference_update(verdict.drop)
         self._close(verdict)
         return verdict
 

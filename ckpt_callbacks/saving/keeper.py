@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from ckpt_callbacks import engine
-from ckpt_callbacks.engine import Monitor, Record, Rule, Verdict
+from ckpt_callbacks.engine import Docket, Monitor, Record, Rule, Verdict
 from ckpt_callbacks.messages import warn
-from ckpt_callbacks.run import Run, Snapshot, human_size
+from ckpt_callbacks.run import Snapshot, human_size
 from ckpt_callbacks.state.packing import Files
 from ckpt_callbacks.state.payload import of_weights
 from ckpt_callbacks.store import LocalStore, Manifest
@@ -39,6 +39,9 @@ class Keeper:
         """
         self._parent, self._abandoned = parent, tuple(abandoned)
         self._before: Manifest | None = None  # what this fit published last
+        self._docket: Docket | None = None
+        self._judged_with: tuple[Mapping[str, str | None], int] = {}, 0  # pins, and news of the store
+        self._best: Record | None = None
         self._told: dict[str, tuple[str, ...]] = {}  # why each snapshot is kept, as the journal has it
         self._warned: set[str] = set()
 
@@ -85,39 +88,60 @@ class Keeper:
     def tidy(self, newest: Manifest) -> Snapshot:
         """Apply the rules now that ``newest`` is safe; that they fail (a rule of the user's, a busy disk) is told."""
         try:
-            self._judge()
+            self._judge(newest)
         except Exception as error:  # noqa: BLE001 - whatever it is, the snapshot is safe
+            self._docket = None
             warn(f"{newest.id} is saved, but older snapshots could not be tidied up: {error!r}")
         self.preflight(newest.size)
-        return Run(self._store.root).get(newest.id)
+        return Snapshot(newest, self._store.path(newest.id))
 
-    def _judge(self) -> None:
-        records = self._store.records()
-        verdict = engine.judge(records, self._rules)
-        self._drop(verdict.drop)
+    def _judge(self, newest: Manifest) -> None:
+        docket, verdict = self._hear(newest)
+        if self._drop(verdict.drop) < len(verdict.drop):  # somebody pinned one this very moment
+            self._docket = None
         for id, why in verdict.demote.items():
             if self._store.demote(id, of_weights):
                 self._store.journal.append("demoted", id=id, why=why)
+                docket.reduced(id, self._store.manifest(id).size)
         for sentence in verdict.exceeded:
             self._warn_once(sentence.partition(":")[0], sentence)
         self._explain(verdict)
-        kept = [record for record in records if record.own and record.id in verdict.keep]
-        self._store.link("latest", kept[-1].id)
-        best = engine.best_of(kept, self._monitors[0]) if self._monitors else None
-        if best is not None:
-            self._store.link("best", best.id)
+        self._store.link("latest", newest.id)
+        if self._best is not None:
+            self._store.link("best", self._best.id)
 
-    def _drop(self, dropped: Mapping[str, str]) -> None:
+    def _hear(self, newest: Manifest) -> tuple[Docket, Verdict]:
+        """The verdict now that ``newest`` is there. If anything else has changed since the last one, somebody pinned or
+        removed a snapshot, and all are judged anew."""
+        pins, docket = self._store.pins(), self._docket
+        if docket is None or (pins, self._store.news) != self._judged_with:
+            docket = self._docket = Docket(self._rules, self._store.records(self._abandoned))
+            self._judged_with = pins, self._store.news
+            verdict, candidates = docket.judge(), docket.kept()
+        else:
+            verdict = docket.judge(newest.record())
+            gone = self._best is not None and self._best.id in verdict.drop
+            candidates = docket.kept() if gone else filter(None, (self._best, newest.record()))
+        self._best = engine.best_of(candidates, self._monitors[0]) if self._monitors else None
+        return docket, verdict
+
+    def _drop(self, dropped: Mapping[str, str]) -> int:
+        """How many of these could be deleted."""
+        count = 0
         for id, why in dropped.items():
             if self._store.delete(id):
                 self._store.journal.append("dropped", id=id, why=why)
+                count += 1
+        return count
 
     def _explain(self, verdict: Verdict) -> None:
         """Journal why snapshots are kept, where that is news."""
         for id, reasons in verdict.keep.items():
             if self._told.get(id) != reasons:
                 self._store.journal.append("kept", id=id, why=list(reasons))
-        self._told = dict(verdict.keep)
+                self._told[id] = reasons
+        for id in verdict.drop:
+            self._told.pop(id, None)
 
     def _make_room(self, nbytes: int) -> None:
         """If the disk is too full for the next snapshot, delete now what would be deleted after it."""

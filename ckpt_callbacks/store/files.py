@@ -195,6 +195,13 @@ class Disk:
         except OSError:
             return None
 
+    def names(self, path: str | Path) -> tuple[str, ...]:
+        """The names in a directory, in any order; an absent directory holds nothing."""
+        try:
+            return tuple(os.listdir(path))
+        except FileNotFoundError:
+            return ()
+
     def list(self, path: str | Path) -> list[os.DirEntry[str]]:
         """What a directory holds, sorted by name; an absent directory holds nothing."""
         try:

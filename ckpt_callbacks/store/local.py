@@ -29,7 +29,6 @@ import os
 import re
 import secrets
 import sys
-import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -44,6 +43,7 @@ from ckpt_callbacks.store import manifest as manifests
 from ckpt_callbacks.store.attempts import Attempts
 from ckpt_callbacks.store.files import disk
 from ckpt_callbacks.store.inbox import Inbox
+from ckpt_callbacks.store.index import Index, checked
 from ckpt_callbacks.store.integrity import Allocate, load_directory, read_manifest, verify_directory
 from ckpt_callbacks.store.journal import Journal
 from ckpt_callbacks.store.lock import RunLock, held_here
@@ -59,9 +59,6 @@ _DROPPED = ".manifest.dropped"
 _DEMOTED = ".demoted"
 _LINKS = ("best", "latest")
 _DIGITS = 9
-
-# Several stores in one process may share a run (two callbacks in one trainer): what changes it goes one at a time.
-_turns: dict[str, threading.RLock] = {}
 
 Bad = tuple[str, list[str]]
 """A damaged snapshot: its id, and what is wrong with it."""
@@ -87,10 +84,8 @@ class LocalStore:
         self._snapshots = self.root / "snapshots"
         self._pins = self.root / "pins"
         self._damaged = self.root / "damaged"
-        self._known: dict[str, tuple[tuple[int, int, int], Manifest | str]] = {}
-        self._turn = _turns.setdefault(os.path.realpath(self.root), threading.RLock())
+        self._index = Index.of(self.root)
         self._parent: str | None = None  # what this object committed last
-        self._sequence = 0
 
     # The run -------------------------------------------------------------------------------------------------------
 
@@ -108,7 +103,7 @@ class LocalStore:
             StoreError: the run is of a newer format, or the directory can't be written.
         """
         self._parent = None
-        with self._turn:
+        with self._index.turn:
             try:
                 self._files.make(self._snapshots)
                 self._files.make(self._pins)  # so that `touch pins/<id>` works
@@ -170,8 +165,13 @@ class LocalStore:
 
     def manifests(self) -> list[Manifest]:
         """The committed snapshots, oldest first. One whose manifest can't be read is left out; see `problems`."""
-        found = [known for known in self._read_all().values() if isinstance(known, Manifest)]
+        found = [known for known in self._index.look().values() if isinstance(known, Manifest)]
         return sorted(found, key=lambda manifest: (manifest.sequence, manifest.id))
+
+    @property
+    def news(self) -> int:
+        """Grows when a commit, or a look, finds that a snapshot came, went or changed by somebody else's doing."""
+        return self._index.news
 
     def own(self) -> list[Manifest]:
         """Those that this run has taken: somebody may have put snapshots of another one beside them."""
@@ -180,7 +180,7 @@ class LocalStore:
 
     def problems(self) -> dict[str, str]:
         """Snapshots whose manifest is there but can't be read -> why."""
-        return {id: known for id, known in self._read_all().items() if isinstance(known, str)}
+        return {id: known for id, known in self._index.look().items() if isinstance(known, str)}
 
     def records(self, abandoned: Sequence[tuple[int, int]] | None = None) -> list[Record]:
         """The committed snapshots as the engine's rules see them, oldest first.
@@ -211,7 +211,7 @@ class LocalStore:
         """
         path = self.path(id)
         try:
-            return self._checked(read_manifest(path), id)
+            return checked(read_manifest(path), id)
         except FileNotFoundError:
             raise SnapshotNotFoundError(f"{self.root} has no snapshot {id!r}.") from None
 
@@ -251,14 +251,15 @@ class LocalStore:
         for name in files:
             if not manifests.plain_name(name):
                 raise StoreError(f"{name!r} can't be a file of a snapshot: expected a plain name without separators.")
-        with self._turn:
+        with self._index.turn:
             return self._commit(draft, files)
 
     def _commit(self, draft: Manifest, files: Mapping[str, Chunks]) -> Manifest:
         if not self._snapshots.is_dir():
             self.open()
         id, attempt = self._begin(draft.progress.step)
-        sequence = 1 + max([self._sequence, *(manifest.sequence for manifest in self.manifests())])
+        self._index.glance()
+        sequence = 1 + self._index.sequence
         try:
             earlier = self._large_files(draft.parent or self._parent)
             infos = {name: self._files.place(attempt / name, chunks, earlier) for name, chunks in files.items()}
@@ -270,7 +271,8 @@ class LocalStore:
             if isinstance(error, OSError):
                 raise self._not_written(error, draft) from error
             raise
-        self._parent, self._sequence = id, sequence
+        self._parent = id
+        self._index.see(id)
         try:
             self._files.sync_directory(self._snapshots)
         except OSError as error:
@@ -286,7 +288,7 @@ class LocalStore:
             StoreError: its manifest can't be removed, so it is still a snapshot.
         """
         path = self.path(id)
-        with self._turn:
+        with self._index.turn:
             if disk.lexists(self._pins / id):
                 return False
             try:
@@ -295,7 +297,7 @@ class LocalStore:
                 return False
             except OSError as error:
                 raise StoreError(f"snapshot {id} can't be removed from {self.root}: {error}.") from error
-            self._known.pop(id, None)
+            self._index.forget(id)
             if disk.lexists(self._pins / id):  # somebody pinned it between our look and our deed
                 disk.rename(path / _DROPPED, path / manifests.NAME)
                 return False
@@ -318,7 +320,7 @@ class LocalStore:
             StoreError: its manifest can't be replaced, so it is as it was.
         """
         path = self.path(id)
-        with self._turn:
+        with self._index.turn:
             try:
                 manifest = self.manifest(id)
             except SnapshotNotFoundError:
@@ -336,7 +338,7 @@ class LocalStore:
                 self._files.write_small(path / manifests.NAME, reduced.to_bytes())
             except OSError as error:
                 raise StoreError(f"snapshot {id} can't be reduced to its weights: {error}. It is as it was.") from error
-            self._known.pop(id, None)
+            self._index.see(id)
             self._remove_demoted(path)
         return True
 
@@ -358,7 +360,7 @@ class LocalStore:
         Returns:
             The names of the directories that were removed.
         """
-        with self._turn:
+        with self._index.turn:
             for name in self.leftovers():
                 with contextlib.suppress(StoreError):
                     warn(f"{name} has lost its manifest.json: set aside as {self.set_aside(name)}")
@@ -473,7 +475,7 @@ class LocalStore:
         Raises:
             StoreError: it can't be moved.
         """
-        with self._turn:
+        with self._index.turn:
             try:
                 self._files.make(self._damaged)
                 taken = {entry.name for entry in disk.list(self._damaged)}
@@ -484,7 +486,7 @@ class LocalStore:
                 self._files.sync_directory(self._snapshots)
             except OSError as error:
                 raise StoreError(f"snapshot {id} can't be set aside: {error}.") from error
-            self._known.pop(id, None)
+            self._index.forget(id)
         return target
 
     def aside(self) -> list[Path]:
@@ -497,7 +499,7 @@ class LocalStore:
         Raises:
             StoreError: it can't be moved.
         """
-        with self._turn:
+        with self._index.turn:
             if verify_directory(path):
                 return None
             id = read_manifest(path).id
@@ -582,40 +584,6 @@ class LocalStore:
 
     # Inside --------------------------------------------------------------------------------------------------------
 
-    def _read_all(self) -> dict[str, Manifest | str]:
-        """Every visible manifest, parsed or why not; a manifest that did not change is not read again."""
-        found: dict[str, Manifest | str] = {}
-        for entry in disk.list(self._snapshots):
-            if entry.name.startswith(".") or entry.is_symlink():  # a link's files are another run's
-                continue
-            try:
-                status = disk.stat(os.path.join(entry.path, manifests.NAME))
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            except OSError as error:
-                found[entry.name] = f"{manifests.NAME} can't be read: {error.strerror}."
-                continue
-            stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
-            known = self._known.get(entry.name)
-            if known is None or known[0] != stamp:
-                known = self._known[entry.name] = (stamp, self._read(entry.name))
-            found[entry.name] = known[1]
-        return found
-
-    def _read(self, id: str) -> Manifest | str:
-        try:
-            return self._checked(read_manifest(f"{self._snapshots}/{id}"), id)
-        except (StoreError, OSError) as error:
-            return str(error)
-
-    def _checked(self, manifest: Manifest, id: str) -> Manifest:
-        if manifest.id != id:
-            raise CorruptSnapshotError(
-                f"{manifests.NAME} is that of another snapshot: expected {id}, found {manifest.id}. "
-                "Give the directory the name that its manifest says."
-            )
-        return manifest
-
     def _begin(self, step: int) -> tuple[str, Path]:
         """A fresh attempt: the snapshot's id, and the directory it is written in."""
         while True:
@@ -633,8 +601,8 @@ class LocalStore:
 
     def _large_files(self, id: str | None) -> dict[FileInfo, Path]:
         """The files of a snapshot that are worth a link, if it is one of this run's."""
-        known = self._read_all().get(id) if id is not None else None
-        if not isinstance(known, Manifest):
+        known = self._index.get(id)
+        if known is None:
             return {}
         return {info: self.path(known.id) / name for name, info in known.files.items() if info.size >= SMALL}
 

@@ -7,6 +7,7 @@ import logging
 import math
 import shutil
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from ckpt_callbacks import (
     weights_after,
 )
 from ckpt_callbacks.checkpointer import BaseCheckpointer
-from ckpt_callbacks.engine import Event, Progress
+from ckpt_callbacks.engine import Event, Progress, docket, judge
 from ckpt_callbacks.store.files import disk
 from tests.loop import Loop, checkpointer
 
@@ -237,6 +238,32 @@ def test_a_fork_tells_where_it_comes_from(tmp_path):
     assert fork.snapshots()[0].manifest.parent == origin.id
     assert events(tmp_path / "fork", "resumed")[0]["forked_from"] == str(tmp_path / "run")
     assert fork.best().step == 12
+
+
+# Cost ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_save_costs_as_much_after_many_as_after_few(tmp_path, monkeypatch):
+    """Not one question more is asked of the disk, and nothing more is judged, when everything is kept."""
+    asked, judged = Counter(), []
+
+    def counted(name, ask):
+        return lambda *args: asked.update([name]) or ask(*args)
+
+    for name in ("stat", "read", "list", "names", "lexists", "readlink"):
+        monkeypatch.setattr(disk, name, counted(name, getattr(disk, name)))
+    monkeypatch.setattr(docket, "judge", lambda records, rules: judged.append(len(records)) or judge(records, rules))
+    at = {}
+    loop = Loop(checkpointer(tmp_path, save=every_steps(1), keep=keep_all(), background=False))
+
+    def loss(step: int) -> float:
+        at[step] = asked.copy()
+        return 1.0
+
+    loop.loss = loss
+    loop.run(63)
+    assert at[62] - at[61] == at[12] - at[11]
+    assert set(judged[3:]) == {2}
 
 
 # Whose they are ------------------------------------------------------------------------------------------------------

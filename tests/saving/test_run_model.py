@@ -109,6 +109,15 @@ class RunMachine(RuleBasedStateMachine):
         full = sorted(id for id, one in self.expected.items() if one.content == "full")
         self._begin_at(self.store.manifest(data.draw(st.sampled_from(full))))
 
+    @precondition(lambda self: sum(one.own and one.content == "full" for one in self.expected.values()) > 1)
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        """Somebody deletes a snapshot by hand."""
+        id = data.draw(st.sampled_from(sorted(self.expected)))
+        shutil.rmtree(self.store.path(id))
+        self.store.unpin(id)
+        del self.expected[id]
+
     @rule(step=st.integers(1, 30), content=st.sampled_from(["full", "weights"]))
     def copy_in(self, step: int, content: str) -> None:
         """Somebody puts a snapshot of another run beside this one's: better and newer than any."""
