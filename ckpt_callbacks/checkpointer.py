@@ -10,7 +10,7 @@ Theory of operation. An adapter calls these, all but `stepped` on the training t
     boundary(...)   at each *clean boundary* (before the next batch, or when fit ends): build one Moment from what
                     happened since the last one, decide, and if a save is due capture, stage and queue it
     fence()         before tensors change that may still be copied (before an optimizer steps)
-    resumed_at(...) when the state of the chosen snapshot is back in the framework
+    resumed_at(...) when the state of the chosen snapshot is back in the framework; `arrived`, if it was another's
     stepped(...)    after each step, with its loss: the trace by which the next resume is verified
     best_to_restore()   when training is over: whose weights belong into the model
     end()           when fit is over, however it ended: make everything durable, unlock
@@ -313,8 +313,7 @@ class BaseCheckpointer:
             seconds: the time that took.
             complete: training had nothing left to do.
         """
-        self._store.attempts.over()
-        self._began = time.monotonic() - self._past.elapsed  # to get back to the place was no training
+        self.arrived()
         progress = restored.snapshot.progress
         parts = dict.fromkeys(("weights", "optimizer", "random state", "callbacks", "metrics", "data"), "exact")
         parts |= {"data": f"skipped: {skipped} batches"} if skipped else {}
@@ -341,6 +340,11 @@ class BaseCheckpointer:
         moved |= {} if resume.is_own(self._store, restored.snapshot) else {"forked_from": str(origin)}
         self._store.journal.append("resumed", id=restored.snapshot.id, **moved, complete=complete, **progress.as_dict())
         return self.resumed
+
+    def arrived(self) -> None:
+        """The state of the chosen snapshot is in its place, this one's or another's: to get there was no training."""
+        self._store.attempts.over()
+        self._began = time.monotonic() - self._past.elapsed
 
     def stepped(self, batches: int, step: int, loss: float, fingerprint: int) -> None:
         """Note what a `Step` gave, and compare it if it was computed before. Some microseconds; from any thread."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ckpt_callbacks.checkpointer import BaseCheckpointer
 from ckpt_callbacks.errors import CheckpointError
 from ckpt_callbacks.messages import say
 from ckpt_callbacks.resume import Restored
 
-__all__ = ["begin", "rest"]
+__all__ = ["begin", "rest", "resumed_at"]
 
 
 def begin(
@@ -42,6 +43,16 @@ def begin(
                 "a fit that shall begin anew needs a directory of its own"
             )
     return max(found, key=lambda pair: pair[1].snapshot.progress.batches, default=None)
+
+
+def resumed_at(
+    checkpointers: Sequence[BaseCheckpointer], owner: BaseCheckpointer, restored: Restored, **how: Any
+) -> None:
+    """The state is back in the framework. The owner of its snapshot tells, with ``how`` as of its `resumed_at`."""
+    for one in checkpointers:
+        if one is not owner:
+            one.arrived()
+    owner.resumed_at(restored, **how)
 
 
 def rest(checkpointers: Sequence[BaseCheckpointer], step: int, batches: int) -> bool:

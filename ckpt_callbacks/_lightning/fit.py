@@ -103,7 +103,9 @@ class Fit:
         self._quiet.close()
         state.put_back(self.trainer, self.tape, self.validation, self.live, restored, loaded)
         self._metrics = dict(self.trainer.callback_metrics)
-        owner.resumed_at(
+        together.resumed_at(
+            self.callbacks,
+            owner,
             restored,
             complete=complete,
             skipped=self.tape.skipped,

@@ -123,7 +123,9 @@ class Fit:
         else:
             self._validation.put_back(restored.rest["validation"])
         state.put_back(self._model(), self._live, restored, metrics=metrics, left=self._tape.left)
-        owner.resumed_at(
+        together.resumed_at(
+            self.callbacks,
+            owner,
             restored,
             complete=complete,
             skipped=self._tape.skipped,

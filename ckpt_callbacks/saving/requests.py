@@ -9,12 +9,16 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any
 
+from ckpt_callbacks.messages import warn
 from ckpt_callbacks.store import Inbox, Message
 
 __all__ = ["Request", "Requests"]
 
 INTERVAL = 1.0
 """Seconds between two looks into the inbox."""
+
+PATIENCE = 5.0
+"""Seconds that the end of training waits for a look that is under way."""
 
 
 class Request(Future[Any]):
@@ -109,8 +113,11 @@ class _Listener(threading.Thread):
                 return
 
     def stop(self) -> None:
+        """Return when it has ended. A disk or network that hangs must not keep the program: it is left to itself."""
         self._over.set()
-        self.join()
+        self.join(PATIENCE)
+        if self.is_alive():
+            warn(f"{self._inbox.path} has not answered for {PATIENCE:g} s: no longer waiting for what others ask there")
 
     def _ask(self, message: Message) -> None:
         def done(request: Future[Any]) -> None:

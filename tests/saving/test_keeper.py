@@ -266,6 +266,25 @@ def test_a_save_costs_as_much_after_many_as_after_few(tmp_path, monkeypatch):
     assert set(judged[3:]) == {2}
 
 
+def test_what_somebody_removes_or_pins_meanwhile_counts(tmp_path):
+    """The next best takes the place of one that was deleted by hand; a pin holds from the moment it is there."""
+    loop = Loop(checkpointer(tmp_path, save=every_steps(4), keep=[keep_last(2), keep_best(1)], background=False))
+    loop.metrics = lambda step: {"loss": step}
+
+    def loss(step: int) -> float:
+        run = Run(tmp_path / "run")
+        if step == 10:
+            shutil.rmtree(run.get(4).path)
+        if step == 18:
+            (run.path / "pins" / run.get(12).id).touch()
+        return 1.0
+
+    loop.loss = loss
+    loop.run(28)
+    assert steps(tmp_path) == [8, 12, 24, 28]
+    assert (tmp_path / "run" / "best").resolve() == Run(tmp_path / "run").get(8).path
+
+
 # Whose they are ------------------------------------------------------------------------------------------------------
 
 

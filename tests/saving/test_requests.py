@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ckpt_callbacks.saving import Requests, requests
-from ckpt_callbacks.store import Inbox
+from ckpt_callbacks.store import Inbox, Message
 
 
 def test_taken_once_and_answered() -> None:
@@ -89,3 +89,33 @@ def test_a_place_that_is_away_for_a_while_is_asked_again(tmp_path: Path) -> None
         await_one(some)
     finally:
         some.hang_up()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_disk_that_hangs_does_not_keep_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The end waits for a while, says so, and leaves the thread to itself."""
+    monkeypatch.setattr(requests, "PATIENCE", 0.05)
+    answers, asked = threading.Event(), threading.Event()
+
+    class Hangs(Inbox):
+        def messages(self) -> list[Message]:
+            if threading.current_thread() is not threading.main_thread():
+                asked.set()
+                answers.wait(20)
+            return []
+
+    some = Requests()
+    some.listen(Hangs(tmp_path))
+    (thread,) = [one for one in threading.enumerate() if one.name == "ckpt-inbox"]
+    try:
+        assert asked.wait(10)
+        some.hang_up()
+        assert "has not answered for 0.05 s" in caplog.text
+        assert thread.is_alive()
+        assert thread.daemon
+    finally:
+        answers.set()
+        thread.join(10)
+    assert not thread.is_alive()
