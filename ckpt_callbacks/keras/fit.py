@@ -34,6 +34,9 @@ from ckpt_callbacks.store import fingerprint
 
 __all__ = ["Fit"]
 
+INTERVAL = 0.5
+"""Seconds between two looks whether fit still runs."""
+
 
 class Fit:
     """Leads one fit to the snapshot's place, and shows every boundary to each callback.
@@ -75,8 +78,15 @@ class Fit:
             return (fit := this()) is not None and fit.trains and private.is_in_fit(frame, iterator())
 
         self._leaving = Leaving(callbacks, saves)
-        # Keras tells callbacks nothing of an exception; but the iterator ends with the fit.
+        # Keras tells callbacks nothing of an exception; but fit is gone then, at the latest with its iterator.
         self._abandoned = weakref.finalize(running.epoch_iterator, _abandon, self._leaving, callbacks)
+        self._over = threading.Event()
+        self._awaiting = threading.Thread(
+            target=_await_end,
+            args=(private.presence(running.epoch_iterator), self._over, self._abandoned),
+            name="fit-watch",
+            daemon=True,
+        )
         self._restored: tuple[BaseCheckpointer, Restored] | None = None
         self._unbuildable = private.unbuildable(model())
 
@@ -84,6 +94,7 @@ class Fit:
 
     def start(self, running: private.Running) -> None:
         """Choose the snapshot to carry on from, try whether the state can be stored, and lead fit to its place."""
+        self._awaiting.start()
         self._restored = together.begin(self.callbacks, _versions(), private.devices())
         if self._restored is not None:
             undo = self._live.remember_attributes(
@@ -199,7 +210,15 @@ class Fit:
         """Leave the model as it was."""
         self._fence()
         self._abandoned.detach()
+        self._over.set()
         private.begin_at_epoch(self._model(), None)
+
+    def abandon(self) -> None:
+        """Another fit begins, and this one never ended: it was left by an exception."""
+        self._over.set()
+        if self._awaiting.is_alive():
+            self._awaiting.join()
+        self._abandoned()
 
     def close(self) -> None:
         """Fit has ended well, and all is durable: a signal that came meanwhile is answered."""
@@ -257,6 +276,15 @@ class Fit:
         lost = {**self._tape.missing(), **self._validation.missing(), **self._unbuildable}
         steady = self._steady if where == "between batches" else dict
         return replace(captured, missing={**captured.missing, **lost}, data=self._tape.how, steady=steady)
+
+
+def _await_end(is_present: Callable[[], bool], over: threading.Event, abandon: Callable[[], Any]) -> None:
+    """On a thread of its own, until fit is ``over``: if it was left by an exception, let go of what it held."""
+    while not over.wait(INTERVAL):
+        # Twice: the first look may have come amid a call that returned.
+        if not is_present() and not over.wait(INTERVAL) and not is_present():
+            abandon()
+            return
 
 
 def _abandon(leaving: Leaving, callbacks: Sequence[BaseCheckpointer]) -> None:

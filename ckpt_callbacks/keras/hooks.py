@@ -30,6 +30,8 @@ class Checkpointer(BaseCheckpointer, keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Fit is about to start."""
+        if self._fit is not None:
+            self._fit.abandon()
         running = private.running_fit()
         ours = [callback for callback in running.callbacks if isinstance(callback, Checkpointer)]
         self._led = Fit(lambda: self.model, running, self.params, ours) if ours[0] is self else None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import threading
 import types
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -150,6 +151,25 @@ def make_evaluated(model: Any, running: Running) -> None:
     if iterates_at_once(running.epoch_iterator):
         options["distribute_strategy"] = model.distribute_strategy
     model._eval_epoch_iterator = kind(**running.validation, **options)
+
+
+def presence(epoch_iterator: Any) -> Callable[[], bool]:
+    """Tells, from any thread, whether the `fit` with this local variable, among our callers now, still runs.
+
+    Keras tells callbacks nothing of an exception, and whoever keeps its traceback keeps fit's local variables.
+    """
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_locals.get("epoch_iterator") is not epoch_iterator:
+        frame = frame.f_back
+    number, code, thread = id(frame), frame and frame.f_code, threading.get_ident()
+
+    def is_present() -> bool:
+        found = sys._current_frames().get(thread)
+        while found is not None and not (id(found) == number and found.f_code is code):
+            found = found.f_back
+        return found is not None
+
+    return is_present
 
 
 def is_in_fit(frame: types.FrameType | None, epoch_iterator: Any) -> bool:

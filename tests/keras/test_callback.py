@@ -10,6 +10,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -493,3 +495,54 @@ def test_trained_weights_that_stand_still_are_told(tmp_path, caplog, rate, told)
     fit(Checkpointer(tmp_path / "run"), model=model)
     assert layers[0].moving_mean.numpy().any()
     assert caplog.text.count("steps went on from 3 to 6, but no weight has changed") == told
+
+
+class Breaks(keras.callbacks.Callback):
+    """Raises in one of its hooks."""
+
+    def __init__(self, hook: str) -> None:
+        super().__init__()
+        setattr(self, hook, self._break)
+
+    def _break(self, *args, **logs):
+        raise RuntimeError("the user's own error")
+
+
+def ended(directory) -> bool:
+    """Whether nothing of ours runs any more, soon: the run can be used by others."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        ours = [one for one in threading.enumerate() if one.name.startswith("ckpt-") or one.name == "fit-watch"]
+        if not ours and owner_of(directory) is None:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_test_batch_end", "on_epoch_end"])
+def test_a_fit_that_raised_lets_go_though_its_traceback_is_kept(tmp_path, hook):
+    """As a notebook does: the threads end, and the run is free."""
+    with pytest.raises(RuntimeError, match="the user's own error") as kept:
+        fit(Checkpointer(tmp_path / "run", save=every_steps(1)), Breaks(hook))
+    assert ended(tmp_path / "run")
+    assert kept.traceback
+
+
+def test_a_traceback_that_goes_later_does_not_end_the_next_fit(tmp_path):
+    """The same callback, once more, while the error of the first time is still looked at."""
+    callback, kept = Checkpointer(tmp_path / "run", save=every_steps(1), keep=keep_all()), []
+    try:
+        fit(callback, StopAt(2))
+    except RuntimeError as error:
+        kept.append(error)
+
+    def forget(epoch, logs):
+        kept.clear()
+        gc.collect()
+        held.append(owner_of(tmp_path / "run"))
+
+    held: list[object] = []
+    fit(callback, keras.callbacks.LambdaCallback(on_epoch_end=forget))
+    assert all(held)
+    assert [one.step for one in Run(tmp_path / "run").snapshots()][-1] == 6
+    assert ended(tmp_path / "run")
