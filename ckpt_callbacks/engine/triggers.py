@@ -394,6 +394,12 @@ class _Measured(dict[str, Any]):
         raise _UnmeasuredError(name)
 
 
+class _MetricsOnly:
+    """A moment of which nothing can be seen but that no metric was measured."""
+
+    metrics: Mapping[str, Any] = _Measured()
+
+
 @dataclass(frozen=True, slots=True)
 class _When(Trigger):
     predicate: Predicate
@@ -403,6 +409,16 @@ class _When(Trigger):
             return (repr(self),) if self.predicate(replace(moment, metrics=_Measured(moment.metrics))) else ()
         except _UnmeasuredError:
             return ()
+
+    def can_fire(self, unmeasured: Collection[str]) -> bool:
+        """Not if one of them is the first thing that the predicate asks for."""
+        try:
+            self.predicate(_MetricsOnly())  # type: ignore[arg-type]
+        except _UnmeasuredError as error:
+            return error.args[0] not in unmeasured
+        except Exception:  # noqa: BLE001 - it asks for something else, of which nothing is known
+            return True
+        return True
 
     def lacks(self, moment: Moment) -> frozenset[str]:
         try:

@@ -336,3 +336,15 @@ def test_a_name_means_the_checkpointers_own_monitor_of_that_name():
     own = Monitor("x_score", "min")
     assert on_best("x_score").bind([LOSS, own]) == on_best(own)
     assert on_best("foo").bind([Monitor("foo", "max")]) == on_best(Monitor("foo", "max"))
+
+
+def test_a_function_that_asks_for_a_metric_first_can_not_fire_without_it() -> None:
+    """One that looks at anything else before it may."""
+    assert not when(lambda m: m.metrics["typo"] < 1).can_fire({"typo"})
+    assert when(lambda m: m.metrics["typo"] < 1).can_fire({"other"})
+    for may in (
+        lambda m: m.progress.step > 3 or m.metrics["typo"] < 1,
+        lambda m: m.metrics.get("typo", 0) < 1,
+        lambda m: m.metrics["loss"] < 1 or m.metrics["typo"] < 1,
+    ):
+        assert when(may).can_fire({"typo"})

@@ -28,6 +28,7 @@ from ckpt_callbacks import (
     on_best,
     on_end,
     weights_after,
+    when,
 )
 from ckpt_callbacks.checkpointer import BaseCheckpointer
 from ckpt_callbacks.engine import Event, Progress, docket, judge
@@ -361,7 +362,9 @@ def test_a_metric_that_never_appears(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    "save", [every_epochs(1) & on_best("los_s"), on_best(Monitor("los_s", "min"))], ids=["and", "best"]
+    "save",
+    [every_epochs(1) & on_best("los_s"), on_best(Monitor("los_s", "min")), when(lambda m: m.metrics["los_s"] < 1)],
+    ids=["and", "best", "when"],
 )
 def test_what_hangs_on_it_alone_is_an_error(tmp_path, save):
     """At the end of the first epoch."""
