@@ -82,7 +82,7 @@ def test_what_a_function_looks_up_is_watched_too() -> None:
     misspelled = when(lambda m: m.metrics["val_los"] < 1)
     (sentence,) = Watch([], misspelled | every_epochs(1), Past()).see(moment(ENDED, val_loss=0.5))
     assert "Did you mean 'val_loss'?" in sentence
-    with pytest.raises(ConfigurationError, match="Did you mean 'val_loss'.*no snapshot would ever be taken"):
+    with pytest.raises(ConfigurationError, match=r"Did you mean 'val_loss'.*no snapshot would ever be taken"):
         Watch([], misspelled, Past()).see(moment(ENDED, val_loss=0.5))
     assert Watch([], when(lambda m: m.metrics["val_loss"] < 1), Past()).see(moment(ENDED, val_loss=0.5)) == []
 
