@@ -59,8 +59,8 @@ class Tape:
         self._pending: dict[str, Any] | None = None
         # Weakly: the iterator ends with its fit, however that ends, and by its end we know.
         self._epoch_iterator = weakref.ref(epoch_iterator)
-        private.replace_iterators(epoch_iterator, self._make)
-        private.replace_epochs(epoch_iterator, self._epoch)
+        private.batches.replace_iterators(epoch_iterator, self._make)
+        private.batches.replace_epochs(epoch_iterator, self._epoch)
 
     @property
     def how(self) -> str:
@@ -80,10 +80,10 @@ class Tape:
             **self._began,
             "fetched": self._fetched,
             "iterations": self.source.iterations.begun,
-            "length": private.length(epoch_iterator) if epoch_iterator is not None else None,
+            "length": private.batches.length(epoch_iterator) if epoch_iterator is not None else None,
             "memory": self.source.memory.capture(),
             "load": self.source.must_load(self._began["began_with"]),
-            "lives_on": epoch_iterator is not None and private.lives_on(epoch_iterator),
+            "lives_on": epoch_iterator is not None and private.batches.lives_on(epoch_iterator),
         }
 
     def pend(self, saved: Mapping[str, Any], batch: int) -> None:
@@ -95,7 +95,7 @@ class Tape:
 
         With ``steps_per_epoch`` it goes on with the iterator of the epoch before, unless that was used up.
         """
-        serves_many = private.serves_many_epochs(self._epoch_iterator())
+        serves_many = private.batches.serves_many_epochs(self._epoch_iterator())
         self._pending = {**saved, "batch": 0, "within": saved["lives_on"] and serves_many}
 
     def complete(self, saved: Mapping[str, Any]) -> None:
@@ -125,7 +125,7 @@ class Tape:
             self._restore(pending["before_iter"])
         self._note(self.source.iterations.begun)
         self._fetched = 0
-        if private.iterates_at_once(self._epoch_iterator()):
+        if private.batches.iterates_at_once(self._epoch_iterator()):
             self.source.iterations.begun += 1
         return original()
 
@@ -146,7 +146,7 @@ class Tape:
         """Put back what the epoch's own beginning looks at."""
         pending["here"] = random_state.capture()
         if pending["length"] is not None:
-            private.put_back_length(self._epoch_iterator(), pending["length"])
+            private.batches.put_back_length(self._epoch_iterator(), pending["length"])
         if pending["within"]:
             if self.source.has_workers:  # they begin to load when the epoch does
                 self.source.memory.put_back(pending["began_with"])
@@ -164,7 +164,7 @@ class Tape:
     def _about_to_fetch(self) -> None:
         if self._fetched == 0:
             self._began["before_first"] = random_state.capture()
-            if not private.iterates_at_once(self._epoch_iterator()):
+            if not private.batches.iterates_at_once(self._epoch_iterator()):
                 self.source.iterations.begun += 1
 
     def _catch_up(self, iterator: Iterator[Any], first: int, count: int) -> bool:
@@ -176,7 +176,7 @@ class Tape:
             self._go_back(pending)
             earlier = pending["fetched"] - pending["batch"]  # what earlier epochs took from the same iterator
             self._drop(iterator, earlier)
-            private.count_steps(self._epoch_iterator(), earlier)
+            private.batches.count_steps(self._epoch_iterator(), earlier)
         done = bool(first >= pending["batch"])
         if done:
             self._arrive(pending)

@@ -53,7 +53,7 @@ class Fit:
     def __init__(
         self,
         model: Callable[[], Any],
-        running: private.Running,
+        running: private.fits.Running,
         params: Mapping[str, Any],
         callbacks: Sequence[BaseCheckpointer],
     ) -> None:
@@ -61,7 +61,7 @@ class Fit:
         self._params = params
         deterministic = all(callback.deterministic_data for callback in callbacks)
         self._validation = Validation(
-            running.validation["x"], private.data_behind(running.epoch_iterator), deterministic
+            running.validation["x"], private.batches.data_behind(running.epoch_iterator), deterministic
         )
         self._tape = Tape(running.epoch_iterator, self._between_batches, deterministic, self._validation)
         others = [callback for callback in running.callbacks if callback not in callbacks]
@@ -75,7 +75,7 @@ class Fit:
         iterator, this = weakref.ref(running.epoch_iterator), weakref.ref(self)
 
         def saves(frame: FrameType | None) -> bool:
-            return (fit := this()) is not None and fit.trains and private.is_in_fit(frame, iterator())
+            return (fit := this()) is not None and fit.trains and private.fits.is_in_fit(frame, iterator())
 
         self._leaving = Leaving(callbacks, saves)
         # Keras tells callbacks nothing of an exception; but fit is gone then, at the latest with its iterator.
@@ -83,45 +83,45 @@ class Fit:
         self._over = threading.Event()
         self._awaiting = threading.Thread(
             target=_await_end,
-            args=(private.presence(running.epoch_iterator), self._over, self._abandoned),
+            args=(private.fits.presence(running.epoch_iterator), self._over, self._abandoned),
             name="fit-watch",
             daemon=True,
         )
         self._restored: tuple[BaseCheckpointer, Restored] | None = None
-        self._unbuildable = private.unbuildable(model())
+        self._unbuildable = private.models.unbuildable(model())
 
     # Resume --------------------------------------------------------------------------------------------------------
 
-    def start(self, running: private.Running) -> None:
+    def start(self, running: private.fits.Running) -> None:
         """Choose the snapshot to carry on from, try whether the state can be stored, and lead fit to its place."""
         self._awaiting.start()
-        self._restored = together.begin(self.callbacks, _versions(), private.devices())
+        self._restored = together.begin(self.callbacks, _versions(), private.fits.devices())
         if self._restored is not None:
             undo = self._live.remember_attributes(
                 self._restored[1].rest["live"]
             )  # a step that is traced may change attributes
-            private.build(self._model(), running.epoch_iterator)
+            private.models.build(self._model(), running.epoch_iterator)
             undo()
         for callback in self.callbacks:
             callback.expect(callback.rehearse(self._capture("between epochs")))
             callback.watch(self._validation.validates)
-        private.hear_first(running, self.epoch_begins, self.end)
+        private.fits.hear_first(running, self.epoch_begins, self.end)
         self._leaving.install()
         if self._restored is not None:
             self._go_to(self._restored[1], running)
 
-    def _go_to(self, restored: Restored, running: private.Running) -> None:
+    def _go_to(self, restored: Restored, running: private.fits.Running) -> None:
         if restored.rest["validation"]["made"]:
-            private.make_evaluated(self._model(), running)
-            self._validation.begins(private.evaluated(self._model()))
+            private.fits.make_evaluated(self._model(), running)
+            self._validation.begins(private.fits.evaluated(self._model()))
         progress = self._progress = restored.snapshot.progress
         if restored.rest["where"] == "between batches":
-            private.begin_at_epoch(self._model(), progress.epoch)
+            private.fits.begin_at_epoch(self._model(), progress.epoch)
             self._tape.pend(restored.rest["tape"], progress.batch)
         else:
             stopped = restored.rest["stop_training"] and not restored.named
             self._tape.pend_epoch(restored.rest["tape"])
-            private.begin_at_epoch(self._model(), self._params["epochs"] if stopped else progress.epoch)
+            private.fits.begin_at_epoch(self._model(), self._params["epochs"] if stopped else progress.epoch)
 
     def _put_back(self, *places: str, metrics: bool, complete: bool = False) -> bool:
         """Put the chosen snapshot back if it was captured at one of these places; tell whether it was."""
@@ -154,7 +154,7 @@ class Fit:
 
     def epoch_begins(self, epoch: int, logs: Any = None) -> None:
         """An epoch begins; a snapshot from the end of an earlier fit is put back here, for the epoch's own hooks."""
-        private.begin_at_epoch(self._model(), None)
+        private.fits.begin_at_epoch(self._model(), None)
         self._batches_before = self._progress.batches - self._progress.batch
         self._progress = self._progress_at(epoch, self._progress.batch)
         self._put_back("between epochs", metrics=False)
@@ -173,7 +173,7 @@ class Fit:
 
     def validation_begins(self) -> None:
         """The validation data are about to be iterated."""
-        self._validation.begins(private.evaluated(self._model()))
+        self._validation.begins(private.fits.evaluated(self._model()))
         self._live.about_to_run("test_function")
 
     def epoch_ends(self, epoch: int, logs: Mapping[str, Any]) -> None:
@@ -211,7 +211,7 @@ class Fit:
         self._fence()
         self._abandoned.detach()
         self._over.set()
-        private.begin_at_epoch(self._model(), None)
+        private.fits.begin_at_epoch(self._model(), None)
 
     def abandon(self) -> None:
         """Another fit begins, and this one never ended: it was left by an exception."""
@@ -263,7 +263,7 @@ class Fit:
         steady = steady_tensors(model, self._others)
         if steady and self._unfence is None:
             fence = weakref.WeakMethod(self._fence)  # a fit that raises must not live on in its optimizers
-            self._unfence = private.before_applying(private.optimizers_of(model), lambda: _call(fence()))
+            self._unfence = private.models.before_applying(private.models.optimizers_of(model), lambda: _call(fence()))
         return steady
 
     def _progress_at(self, epoch: int, batch: int) -> Progress:

@@ -32,7 +32,7 @@ class Checkpointer(BaseCheckpointer, keras.callbacks.Callback):
         """Fit is about to start."""
         if self._fit is not None:
             self._fit.abandon()
-        running = private.running_fit()
+        running = private.fits.running_fit()
         ours = [callback for callback in running.callbacks if isinstance(callback, Checkpointer)]
         self._led = Fit(lambda: self.model, running, self.params, ours) if ours[0] is self else None
         self._fit = self._led or ours[0]._fit

@@ -36,7 +36,7 @@ class Live:
     def __init__(self, current: Callable[[], Any], callbacks: Sequence[Any], of_data: Sequence[Any] = ()) -> None:
         model, self._of_data = current(), frozenset(map(id, of_data))
         self._model, self._optimizer = model, model.optimizer
-        self._callbacks = _named(one for one in callbacks if not private.is_plain_progress_bar(one))
+        self._callbacks = _named(one for one in callbacks if not private.fits.is_plain_progress_bar(one))
         self._known = Known(model)
         self._attributes = Attributes(self._callbacks, lambda _, name: name not in _NOT_STATE, self._known)
         self._settings = Settings(model, self._known)
@@ -52,7 +52,7 @@ class Live:
         }
         if self._model.optimizer is not self._optimizer:
             lost["optimizer"] = "compile() was called while training: give the fit that follows a directory of its own"
-        if self._of_data.intersection(id(private.backing(one)) for one in self._known()):
+        if self._of_data.intersection(id(private.variables.backing(one)) for one in self._known()):
             lost["data (shared with the model)"] = (
                 "the data's functions change variables that the model changes as well, in whatever order their threads "
                 "come: give each a layer of its own"
@@ -61,9 +61,9 @@ class Live:
             "attributes": attributes,
             "settings": settings,
             "traced": self._traced.settings,
-            "monitored": [name for name, one in self._callbacks.items() if private.has_monitor(one)],
+            "monitored": [name for name, one in self._callbacks.items() if private.fits.has_monitor(one)],
             "variables": variables,
-            "generators": random_state.capture_generators(self._holders(), private.is_computing),
+            "generators": random_state.capture_generators(self._holders(), private.models.is_computing),
         }
         return found, missing | lost | self._traced.missing()
 
@@ -71,7 +71,7 @@ class Live:
         """Make everything what it was: the n-th callback of a class gets that of the n-th of that class."""
         for name in saved["monitored"]:
             if name in self._callbacks:
-                private.prepare_monitor(self._callbacks[name])
+                private.fits.prepare_monitor(self._callbacks[name])
         left = self._attributes.put_back(saved["attributes"])
         self._known.look()
         self._traced.inherit(saved["traced"], saved["settings"])
@@ -106,7 +106,7 @@ class Live:
         found = {
             f"{path}.{name}": variables
             for path, callback in self._callbacks.items()
-            for name, variables in private.variables_in(callback).items()
+            for name, variables in private.variables.variables_in(callback).items()
             if name not in _NOT_STATE
         }
         found |= {
@@ -115,13 +115,13 @@ class Live:
             for name, value in list(names.items())
             if is_variable(value)
         }
-        for number, function in enumerate(private.functions_of(self._model)):
-            held = random_state.walk(function, private.is_computing)
+        for number, function in enumerate(private.models.functions_of(self._model)):
+            held = random_state.walk(function, private.models.is_computing)
             found |= {f"losses[{number}]{path}": [value] for path, value in held if is_variable(value)}
         return {
             path: variables
             for path, variables in found.items()
-            if not all(id(one) in known or id(private.backing(one)) in known for one in variables)
+            if not all(id(one) in known or id(private.variables.backing(one)) in known for one in variables)
         }
 
     def _holders(self) -> dict[str, dict[str, Any]]:
@@ -131,11 +131,11 @@ class Live:
             path: {name: value for name, value in vars(one).items() if name not in _NOT_STATE}
             for path, one in self._callbacks.items()
         }
-        return callbacks | (self._settings.of_users() if private.runs_eagerly(self._model) else {})
+        return callbacks | (self._settings.of_users() if private.models.runs_eagerly(self._model) else {})
 
     def _put_back_generators(self, saved: Mapping[str, Any]) -> list[str]:
         holders = self._holders()
-        left = random_state.restore_generators(holders, saved, private.is_computing)
+        left = random_state.restore_generators(holders, saved, private.models.is_computing)
         for path, one in (self._callbacks | self._settings.parts).items():
             now = holders.get(path, {})
             vars(one).update({name: value for name, value in now.items() if vars(one).get(name) is not value})

@@ -26,7 +26,7 @@ class Settings:
 
     def __init__(self, model: Any, known: Known) -> None:
         self._model = model
-        self.parts = private.parts_that_compute(model)
+        self.parts = private.models.parts_that_compute(model)
         self._attributes = Attributes(self.parts, self._counts, known)
         self._trainable = self._flags()
 
@@ -38,7 +38,7 @@ class Settings:
 
     def put_back(self, saved: Mapping[str, Any]) -> list[str]:
         """Set what ``capture`` found; give the paths of what has no place any more."""
-        private.set_trainable(self._model, saved["trainable"])
+        private.models.set_trainable(self._model, saved["trainable"])
         return self._attributes.put_back(saved["attributes"])
 
     def copies(self, saved: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class Settings:
         flags, attributes = self._flags(), self._attributes.remember(saved["attributes"])
 
         def undo() -> None:
-            private.set_trainable(self._model, {name: flags[name] for name in saved["trainable"]})
+            private.models.set_trainable(self._model, {name: flags[name] for name in saved["trainable"]})
             attributes()
 
         return undo
@@ -62,16 +62,16 @@ class Settings:
         return {
             path: {name: value for name, value in vars(one).items() if self._counts(one, name)}
             for path, one in self.parts.items()
-            if not private.is_keras_own(type(one))
+            if not private.models.is_keras_own(type(one))
         }
 
     def _flags(self) -> dict[str, bool]:
-        return private.trainable(self._model)
+        return private.models.trainable(self._model)
 
     def _counts(self, holder: Any, name: str) -> bool:
         kind: Any = type(holder)
-        if name in private.own_attributes(kind) or (private.is_keras_own(kind) and name.startswith("_")):
-            return private.is_setting(holder, name)
+        if name in private.models.own_attributes(kind) or (private.models.is_keras_own(kind) and name.startswith("_")):
+            return private.models.is_setting(holder, name)
         return True
 
 
@@ -95,17 +95,17 @@ class Traced:
 
     def inherit(self, traced: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
         """``settings`` are about to be put back; what these functions do next, they shall trace with those of then."""
-        if private.runs_eagerly(self._model):
+        if private.models.runs_eagerly(self._model):
             return
         self._inherited = dict(traced)
-        self._functions = {name: private.function_of(self._model, name) for name in traced}
+        self._functions = {name: private.models.function_of(self._model, name) for name in traced}
         places = joined([settings, *traced.values()])
         self._began = self._live.copies(places)
 
     def about_to_run(self, name: str) -> None:
         """A function is about to be called: the first time, it is traced."""
-        function = private.function_of(self._model, name)
-        if private.runs_eagerly(self._model) or function is None:
+        function = private.models.function_of(self._model, name)
+        if private.models.runs_eagerly(self._model) or function is None:
             return
         before = self._functions.get(name)
         inherited = self._inherited.pop(name, None) if before in (None, function) else None
@@ -135,17 +135,17 @@ class Traced:
 
         def after() -> None:
             kept.pop()()
-            if not private.traces_each_shape():
+            if not private.models.traces_each_shape():
                 end()
 
-        end = private.surround(self._model, name, before, after)
+        end = private.models.surround(self._model, name, before, after)
         self._ends += [lambda: None, end]
 
     def missing(self) -> dict[str, str]:
         """What no resume brings back -> why, and the remedy."""
         for name, function in self._functions.items():
-            if name not in self._draws and private.is_traced(function):
-                self._draws[name] = private.draws_by_kernels(function)
+            if name not in self._draws and private.models.is_traced(function):
+                self._draws[name] = private.models.draws_by_kernels(function)
         if not any(self._draws.values()):
             return {}
         return {
@@ -176,9 +176,14 @@ class Known:
     def look(self) -> None:
         """Look again: optimizers make theirs in the first step."""
         model = self._model
-        of_optimizers = [one for optimizer in private.optimizers_of(model) for one in optimizer.variables]
-        variables = [*model.variables, *of_optimizers, *model.metrics_variables, *private.loose_variables(model)]
-        self._found = [*variables, model, *private.parts_that_compute(model).values(), *model.metrics]
+        of_optimizers = [one for optimizer in private.models.optimizers_of(model) for one in optimizer.variables]
+        variables = [
+            *model.variables,
+            *of_optimizers,
+            *model.metrics_variables,
+            *private.variables.loose_variables(model),
+        ]
+        self._found = [*variables, model, *private.models.parts_that_compute(model).values(), *model.metrics]
 
     def __call__(self) -> list[Any]:
         """All of it, as it was when last looked at."""

@@ -33,7 +33,7 @@ class Iterations:
     @property
     def shuffles(self) -> bool:
         """Whether it may matter how often: only a `tf.data.Dataset` remembers it."""
-        return self.iterator is not None and private.kind_of_data(self.iterator) == "TFDatasetAdapter"
+        return self.iterator is not None and private.batches.kind_of_data(self.iterator) == "TFDatasetAdapter"
 
     @property
     def iterator(self) -> Any:
@@ -42,10 +42,10 @@ class Iterations:
 
     def count(self) -> None:
         """Count by itself from now on."""
-        private.replace_iterators(self.iterator, self._make)
+        private.batches.replace_iterators(self.iterator, self._make)
 
     def _make(self, original: Callable[[], Any]) -> Any:
-        if private.iterates_at_once(self.iterator):
+        if private.batches.iterates_at_once(self.iterator):
             self.begun += 1
             return original()
         return self._counted(iter(original()))  # torch's loader draws when it is made an iterator of
@@ -57,7 +57,7 @@ class Iterations:
     def make_up(self, begun: int) -> None:
         """Iterate until the data was iterated ``begun`` times; no element is drawn."""
         for _ in range(self.begun, begun if self.shuffles else 0):
-            private.begin_iteration(self.iterator)
+            private.batches.begin_iteration(self.iterator)
         self.begun = max(self.begun, begun)
 
 
@@ -113,9 +113,11 @@ class Memory:
     """
 
     def __init__(self, data: Any, beside: Any = None) -> None:
-        shared = {id(one) for one in [*private.variables_behind(beside), *private.parts_of(beside).values()]}
-        self.variables = [one for one in private.variables_behind(data) if id(one) not in shared]
-        objects = {name: one for name, one in private.parts_of(data).items() if id(one) not in shared}
+        shared = {
+            id(one) for one in [*private.datasets.variables_behind(beside), *private.batches.parts_of(beside).values()]
+        }
+        self.variables = [one for one in private.datasets.variables_behind(data) if id(one) not in shared]
+        objects = {name: one for name, one in private.batches.parts_of(data).items() if id(one) not in shared}
         self._objects = objects
         holders = {name: one for name, one in objects.items() if hasattr(one, "__dict__")}
         self._attributes = Attributes(holders, lambda holder, name: True, list)
@@ -151,26 +153,26 @@ class Source:
     """
 
     def __init__(self, epoch_iterator: Any, deterministic: bool) -> None:
-        self.kind = private.kind_of_data(epoch_iterator)
+        self.kind = private.batches.kind_of_data(epoch_iterator)
         self.iterations = Iterations(epoch_iterator)
         #: Whether batches are loaded by a thread that runs ahead of training.
-        self.runs_ahead = private.loads_ahead(epoch_iterator)
+        self.runs_ahead = private.batches.loads_ahead(epoch_iterator)
         self._deterministic = deterministic
-        data = private.data_behind(epoch_iterator)
-        self._python_generator = private.runs_generators(data)
+        data = private.batches.data_behind(epoch_iterator)
+        self._python_generator = private.datasets.runs_generators(data)
         #: Whether worker threads or processes load batches as soon as an epoch begins.
-        self.has_workers = private.has_workers(epoch_iterator)
-        dataset = private.py_dataset(epoch_iterator)
+        self.has_workers = private.batches.has_workers(epoch_iterator)
+        dataset = private.batches.py_dataset(epoch_iterator)
         self._passed: Passed | None = None
         #: Whether batches are chosen by indices that are known without loading anything.
-        self._by_index = private.draws_indices(epoch_iterator)
+        self._by_index = private.batches.draws_indices(epoch_iterator)
         #: What the user's objects behind the data remember.
         self.memory = Memory(data)
-        self._irregular = irregular(data, repeats=not private.serves_many_epochs(epoch_iterator))
-        self._python_out_of_order = private.runs_python_out_of_order(data)
+        self._irregular = irregular(data, repeats=not private.batches.serves_many_epochs(epoch_iterator))
+        self._python_out_of_order = private.datasets.runs_python_out_of_order(data)
         if dataset is not None:
             self._passed = Passed(dataset)
-            private.replace_py_dataset(epoch_iterator, self._passed)
+            private.batches.replace_py_dataset(epoch_iterator, self._passed)
 
     @property
     def how(self) -> str:
@@ -190,15 +192,15 @@ class Source:
         if self._irregular:
             return {f"data ({what})": why for what, why in self._irregular.items()}
         if drawn and self._python_out_of_order:
-            return {"data (drawn out of order)": _PARALLEL if private.workers_are_orderly() else _BROKEN_OFF}
-        if self.memory.variables and not private.workers_are_orderly():
+            return {"data (drawn out of order)": _PARALLEL if private.datasets.workers_are_orderly() else _BROKEN_OFF}
+        if self.memory.variables and not private.datasets.workers_are_orderly():
             return {"data (drawn out of order)": _BROKEN_OFF}
         if self.kind == "GeneratorDataAdapter":
             return {
                 "data (generator)": "it is drawn again from its beginning, and only you know whether it gives the same "
                 "batches then; if it does, pass deterministic_data=True, else use a PyDataset"
             }
-        if self.has_workers and not private.workers_are_orderly():
+        if self.has_workers and not private.datasets.workers_are_orderly():
             return {
                 "data (PyDataset with workers)": "on this backend Keras itself serves batches of an earlier pass when "
                 "an epoch begins, as the threads' timing has it; pass workers=1, or deterministic_data=True"
@@ -220,7 +222,7 @@ class Source:
     def drop(self, iterator: Iterator[Any], load: bool) -> None:
         """Take a batch that training had already; ``load`` tells whether it must be loaded for that."""
         if self._by_index and not load:
-            private.draw_index(iterator)
+            private.batches.draw_index(iterator)
         else:
             next(iterator)
 
@@ -250,9 +252,9 @@ def irregular(data: Any, *, repeats: bool, endlessly: bool = False) -> dict[str,
         endlessly: whether an iteration of data without end may be left, or others take seeds meanwhile.
     """
     found = {}
-    if private.draws_in_parallel(data):
+    if private.datasets.draws_in_parallel(data):
         found["drawn in parallel"] = _PARALLEL
-    if repeats and private.shuffles_within(data, endlessly):
+    if repeats and private.datasets.shuffles_within(data, endlessly):
         found["shuffled and repeated"] = (
             "it takes new seeds in the middle of an iteration, which can't be counted: shuffle after repeat() and "
             "concatenate(), or pass reshuffle_each_iteration=False"

@@ -49,18 +49,18 @@ def capture(model: Any, live: Live, where: str, data: Mapping[str, Any]) -> Capt
     rest = {
         "where": where,
         "random": random_state.capture(),
-        "keras_seed": _maybe(private.global_seed()),
+        "keras_seed": _maybe(private.variables.global_seed()),
         **data,
-        "optimizers": [_optimizer(model, one) for one in private.optimizers_of(model)],
-        "loose": _values(private.loose_variables(model)),
-        "buffers": {name: buffer.detach() for name, buffer in private.buffers_of(model).items()},
+        "optimizers": [_optimizer(model, one) for one in private.models.optimizers_of(model)],
+        "loose": _values(private.variables.loose_variables(model)),
+        "buffers": {name: buffer.detach() for name, buffer in private.variables.buffers_of(model).items()},
         "metrics": _values(model.metrics_variables),
         "live": changed,
         "stop_training": bool(model.stop_training),
     }
     names = names_of(model.variables)
     weights = dict(zip(names, _values(model.variables), strict=True))
-    frozen = set(map(id, private.frozen_variables(model)))
+    frozen = set(map(id, private.models.frozen_variables(model)))
     still = {name for name, one in zip(names, model.variables, strict=True) if id(one) in frozen}
     changed_by_steps = {id(variable) for variable in model.trainable_variables}
     trained = {name for name, one in zip(names, model.variables, strict=True) if id(one) in changed_by_steps}
@@ -82,7 +82,7 @@ def put_back(model: Any, live: Live, restored: Restored, *, metrics: bool, left:
     """
     rest = restored.rest
     pairs = [("model", model.variables, list(restored.weights.values()))]
-    optimizers = private.optimizers_of(model)
+    optimizers = private.models.optimizers_of(model)
     if len(optimizers) != len(rest["optimizers"]):
         raise ResumeError(
             f"snapshot {restored.snapshot.id} has {len(rest['optimizers'])} optimizers, the model in this script "
@@ -91,27 +91,27 @@ def put_back(model: Any, live: Live, restored: Restored, *, metrics: bool, left:
     for optimizer, saved in zip(optimizers, rest["optimizers"], strict=True):
         _build(model, optimizer, saved["trained"])
         pairs.append((f"optimizer {optimizer.name}", optimizer.variables, saved["values"]))
-    pairs.append(("layers' states", private.loose_variables(model), rest["loose"]))
+    pairs.append(("layers' states", private.variables.loose_variables(model), rest["loose"]))
     if metrics:
         pairs.append(("metrics", model.metrics_variables, rest["metrics"]))
     _require_fit(restored, pairs)
     for _, variables, values in pairs:
         for variable, value in zip(variables, values, strict=True):
-            private.assign(variable, value)
-    for name, buffer in private.buffers_of(model).items():
+            private.variables.assign(variable, value)
+    for name, buffer in private.variables.buffers_of(model).items():
         if name in rest["buffers"]:
             buffer.copy_(rest["buffers"][name])
     live.put_back(rest["live"])
     model.stop_training = rest["stop_training"] and not restored.named
     if rest["keras_seed"] is not None:
-        private.make_global_seed().assign(rest["keras_seed"])
+        private.variables.make_global_seed().assign(rest["keras_seed"])
     random_state.restore(without(rest["random"], left))
 
 
 def _optimizer(model: Any, optimizer: Any) -> dict[str, Any]:
     """An optimizer: its values, and by their positions the variables of the model that it trains."""
     positions = {id(variable): number for number, variable in enumerate(model.variables)}
-    trained = [positions.get(id(variable), -1) for variable in private.trained_by(optimizer)]
+    trained = [positions.get(id(variable), -1) for variable in private.models.trained_by(optimizer)]
     return {"trained": trained, "values": _values(optimizer.variables)}
 
 
@@ -123,11 +123,11 @@ def _build(model: Any, optimizer: Any, trained: Sequence[int]) -> None:
 
 
 def _values(variables: Sequence[Any]) -> list[np.ndarray]:
-    return [private.read(variable) for variable in variables]
+    return [private.variables.read(variable) for variable in variables]
 
 
 def _maybe(variable: Any) -> np.ndarray | None:
-    return None if variable is None else private.read(variable)
+    return None if variable is None else private.variables.read(variable)
 
 
 def _require_fit(restored: Restored, pairs: Sequence[tuple[str, Sequence[Any], Sequence[np.ndarray]]]) -> None:

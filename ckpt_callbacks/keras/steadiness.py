@@ -36,18 +36,18 @@ def steady_tensors(model: Any, callbacks: Sequence[Any]) -> Mapping[int, Any]:
     """
     if keras.backend.backend() != "torch":
         return {}
-    optimizers = private.optimizers_of(model)
+    optimizers = private.models.optimizers_of(model)
     variables = [*model.trainable_variables, *(one for each in optimizers for one in each.variables)]
-    worth = [one for one in map(private.backing, variables) if is_countable(one)]
+    worth = [one for one in map(private.variables.backing, variables) if is_countable(one)]
     if not worth or model.jit_compile or not _is_known(model, optimizers, callbacks):
         return {}
     return {one.data_ptr(): one for one in worth}
 
 
 def _is_known(model: Any, optimizers: Sequence[Any], callbacks: Sequence[Any]) -> bool:
-    parts = private.parts_that_compute(model).values()
-    actors = [*(one for one in parts if one not in optimizers), *private.functions_of(model), *callbacks]
-    actors += private.hooks_of(model)
+    parts = private.models.parts_that_compute(model).values()
+    actors = [*(one for one in parts if one not in optimizers), *private.models.functions_of(model), *callbacks]
+    actors += private.models.hooks_of(model)
     held = [one for actor in actors for one in held_by(actor, _TRUSTED)]
     return (
         all(is_trusted(type(optimizer), _TRUSTED) for optimizer in optimizers)

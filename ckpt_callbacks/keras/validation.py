@@ -24,7 +24,7 @@ class Validation:
         self._data, self._deterministic = data, deterministic
         self._memory = Memory(data, beside=training)
         self._irregular = irregular(data, repeats=True, endlessly=True)
-        if private.share_a_shuffling(data, training):
+        if private.datasets.share_a_shuffling(data, training):
             self._irregular |= irregular(training, repeats=True, endlessly=True)
         self._iterations: Iterations | None = None
         self._before = 0  # how often earlier processes iterated them
@@ -75,17 +75,17 @@ class Validation:
 
     def complete(self, saved: Mapping[str, Any]) -> None:
         """Leave the data as a fit left them that has ended: another fit may use them next."""
-        private.iterate(self._data, saved["iterations"])
+        private.batches.iterate(self._data, saved["iterations"])
         self._memory.put_back(saved["memory"])
 
     def missing(self) -> dict[str, str]:
         """What no resume brings back -> why, and the remedy."""
-        if private.is_python_generator(self._data):
+        if private.datasets.is_python_generator(self._data):
             return {
                 "validation data (generator)": "each validation goes on where the one before left it, and Keras draws "
                 "some batches ahead: use arrays, a PyDataset or a tf.data.Dataset"
             }
-        if private.runs_generators(self._data) and not self._deterministic:
+        if private.datasets.runs_generators(self._data) and not self._deterministic:
             return {
                 "validation data (from_generator)": "only you know whether it gives the same elements each time; if it "
                 "does, pass deterministic_data=True"

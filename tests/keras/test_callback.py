@@ -337,8 +337,8 @@ def test_a_large_value_is_lent_to_its_variable():
     value = fresh(8 << 20).view(np.float32).reshape(1024, 2048)
     value[:] = 3
     variable = keras.Variable(np.zeros(value.shape, "float32"))
-    private.assign(variable, value)
-    assert np.shares_memory(private.read(variable), value)
+    private.variables.assign(variable, value)
+    assert np.shares_memory(private.variables.read(variable), value)
     variable.assign_add(keras.ops.ones(value.shape))
     assert (float(variable.value[5, 5]), value[5, 5]) == (4, 3)
 

@@ -90,7 +90,7 @@ def both(job: str, directory: Path) -> tuple[list[bool], list[int]]:
     from ckpt_callbacks.state.copying import Copier, Copying
 
     outcomes: list[bool] = []
-    conclude, begin, before = Copying.conclude, Copier.begin, private.before_applying
+    conclude, begin, before = Copying.conclude, Copier.begin, private.models.before_applying
 
     def late(self: Copying) -> bool:
         if self.unfinished:
@@ -100,9 +100,9 @@ def both(job: str, directory: Path) -> tuple[list[bool], list[int]]:
 
     Copying.conclude, Copier.begin, Overlap.pays = late, lambda self, work: None, lambda self: True
     if job == "without the fence":
-        private.before_applying = lambda optimizers, fence: lambda: None
+        private.models.before_applying = lambda optimizers, fence: lambda: None
     ours = run(job, directory / "late")
-    private.before_applying, Copying.conclude, Copier.begin = before, conclude, begin
+    private.models.before_applying, Copying.conclude, Copier.begin = before, conclude, begin
     Overlap.pays = lambda self: False
     other = run(job, directory / "at once")
     return outcomes, [step for step in ours if step in other and ours[step] != other[step]]
