@@ -17,11 +17,15 @@ from typing import Any
 
 from ckpt_callbacks.errors import StoreError
 from ckpt_callbacks.store.files import disk
+from ckpt_callbacks.store.writing import TEMPORARY, DurableFiles
 
 __all__ = ["Inbox", "Message"]
 
 MAX_BYTES = 64 << 10
-_REQUEST, _ANSWER, _TEMPORARY = ".request", ".answer", ".partial"
+DAY = 24 * 3600
+"""Seconds after which nobody waits any more: whoever asks needs no lock, so what is younger may be in use."""
+
+_REQUEST, _ANSWER = ".request", ".answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ class Inbox:
 
     def __init__(self, root: Path) -> None:
         self.path = root / "requests"
+        self._files = DurableFiles("none")  # what a power cut takes is asked once more
 
     def post(self, note: str | None = None, *, stop: bool = False, wants_answer: bool = False) -> str:
         """Leave a request; its name.
@@ -100,6 +105,15 @@ class Inbox:
         with contextlib.suppress(OSError):
             disk.unlink(self.path / (name + _REQUEST))
 
+    def clean(self) -> None:
+        """Remove what nobody comes back for, a day after: answers, and what a crash left half-written."""
+        asked = {message.name + _REQUEST for message in self.messages()}
+        for entry in disk.list(self.path):
+            if entry.name.endswith((_REQUEST, _ANSWER, TEMPORARY)) and entry.name not in asked:
+                with contextlib.suppress(OSError):
+                    if time.time() - disk.stat(entry.path).st_mtime > DAY:
+                        disk.unlink(entry.path)
+
     def _read(self, name: str, kind: str) -> dict[str, Any] | None:
         try:
             found = json.loads(disk.read(self.path / (name + kind), MAX_BYTES))
@@ -108,13 +122,7 @@ class Inbox:
         return found if isinstance(found, dict) else None
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
-        temporary = self.path / f".{name}{_TEMPORARY}"
-        descriptor = disk.create(temporary)
-        try:
-            disk.write(descriptor, json.dumps(content).encode())
-        finally:
-            disk.close(descriptor)
-        disk.rename(temporary, self.path / name)
+        self._files.write_small(self.path / name, json.dumps(content).encode())
 
 
 def _text(value: Any) -> str | None:

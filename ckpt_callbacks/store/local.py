@@ -380,6 +380,7 @@ class LocalStore:
                 if _is_attempt(entry.name):
                     with _or_later(f"the leftover {entry.name}"):
                         disk.unlink(entry.path)
+            self.inbox.clean()
         return leftovers
 
     # Integrity -----------------------------------------------------------------------------------------------------

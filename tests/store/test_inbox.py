@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,26 @@ def test_a_place_that_can_not_be_written_to(tmp_path: Path) -> None:
     (tmp_path / "requests").write_text("a file")
     with pytest.raises(StoreError, match="nothing was asked for"):
         Inbox(tmp_path).post()
+
+
+def test_an_answer_that_was_cut_short_is_written_anew(inbox: Inbox) -> None:
+    """The process that began it was killed; the next one answers, and whoever asked must not wait in vain."""
+    name = inbox.post(wants_answer=True)
+    (inbox.path / f".{name}.answer.partial").write_bytes(b'{"i')
+    inbox.answer(inbox.messages()[0], id="000000010-abcdef")
+    assert inbox.take_answer(name) == {"id": "000000010-abcdef"}
+    assert list(inbox.path.iterdir()) == []
+
+
+def test_what_nobody_comes_back_for_goes_a_day_later(inbox: Inbox) -> None:
+    """Whoever asked was killed while it wrote, or before it took the answer. A request that can be read waits on."""
+    asked = inbox.post()
+    for name in (".1-aa.request.partial", "1-aa.request", "2-bb.answer", "of-others"):
+        (inbox.path / name).write_bytes(b"{")
+    everything = {path.name for path in inbox.path.iterdir()}
+    inbox.clean()
+    assert {path.name for path in inbox.path.iterdir()} == everything
+    for path in inbox.path.iterdir():
+        os.utime(path, (0, 0))
+    inbox.clean()
+    assert {path.name for path in inbox.path.iterdir()} == {f"{asked}.request", "of-others"}
