@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from ckpt_callbacks import every_steps, on_best
@@ -28,19 +31,25 @@ class Loop:
             {"w": self.weights}, {"step": self.step, "extra": self.extra, "hparams": object()}, ("hparams",)
         )
 
+    def restore(self, weights: Mapping[str, Any], rest: Mapping[str, Any]) -> None:
+        self.weights, self.step = weights["w"], rest["step"]
+
+    def advance(self) -> None:
+        self.weights += self.growth
+        self.step += 1
+
     def run(self, steps: int, *, fail_at: int | None = None) -> Loop:
         """Train until ``steps``, as a framework would call an adapter."""
         restored = self.checkpointer.begin({})
         self.checkpointer.rehearse(self.capture())
         if restored is not None:
-            self.weights, self.step = restored.weights["w"], restored.rest["step"]
+            self.restore(restored.weights, restored.rest)
             self.checkpointer.resumed_at(restored, complete=self.step >= steps)
         try:
             while self.step < steps:
                 if self.step == fail_at:
                     raise RuntimeError("killed")
-                self.weights += self.growth
-                self.step += 1
+                self.advance()
                 loss = self.loss(self.step)
                 self.checkpointer.stepped(self.step, self.step, loss, fingerprint(loss))
                 validated = self.step % 4 == 0
