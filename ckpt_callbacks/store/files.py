@@ -105,15 +105,17 @@ class Disk:
         """Make names inside a directory durable, where the file system has such a call."""
         if os.name == "nt":
             return
-        descriptor = os.open(path, os.O_RDONLY | _CLOEXEC)
         try:
-            os.fsync(descriptor)
+            descriptor = os.open(path, os.O_RDONLY | _CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             # Some network file systems have no such call and need none: names are durable when the server answers.
+            # Nor can a directory be opened that this user may only pass through.
             if error.errno not in _NO_DIRECTORY_SYNC:
                 raise
-        finally:
-            os.close(descriptor)
 
     # Questions: nothing changes.
 

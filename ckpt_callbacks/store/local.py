@@ -152,6 +152,9 @@ class LocalStore:
     def lock(self) -> RunLock:
         """Take the right to write to this run, creating its directory if needed.
 
+        What an earlier holder did to names is durable then, also if it was killed before it saw to that: nobody deletes
+        a snapshot for a newer one that a power cut would take.
+
         Raises:
             RunLockedError: another live process has it.
         """
@@ -159,7 +162,15 @@ class LocalStore:
             self._files.make(self.root)
         except OSError as error:
             raise StoreError(f"{self.root} can't be created: {error}. Choose another directory.") from error
-        return RunLock(self.root).acquire()
+        mine, lock = held_here(self.root), RunLock(self.root).acquire()
+        try:
+            for path in () if mine else (self.root.parent, self.root, self._snapshots):
+                if path.is_dir():
+                    self._files.sync_directory(path)
+        except OSError as error:
+            lock.release()
+            raise StoreError(f"{self.root} can't be made durable: {error}. Check the disk.") from error
+        return lock
 
     # Snapshots -----------------------------------------------------------------------------------------------------
 
@@ -370,12 +381,17 @@ class LocalStore:
                 if entry.is_dir(follow_symlinks=False)
                 and (_is_attempt(entry.name) or not disk.lexists(os.path.join(entry.path, manifests.NAME)))
             ]
+            # Who was killed may not have made durable that a manifest is gone, or promises less: files go after that.
             for name in leftovers:
                 with _or_later(f"the leftover {name}"):
+                    self._files.sync_directory(self._snapshots / name)
                     self._remove(self._snapshots / name)
             for manifest in self.manifests():
-                if disk.lexists(self._snapshots / manifest.id / _DEMOTED):
-                    self._remove_demoted(self._snapshots / manifest.id)
+                path = self._snapshots / manifest.id
+                if disk.lexists(path / _DEMOTED):
+                    with _or_later(f"what {path.name} needs no more"):
+                        self._files.sync_directory(path)
+                        self._remove_demoted(path)
             for entry in disk.list(self.root):
                 if _is_attempt(entry.name):
                     with _or_later(f"the leftover {entry.name}"):
@@ -509,6 +525,7 @@ class LocalStore:
             try:
                 disk.rename(path, self.path(id))
                 self._files.sync_directory(self._snapshots)
+                self._files.sync_directory(path.parent)
             except OSError as error:
                 raise StoreError(f"{path} can't be moved back: {error}.") from error
             return id

@@ -127,6 +127,7 @@ class DurableFiles:
         with contextlib.suppress(FileExistsError):
             disk.mkdir(path)
         self.sync_directory(path.parent)
+        self.sync_directory(path.parent.parent)  # who made the one above may have been killed before that was durable
 
 
 def _blocks(chunks: Chunks) -> Iterator[memoryview]:

@@ -112,6 +112,11 @@ class Trial:
             moments: tuple[Moment, ...] = ("before", "amid", "after") if len(call.data) > 1 else ("before", "after")
             yield from (Death(call.thread, counts[call.thread], moment) for moment in moments)
 
+    def last_deaths(self) -> Iterator[tuple[Call, Death]]:
+        """Each call, and the death that comes right after it."""
+        after = [death for death in self.deaths() if death.moment == "after"]
+        yield from zip(self._counted(), after, strict=True)
+
     def kill(self, death: Death) -> None:
         """Do it, die there, look at what is left, and carry on to the end."""
         with self._laid_out(self._begins) as run:
@@ -129,16 +134,25 @@ class Trial:
         disk = Disk(self._scratch / "begins")
         return _states(disk, [], self.made, rng, further)
 
-    def states_after(self, death: Death, rng: random.Random) -> Iterator[tuple[State, list[int]]]:
-        """What power cuts may leave while the next process carries on after that death."""
+    def cut_after(self, death: Death, then: Callable[[Path], object], rng: random.Random, count: int) -> int:
+        """Die there; then cut the power while the next process does something, in so many ways (or all that there are).
+
+        What the dead process did not make durable isn't, although the next one has seen it.
+        """
         disk = Disk(self._scratch / "begins")
         with self._laid_out(self._begins) as run:
             first = self._recorded(self._operation.act, run, death).told
-            then = self._recorded(self._operation.finish, run).told
+            second = self._recorded(then, run).told
+            after = held(run, self._damaged)
         for call in first:
             if isinstance(call, Call):
                 disk.make(call)
-        return _states(disk, _reported(first), then, rng, further=0)
+        states = list(_states(disk, _reported(first), second, rng, further=0))
+        chosen = rng.sample(states, min(count, len(states)))
+        for state, reported in chosen:
+            with self._laid_out(state) as run:
+                assert_kept(run, self._before, after, reported, but=self._damaged)
+        return len(chosen)
 
     def cut(self, state: State, reported: list[int]) -> None:
         """Look at what a power cut has left, and carry on to the end."""
