@@ -54,7 +54,7 @@ class Inbox:
 
     def __init__(self, root: Path) -> None:
         self.path = root / "requests"
-        self._files = DurableFiles("none")  # what a power cut takes is asked once more
+        self._files = DurableFiles("full")  # an answer lasts before its request goes
 
     def post(self, note: str | None = None, *, stop: bool = False, wants_answer: bool = False) -> str:
         """Leave a request; its name.
@@ -64,8 +64,7 @@ class Inbox:
         """
         name = f"{time.time_ns():020d}-{secrets.token_hex(3)}"
         try:
-            with contextlib.suppress(FileExistsError):
-                disk.mkdir(self.path)
+            self._files.make(self.path)
             self._write(name + _REQUEST, {"note": note, "stop": stop, "wants_answer": wants_answer})
         except OSError as error:
             raise StoreError(f"{self.path} can't be written ({error}), so nothing was asked for.") from error

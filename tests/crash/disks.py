@@ -227,10 +227,14 @@ class Disk:
 
     # Power cuts ------------------------------------------------------------------------------------------------------
 
+    def least(self) -> Iterator[State]:
+        """The least that a power cut leaves now: nothing but what must last."""
+        yield self._state([], lambda file: file.lasts)
+
     def states(self, rng: random.Random, further: int) -> Iterator[State]:
         """What a power cut may leave now: the plain cases, and some more at random."""
         names = self._pending
-        yield self._state([], lambda file: file.lasts)
+        yield from self.least()
         yield self._state(names, lambda file: file.content(file.pending))
         yield self._state(names, lambda file: file.lasts)
         yield self._state(names, lambda file: file.content(_zeroed(file.pending)))

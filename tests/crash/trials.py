@@ -23,7 +23,7 @@ from tests.crash.lives import Life, live
 from tests.crash.operations import Operation
 from tests.crash.promises import assert_exact, assert_kept, damaged, held, listing
 
-__all__ = ["Committed", "Trial", "in_memory", "quiet", "recorded", "warm"]
+__all__ = ["Committed", "Trial", "in_memory", "quiet", "recorded", "varied", "warm"]
 
 RUN = Path("runs") / "digits"
 
@@ -36,6 +36,8 @@ class Committed:
 
 
 Told = Call | Committed
+Cut = tuple[State, list[int]]
+"""What a power cut has left, and what had been reported by then."""
 
 
 @contextmanager
@@ -124,31 +126,32 @@ class Trial:
             assert life.killed, f"{death}: nobody died, there are fewer calls now"
             self._judge(run, _reported(life.told))
 
-    def states(self, rng: random.Random, further: int) -> Iterator[tuple[State, list[int]]]:
-        """What power cuts may leave, at every instant; and what had been reported by then. Each once.
+    def states(self, rng: random.Random, further: int) -> list[Cut]:
+        """What power cuts may leave, at every instant. Each once.
 
         Args:
             rng: chooses.
             further: how many states there are at each instant beside the plain ones.
         """
-        disk = Disk(self._scratch / "begins")
-        return _states(disk, [], self.made, rng, further)
+        return list(_states(self._disk(()), [], self.made, lambda disk: disk.states(rng, further)))
+
+    def some_states(self, rng: random.Random, count: int) -> list[Cut]:
+        """The least that is left at every instant, and so many others."""
+        least = list(_states(self._disk(()), [], self.made, Disk.least))
+        return least + varied(self.states(rng, further=1), rng, count)
 
     def cut_after(self, death: Death, then: Callable[[Path], object], rng: random.Random, count: int) -> int:
-        """Die there; then cut the power while the next process does something, in so many ways (or all that there are).
+        """Die there; then cut the power while the next process does something, in so many ways beside the plain ones.
 
         What the dead process did not make durable isn't, although the next one has seen it.
         """
-        disk = Disk(self._scratch / "begins")
         with self._laid_out(self._begins) as run:
             first = self._recorded(self._operation.act, run, death).told
             second = self._recorded(then, run).told
             after = held(run, self._damaged)
-        for call in first:
-            if isinstance(call, Call):
-                disk.make(call)
-        states = list(_states(disk, _reported(first), second, rng, further=0))
-        chosen = rng.sample(states, min(count, len(states)))
+        least = list(_states(self._disk(first), _reported(first), second, Disk.least))
+        others = list(_states(self._disk(first), _reported(first), second, lambda disk: disk.states(rng, 0)))
+        chosen = least + varied(others, rng, count)
         for state, reported in chosen:
             with self._laid_out(state) as run:
                 assert_kept(run, self._before, after, reported, but=self._damaged)
@@ -158,6 +161,14 @@ class Trial:
         """Look at what a power cut has left, and carry on to the end."""
         with self._laid_out(state) as run:
             self._judge(run, reported)
+
+    def _disk(self, made: Iterable[Told]) -> Disk:
+        """The disk as it was before the operation, and then these calls."""
+        disk = Disk(self._scratch / "begins")
+        for call in made:
+            if isinstance(call, Call):
+                disk.make(call)
+        return disk
 
     def _counted(self) -> list[Call]:
         return [call for call in self.made if isinstance(call, Call) and call.name != "look"]
@@ -203,17 +214,29 @@ def _reported(told: Iterable[Told]) -> list[int]:
     return [one.step for one in told if isinstance(one, Committed)]
 
 
+def varied(states: list[Cut], rng: random.Random, count: int) -> list[Cut]:
+    """Some of the states, and as various ones as there are: in most, the same names stand over other torn bytes."""
+    shuffled, known, places = rng.sample(states, len(states)), Counter[Any](), []
+    for state, reported in shuffled:
+        shape = (*state, *reported)
+        places.append(known[shape])
+        known[shape] += 1
+    ordered = sorted(zip(places, shuffled, strict=True), key=lambda one: one[0])
+    return [one for _, one in ordered[:count]]
+
+
 def _states(
-    disk: Disk, before: list[int], made: Iterable[Told], rng: random.Random, further: int
-) -> Iterator[tuple[State, list[int]]]:
+    disk: Disk, before: list[int], made: Iterable[Told], left: Callable[[Disk], Iterable[State]]
+) -> Iterator[Cut]:
+    """What is left at each instant of some calls, each once."""
     reported, known = list(before), set()
     for call in (None, *made):
         if isinstance(call, Committed):
             reported.append(call.step)
         elif call is not None:
             disk.make(call)
-        for state in disk.states(rng, further):
-            key = hash((*reported, *((name, what) for name, what in state.items())))
+        for state in left(disk):
+            key = hash((*reported, *state.items()))
             if key not in known:
                 known.add(key)
                 yield state, list(reported)
