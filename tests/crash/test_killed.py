@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Executor
+import multiprocessing
+from concurrent.futures import Executor, ProcessPoolExecutor
 
 import pytest
 
+from ckpt_callbacks.store import LocalStore
 from tests.crash.operations import OPERATIONS
 from tests.crash.trials import Trial, in_memory
 
@@ -25,3 +27,17 @@ def test_killed_anywhere_nothing_is_lost(elsewhere: Executor, name: str) -> None
     """What was committed stays, bit for bit; carried on, the run ends as one that nobody killed: bits, files, names."""
     calls, deaths = elsewhere.submit(killed_everywhere, name).result()
     assert deaths >= 2 * calls > 0
+
+
+def without_cleaning(name: str) -> tuple[int, int]:
+    """The same, with nobody to clean up."""
+    LocalStore.clean = lambda self: []  # type: ignore[method-assign]
+    return killed_everywhere(name)
+
+
+def test_without_cleaning_something_would_be_left() -> None:
+    """So these tests can fail."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
+        failed = executor.submit(without_cleaning, "demote")
+        with pytest.raises(AssertionError):
+            failed.result()
