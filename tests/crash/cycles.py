@@ -95,9 +95,10 @@ def _finished(run: Path, steps: int, seed: int) -> dict[str, Any]:
         if LocalStore(run).exists():
             for id in LocalStore(run).pins():
                 LocalStore(run).unpin(id)
+            for path in run.glob("requests/*.request"):
+                Run(run).withdraw(path.stem)
             for path in run.glob("requests/*"):  # a day later
                 os.utime(path, (0, 0))
-                Run(run).withdraw(path.stem)
         train(run, steps, seed)
 
     live(work)
