@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ckpt_callbacks import engine
 from ckpt_callbacks.engine import Monitor, Record, Rule, Verdict
+from ckpt_callbacks.errors import StoreError
 from ckpt_callbacks.messages import warn
-from ckpt_callbacks.run import Run, Snapshot, human_size
+from ckpt_callbacks.run import Snapshot, human_size
 from ckpt_callbacks.state.packing import Files
 from ckpt_callbacks.state.payload import MODEL, of_weights
 from ckpt_callbacks.state.shards import pattern_of
@@ -78,14 +80,16 @@ class Keeper:
     def tidy(self, newest: Manifest) -> Snapshot:
         """Apply the rules now that ``newest`` is safe; that they fail (a rule of the user's, a busy disk) is told."""
         try:
-            self._judge()
+            self._judge(newest)
+            self.preflight(newest.size)
         except Exception as error:  # noqa: BLE001 - whatever it is, the snapshot is safe
             warn(f"{newest.id} is saved, but older snapshots could not be tidied up: {error!r}")
-        self.preflight(newest.size)
-        return Run(self._store.root).get(newest.id)
+        return Snapshot(newest, self._store.path(newest.id))
 
-    def _judge(self) -> None:
+    def _judge(self, newest: Manifest) -> None:
         records = self._store.records()
+        if newest.id not in {record.id for record in records}:
+            return  # a network's listing lags behind: judged with the next one
         verdict = engine.judge(records, self._rules)
         self._drop(verdict.drop)
         for id, why in verdict.demote.items():
@@ -116,9 +120,10 @@ class Keeper:
         """If the disk is too full for the next snapshot, delete now what would be deleted after it."""
         free = self._store.free()
         if free is not None and free < nbytes:
-            self._drop(
-                {one.id: "no rule keeps it, and the disk is too full to wait" for one in self._dispensable(nbytes)}
-            )
+            with contextlib.suppress(StoreError):  # what matters is whether the snapshot can be written, which is next
+                self._drop(
+                    {one.id: "no rule keeps it, and the disk is too full to wait" for one in self._dispensable(nbytes)}
+                )
 
     def _dispensable(self, nbytes: int) -> list[Record]:
         """What is dropped once a further snapshot is there, but for what must stay until it is."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ckpt_callbacks.store.attempts import LIMIT, Attempts
 from ckpt_callbacks.store.inbox import Inbox, Message
-from ckpt_callbacks.store.integrity import load_directory, read_manifest, verify_directory
+from ckpt_callbacks.store.integrity import load_directory, read_manifest, unless_deleted, verify_directory
 from ckpt_callbacks.store.journal import Journal
 from ckpt_callbacks.store.local import LocalStore
 from ckpt_callbacks.store.lock import Owner, RunLock, owner_of
@@ -31,6 +31,7 @@ __all__ = [
     "owner_of",
     "provenance",
     "read_manifest",
+    "unless_deleted",
     "verify_directory",
     "without_secrets",
 ]

@@ -17,6 +17,7 @@ from typing import Any
 
 from ckpt_callbacks.errors import StoreError
 from ckpt_callbacks.store.files import disk
+from ckpt_callbacks.store.remedies import remedy
 
 __all__ = ["Inbox", "Message"]
 
@@ -63,7 +64,9 @@ class Inbox:
                 disk.mkdir(self.path)
             self._write(name + _REQUEST, {"note": note, "stop": stop, "wants_answer": wants_answer})
         except OSError as error:
-            raise StoreError(f"{self.path} can't be written ({error}), so nothing was asked for.") from error
+            raise StoreError(
+                f"{self.path} can't be written ({error}), so nothing was asked for. {remedy(error)}."
+            ) from error
         return name
 
     def messages(self) -> list[Message]:
@@ -84,8 +87,11 @@ class Inbox:
             disk.unlink(self.path / (message.name + _REQUEST))
 
     def holds(self, message: Message) -> bool:
-        """Whether a request is still there: its sender may have withdrawn it."""
-        return disk.lexists(self.path / (message.name + _REQUEST))
+        """Whether a request is still there, as far as can be known: its sender may have withdrawn it."""
+        try:
+            return disk.lexists(self.path / (message.name + _REQUEST))
+        except OSError:
+            return True
 
     def take_answer(self, name: str) -> Mapping[str, Any] | None:
         """What came of the request of that name; None as long as nobody knows."""

@@ -38,16 +38,30 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ckpt_callbacks.engine.snapshot import Record
-from ckpt_callbacks.errors import ConfigurationError, CorruptSnapshotError, SnapshotNotFoundError, StoreError
+from ckpt_callbacks.errors import (
+    ConfigurationError,
+    CorruptSnapshotError,
+    SnapshotNotFoundError,
+    StoreError,
+    UnreachableError,
+)
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.store import manifest as manifests
 from ckpt_callbacks.store.attempts import Attempts
 from ckpt_callbacks.store.files import disk
 from ckpt_callbacks.store.inbox import Inbox
-from ckpt_callbacks.store.integrity import Allocate, load_directory, read_manifest, verify_directory
+from ckpt_callbacks.store.integrity import (
+    Allocate,
+    load_directory,
+    read_manifest,
+    twice,
+    unreadable,
+    verify_directory,
+)
 from ckpt_callbacks.store.journal import Journal
 from ckpt_callbacks.store.lock import RunLock, held_here
-from ckpt_callbacks.store.manifest import FileInfo, Manifest
+from ckpt_callbacks.store.manifest import DROPPED, FileInfo, Manifest
+from ckpt_callbacks.store.remedies import remedy
 from ckpt_callbacks.store.trace import Trace
 from ckpt_callbacks.store.writing import SMALL, TEMPORARY, Chunks, Durability, DurableFiles
 
@@ -55,7 +69,6 @@ __all__ = ["LocalStore"]
 
 
 RUN_FORMAT = 1
-_DROPPED = ".manifest.dropped"
 _DEMOTED = ".demoted"
 _LINKS = ("best", "latest")
 _DIGITS = 9
@@ -87,16 +100,17 @@ class LocalStore:
         self._snapshots = self.root / "snapshots"
         self._pins = self.root / "pins"
         self._damaged = self.root / "damaged"
-        self._known: dict[str, tuple[tuple[int, int, int], Manifest | str]] = {}
+        self._known: dict[str, tuple[tuple[int, int, int], Manifest | StoreError]] = {}
         self._turn = _turns.setdefault(os.path.realpath(self.root), threading.RLock())
         self._parent: str | None = None  # what this object committed last
-        self._sequence = 0
+        self._sequence = 0  # the highest that was seen: the listing may lag behind
 
     # The run -------------------------------------------------------------------------------------------------------
 
     def exists(self) -> bool:
         """True if the directory holds a run, be it an empty one."""
-        return (self.root / "run.json").is_file() or self._snapshots.is_dir()
+        with _told(f"{self.root} can't be looked at"):
+            return disk.lexists(self.root / "run.json") or self._snapshots.is_dir()
 
     def open(self) -> dict[str, Any]:
         """Make ready for writing: create what is missing, and clean up if this process holds the run lock.
@@ -119,7 +133,7 @@ class LocalStore:
             except OSError as error:
                 raise StoreError(
                     f"{self.root} can't be made ready for snapshots: {error}. "
-                    "Choose a directory that can be written to."
+                    f"{remedy(error)}. Choose another directory if that does not help."
                 ) from error
             facts = self.describe()
             if held_here(self.root):
@@ -134,10 +148,12 @@ class LocalStore:
         """
         path = self.root / "run.json"
         try:
-            facts = json.loads(disk.read(path, 1 << 20))
+            facts = json.loads(twice(lambda: disk.read(path, 1 << 20)))
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, RecursionError) as error:
+        except OSError as error:
+            raise StoreError(f"{path} can't be read: {error}. {remedy(error)}.") from error
+        except (ValueError, RecursionError) as error:
             raise StoreError(f"{path} can't be read: {error}. It may be deleted; a new one will be written.") from error
         found = facts.get("format") if isinstance(facts, dict) else None
         if not isinstance(found, int) or found > RUN_FORMAT:
@@ -156,7 +172,9 @@ class LocalStore:
         try:
             self._files.make(self.root)
         except OSError as error:
-            raise StoreError(f"{self.root} can't be created: {error}. Choose another directory.") from error
+            raise StoreError(
+                f"{self.root} can't be created: {error}. {remedy(error)}. Choose another directory if that does not help."
+            ) from error
         return RunLock(self.root).acquire()
 
     # Snapshots -----------------------------------------------------------------------------------------------------
@@ -164,11 +182,11 @@ class LocalStore:
     def manifests(self) -> list[Manifest]:
         """The committed snapshots, oldest first. One whose manifest can't be read is left out; see `problems`."""
         found = [known for known in self._read_all().values() if isinstance(known, Manifest)]
-        return sorted(found, key=lambda manifest: (manifest.sequence, manifest.id))
+        return sorted(found, key=_age)
 
     def problems(self) -> dict[str, str]:
         """Snapshots whose manifest is there but can't be read -> why."""
-        return {id: known for id, known in self._read_all().items() if isinstance(known, str)}
+        return {id: str(known) for id, known in self._read_all().items() if isinstance(known, StoreError)}
 
     def records(self, abandoned: Sequence[tuple[int, int]] | None = None) -> list[Record]:
         """The committed snapshots as the engine's rules see them, oldest first.
@@ -234,12 +252,13 @@ class LocalStore:
             return self._commit(draft, files)
 
     def _commit(self, draft: Manifest, files: Mapping[str, Chunks]) -> Manifest:
-        if not self._snapshots.is_dir():
-            self.open()
+        with _told(f"{self._snapshots} can't be looked at"):
+            if not self._snapshots.is_dir():
+                self.open()
         id, attempt = self._begin(draft.progress.step)
-        sequence = 1 + max([self._sequence, *(manifest.sequence for manifest in self.manifests())])
         try:
-            earlier = self._large_files(draft.parent or self._parent)
+            earlier = self._large_files(self._read_all().get(draft.parent or self._parent or ""))
+            sequence = 1 + self._sequence
             infos = {name: self._files.place(attempt / name, chunks, earlier) for name, chunks in files.items()}
             manifest = draft.committed(id, sequence, draft.parent or self._parent, infos)
             self._files.write_small(attempt / manifests.NAME, manifest.to_bytes())
@@ -247,13 +266,14 @@ class LocalStore:
         except BaseException as error:
             self._abandon(attempt)
             if isinstance(error, OSError):
-                raise self._not_written(error, draft) from error
+                raise self._not_written(error, draft.progress.step) from error
             raise
-        self._parent, self._sequence = id, sequence
+        self._parent = id
+        self._sequence = sequence
         try:
             self._files.sync_directory(self._snapshots)
         except OSError as error:
-            raise self._not_written(error, draft) from error
+            raise self._not_written(error, draft.progress.step) from error
         return manifest
 
     def delete(self, id: str) -> bool:
@@ -265,24 +285,29 @@ class LocalStore:
             StoreError: its manifest can't be removed, so it is still a snapshot.
         """
         path = self.path(id)
-        with self._turn:
+        with self._turn, _told(f"snapshot {id} can't be removed from {self.root}"):
             if disk.lexists(self._pins / id):
                 return False
             try:
-                disk.rename(path / manifests.NAME, path / _DROPPED)
+                disk.rename(path / manifests.NAME, path / DROPPED)
             except FileNotFoundError:
                 return False
-            except OSError as error:
-                raise StoreError(f"snapshot {id} can't be removed from {self.root}: {error}.") from error
             self._known.pop(id, None)
-            if disk.lexists(self._pins / id):  # somebody pinned it between our look and our deed
-                disk.rename(path / _DROPPED, path / manifests.NAME)
+            if self._pinned_by_now(id):
+                disk.rename(path / DROPPED, path / manifests.NAME)
                 return False
             with _or_later(f"what is left of snapshot {id}"):
                 self._files.sync_directory(path)
                 self._unlink_links(id)
                 self._remove(path)
         return True
+
+    def _pinned_by_now(self, id: str) -> bool:
+        """Whether somebody pinned it between our look and our deed; taken for pinned where that can't be known."""
+        try:
+            return disk.lexists(self._pins / id)
+        except OSError:
+            return True
 
     def demote(self, id: str, keeps: Callable[[str], bool]) -> bool:
         """Leave a snapshot its weights only; False if it is pinned, was not full, or not there.
@@ -302,8 +327,9 @@ class LocalStore:
                 manifest = self.manifest(id)
             except SnapshotNotFoundError:
                 return False
-            if manifest.content != "full" or disk.lexists(self._pins / id):
-                return False
+            with _told(f"{self._pins} can't be looked at"):
+                if manifest.content != "full" or disk.lexists(self._pins / id):
+                    return False
             kept = {name: info for name, info in manifest.files.items() if keeps(name)}
             gone = sorted(manifest.files.keys() - kept.keys())
             reduced = replace(manifest, content="weights", files=kept)
@@ -314,14 +340,16 @@ class LocalStore:
                 self._files.sync_directory(path)
                 self._files.write_small(path / manifests.NAME, reduced.to_bytes())
             except OSError as error:
-                raise StoreError(f"snapshot {id} can't be reduced to its weights: {error}. It is as it was.") from error
+                raise StoreError(
+                    f"snapshot {id} can't be reduced to its weights: {error}. It is as it was. {remedy(error)}."
+                ) from error
             self._known.pop(id, None)
             self._remove_demoted(path)
         return True
 
     def _remove_demoted(self, path: Path) -> None:
         """Remove the files that a demotion took from the manifest; if the manifest still has them, only its mark."""
-        with _or_later(f"what {path.name} needs no more"), contextlib.suppress(CorruptSnapshotError):
+        with _or_later(f"what {path.name} needs no more"), contextlib.suppress(CorruptSnapshotError, UnreachableError):
             promised, temporary = read_manifest(path).files, f".{manifests.NAME}{TEMPORARY}"
             for name in (temporary, *_names_in(disk.read(path / _DEMOTED, manifests.MAX_BYTES))):
                 if name not in promised and disk.lexists(path / name):
@@ -342,22 +370,28 @@ class LocalStore:
                 with contextlib.suppress(StoreError):
                     warn(f"{name} has lost its manifest.json: set aside as {self.set_aside(name)}")
             leftovers = [
-                entry.name
-                for entry in disk.list(self._snapshots)
-                if entry.is_dir(follow_symlinks=False)
-                and (_is_attempt(entry.name) or not disk.lexists(os.path.join(entry.path, manifests.NAME)))
+                name for name, inside in self._directories() if _is_attempt(name) or manifests.NAME not in inside
             ]
             for name in leftovers:
                 with _or_later(f"the leftover {name}"):
                     self._remove(self._snapshots / name)
-            for manifest in self.manifests():
-                if disk.lexists(self._snapshots / manifest.id / _DEMOTED):
-                    self._remove_demoted(self._snapshots / manifest.id)
-            for entry in disk.list(self.root):
+            for name, inside in self._directories():
+                if _DEMOTED in inside:
+                    self._remove_demoted(self._snapshots / name)
+            for entry in self._list(self.root):
                 if _is_attempt(entry.name):
                     with _or_later(f"the leftover {entry.name}"):
                         disk.unlink(entry.path)
         return leftovers
+
+    def _directories(self) -> list[tuple[str, set[str]]]:
+        """All that lies in `snapshots/`, with the names that each holds - which are known, or this is an error: a disk
+        that doesn't answer must not make a snapshot look as if it had no manifest."""
+        return [
+            (entry.name, {inner.name for inner in self._list(entry.path)})
+            for entry in self._list(self._snapshots)
+            if entry.is_dir(follow_symlinks=False)
+        ]
 
     # Integrity -----------------------------------------------------------------------------------------------------
 
@@ -372,7 +406,8 @@ class LocalStore:
             What is wrong, as sentences that name the file; empty if nothing is.
 
         Raises:
-            SnapshotNotFoundError: there is no such directory.
+            SnapshotNotFoundError: there is no such directory, or it was deleted meanwhile.
+            UnreachableError: a file can't be read now.
         """
         problems = verify_directory(self._directory(id), full=full)
         return problems + self._misnamed(id)
@@ -388,15 +423,16 @@ class LocalStore:
             Each file's bytes; and what is wrong, as `verify` has it.
 
         Raises:
-            SnapshotNotFoundError: there is no such directory.
+            SnapshotNotFoundError, UnreachableError: as `verify` does.
         """
         files, problems = load_directory(self._directory(id), allocate)
         return files, problems + self._misnamed(id)
 
     def _directory(self, id: str) -> Path:
         path = self.path(id)
-        if not path.is_dir():
-            raise SnapshotNotFoundError(f"{self.root} has no snapshot {id!r}.")
+        with _told(f"{path} can't be looked at"):
+            if not twice(path.is_dir):
+                raise SnapshotNotFoundError(f"{self.root} has no snapshot {id!r}.")
         return path
 
     def _misnamed(self, id: str) -> list[str]:
@@ -418,12 +454,15 @@ class LocalStore:
         Returns:
             Its manifest, or None if there is none; and the damaged ones that were stepped over on the way, newest
             first, each as its id and what is wrong with it.
+
+        Raises:
+            UnreachableError: one that may be good, and newer than any that can be read, can't be read now.
         """
+        known = self._read_all()
+        readable = [one for one in known.values() if isinstance(one, Manifest) and one.content == content]
         stepped_over: list[Bad] = []
         found = None
-        for manifest in reversed(self.manifests()):
-            if manifest.content != content:
-                continue
+        for manifest in sorted(readable, key=_age, reverse=True):
             problems = (check or self.verify)(manifest.id)
             if not problems:
                 found = manifest
@@ -431,20 +470,22 @@ class LocalStore:
             stepped_over.append((manifest.id, problems))
         # Where an unreadable manifest stands in the sequence can't be known; its name tells its step.
         step = found.progress.step if found else 0
-        unreadable = [(id, [why]) for id, why in self.problems().items() if _step_of(id) >= step]
-        return found, unreadable[::-1] + stepped_over
+        hidden = {id: one for id, one in known.items() if isinstance(one, StoreError) and _step_of(id) >= step}
+        for error in hidden.values():
+            if isinstance(error, UnreachableError):
+                raise error
+        return found, [(id, [str(error)]) for id, error in hidden.items()][::-1] + stepped_over
 
-    def is_newer(self, id: str) -> bool:
-        """Whether a snapshot can't be read only because a later version of this package wrote it."""
+    def is_damaged(self, id: str) -> bool:
+        """Whether a snapshot with something wrong is damaged: one that a later version of this package wrote, or that
+        can't be read now, is not."""
         try:
             read_manifest(self.path(id))
-        except CorruptSnapshotError:
-            return False
-        except StoreError:
+        except (CorruptSnapshotError, FileNotFoundError):
             return True
-        except OSError:
+        except StoreError:
             return False
-        return False
+        return True
 
     def set_aside(self, id: str) -> Path:
         """Move a damaged snapshot out of the way, to ``damaged/``; where it lies then. Only for the lock's holder.
@@ -455,20 +496,20 @@ class LocalStore:
         with self._turn:
             try:
                 self._files.make(self._damaged)
-                taken = {entry.name for entry in disk.list(self._damaged)}
+                taken = {entry.name for entry in self._list(self._damaged)}
                 names = (id if number == 1 else f"{id}+{number}" for number in itertools.count(1))
                 target = self._damaged / next(name for name in names if name not in taken)
                 disk.rename(self.path(id), target)
                 self._files.sync_directory(self._damaged)
                 self._files.sync_directory(self._snapshots)
             except OSError as error:
-                raise StoreError(f"snapshot {id} can't be set aside: {error}.") from error
+                raise StoreError(f"snapshot {id} can't be set aside: {error}. {remedy(error)}.") from error
             self._known.pop(id, None)
         return target
 
     def aside(self) -> list[Path]:
         """What was set aside, by name."""
-        return [Path(entry.path) for entry in disk.list(self._damaged) if entry.is_dir(follow_symlinks=False)]
+        return [Path(entry.path) for entry in self._list(self._damaged) if entry.is_dir(follow_symlinks=False)]
 
     def bring_back(self, path: Path) -> str | None:
         """Make what was set aside a snapshot again, if it is whole now; its id. Only for the lock's holder.
@@ -480,25 +521,21 @@ class LocalStore:
             if verify_directory(path):
                 return None
             id = read_manifest(path).id
-            if disk.lexists(self.path(id)):
-                return None
-            try:
+            with _told(f"{path} can't be moved back"):
+                if disk.lexists(self.path(id)):
+                    return None
                 disk.rename(path, self.path(id))
                 self._files.sync_directory(self._snapshots)
-            except OSError as error:
-                raise StoreError(f"{path} can't be moved back: {error}.") from error
             return id
 
     def leftovers(self) -> list[str]:
         """Directories that hold files but neither a manifest nor the mark of a deletion: their manifest was lost."""
         return [
-            entry.name
-            for entry in disk.list(self._snapshots)
-            if entry.is_dir(follow_symlinks=False)
-            and not entry.name.startswith(".")
-            and (names := {inner.name for inner in disk.list(entry.path)})
-            and not names & {manifests.NAME, _DROPPED}
-            and any(not name.startswith(".") for name in names)
+            name
+            for name, inside in self._directories()
+            if not name.startswith(".")
+            and not inside & {manifests.NAME, DROPPED}
+            and any(not inner.startswith(".") for inner in inside)
         ]
 
     def free(self) -> int | None:
@@ -513,11 +550,20 @@ class LocalStore:
     def pins(self) -> dict[str, str | None]:
         """Pinned ids -> the note given with the pin, or None."""
         found: dict[str, str | None] = {}
-        for entry in disk.list(self._pins):
+        for entry in self._list(self._pins):
             if manifests.plain_name(entry.name):
-                with contextlib.suppress(OSError):  # unpinned this very moment
-                    found[entry.name] = disk.read(entry.path, 64 << 10).decode(errors="replace").strip() or None
+                with contextlib.suppress(FileNotFoundError):  # unpinned this very moment
+                    found[entry.name] = self._note(entry.path)
         return found
+
+    def _note(self, path: str) -> str | None:
+        """What a pin says. That it is there is what counts, be it unreadable."""
+        try:
+            return disk.read(path, 64 << 10).decode(errors="replace").strip() or None
+        except FileNotFoundError:
+            raise
+        except OSError:
+            return None
 
     def pin(self, id: str, note: str | None = None) -> None:
         """Keep a snapshot whatever the rules say. Needs no lock.
@@ -530,11 +576,14 @@ class LocalStore:
             self._files.make(self._pins)
             self._files.write_in_place(self._pins / id, note or "")
         except OSError as error:
-            raise StoreError(f"{self._pins / id} can't be written: {error}, so {id} is not pinned.") from error
+            raise StoreError(
+                f"{self._pins / id} can't be written: {error}, so {id} is not pinned. {remedy(error)}."
+            ) from error
         # Looked at after the pin is there, so that no deletion can fall between.
-        if not disk.lexists(path / manifests.NAME):
-            self.unpin(id)
-            raise SnapshotNotFoundError(f"{self.root} has no snapshot {id!r} to pin.")
+        with _told(f"{path} can't be looked at"):
+            if not disk.lexists(path / manifests.NAME):
+                self.unpin(id)
+                raise SnapshotNotFoundError(f"{self.root} has no snapshot {id!r} to pin.")
 
     def unpin(self, id: str) -> None:
         """Leave a snapshot to the rules again; one that isn't pinned stays as it is."""
@@ -543,7 +592,9 @@ class LocalStore:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise StoreError(f"{self._pins / id} can't be removed: {error}, so {id} stays pinned.") from error
+            raise StoreError(
+                f"{self._pins / id} can't be removed: {error}, so {id} stays pinned. {remedy(error)}."
+            ) from error
 
     def link(self, name: Literal["best", "latest"], id: str) -> None:
         """Point the link ``name`` at a snapshot. A cache: where links can't be made, nothing happens."""
@@ -561,31 +612,43 @@ class LocalStore:
 
     # Inside --------------------------------------------------------------------------------------------------------
 
-    def _read_all(self) -> dict[str, Manifest | str]:
-        """Every visible manifest, parsed or why not; a manifest that did not change is not read again."""
-        found: dict[str, Manifest | str] = {}
-        for entry in disk.list(self._snapshots):
+    def _list(self, path: str | Path) -> list[os.DirEntry[str]]:
+        """What a directory holds. StoreError: that can't be known now."""
+        with _told(f"{path} can't be listed"):
+            return twice(lambda: disk.list(path))
+
+    def _read_all(self) -> dict[str, Manifest | StoreError]:
+        """Every visible manifest, parsed or why not."""
+        found: dict[str, Manifest | StoreError] = {}
+        for entry in self._list(self._snapshots):
             if entry.name.startswith(".") or entry.is_symlink():  # a link's files are another run's
                 continue
-            try:
-                status = disk.stat(os.path.join(entry.path, manifests.NAME))
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            except OSError as error:
-                found[entry.name] = f"{manifests.NAME} can't be read: {error.strerror}."
-                continue
-            stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
-            known = self._known.get(entry.name)
-            if known is None or known[0] != stamp:
-                known = self._known[entry.name] = (stamp, self._read(entry.name))
-            found[entry.name] = known[1]
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # no snapshot, or one that was deleted
+                found[entry.name] = self._known_or_read(entry.name)
+        numbers = (one.sequence for one in found.values() if isinstance(one, Manifest))
+        self._sequence = max(self._sequence, *numbers, 0)
         return found
 
-    def _read(self, id: str) -> Manifest | str:
+    def _known_or_read(self, id: str) -> Manifest | StoreError:
+        """A manifest that did not change is not read again; one that the disk refused is."""
+        path = self._snapshots / id / manifests.NAME
         try:
-            return self._checked(read_manifest(f"{self._snapshots}/{id}"), id)
-        except (StoreError, OSError) as error:
-            return str(error)
+            status = twice(lambda: disk.stat(path))
+        except (FileNotFoundError, NotADirectoryError):
+            raise
+        except OSError as error:
+            return unreadable(path, error)
+        stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
+        known = self._known.get(id)
+        if known is None or known[0] != stamp or isinstance(known[1], UnreachableError):
+            known = self._known[id] = (stamp, self._read(id))
+        return known[1]
+
+    def _read(self, id: str) -> Manifest | StoreError:
+        try:
+            return self._checked(read_manifest(self._snapshots / id), id)
+        except StoreError as error:
+            return error
 
     def _checked(self, manifest: Manifest, id: str) -> Manifest:
         if manifest.id != id:
@@ -600,19 +663,18 @@ class LocalStore:
         while True:
             id = f"{step:0{_DIGITS}}-{secrets.token_hex(3)}"
             attempt = self._snapshots / f".{id}{TEMPORARY}"
-            if disk.lexists(self._snapshots / id):
-                continue
             try:
+                if disk.lexists(self._snapshots / id):
+                    continue
                 disk.mkdir(attempt)
             except FileExistsError:
                 continue
             except OSError as error:
-                raise StoreError(f"{attempt} can't be created: {error}. Earlier snapshots are intact.") from error
+                raise self._not_written(error, step) from error
             return id, attempt
 
-    def _large_files(self, id: str | None) -> dict[FileInfo, Path]:
+    def _large_files(self, known: Manifest | StoreError | None) -> dict[FileInfo, Path]:
         """The files of a snapshot that are worth a link, if it is one of this run's."""
-        known = self._read_all().get(id) if id is not None else None
         if not isinstance(known, Manifest):
             return {}
         return {info: self.path(known.id) / name for name, info in known.files.items() if info.size >= SMALL}
@@ -625,8 +687,8 @@ class LocalStore:
 
     def _remove(self, path: Path) -> None:
         """Remove a directory that is not, or no longer, a snapshot; the mark of a deletion goes last."""
-        for entry in sorted(disk.list(path), key=lambda entry: entry.name == _DROPPED):
-            if entry.name == _DROPPED:
+        for entry in sorted(disk.list(path), key=lambda entry: entry.name == DROPPED):
+            if entry.name == DROPPED:
                 self._files.sync_directory(
                     path
                 )  # without it, what is left would pass for a snapshot that lost its manifest
@@ -641,11 +703,10 @@ class LocalStore:
         with contextlib.suppress(OSError):
             self._remove(attempt)
 
-    def _not_written(self, error: OSError, draft: Manifest) -> StoreError:
+    def _not_written(self, error: OSError, step: int) -> StoreError:
         return StoreError(
-            f"the snapshot of step {draft.progress.step} could not be written to {self.root}: "
-            f"{error.strerror or error}. Earlier snapshots are intact. "
-            "Check free space (df) and permissions, or keep fewer snapshots."
+            f"the snapshot of step {step} could not be written to {self.root}: "
+            f"{error.strerror or error}. Earlier snapshots are intact. {remedy(error)}."
         )
 
 
@@ -656,6 +717,19 @@ def _or_later(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         warn(f"{what} can't be removed now ({error}); it costs space only, and the next start tries again")
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Let what the disk refuses be an error of ours, that says what could not be done and what helps."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{what}: {error}. {remedy(error)}.") from error
+
+
+def _age(manifest: Manifest) -> tuple[int, str]:
+    return manifest.sequence, manifest.id
 
 
 def _names_in(mark: bytes) -> list[str]:

@@ -25,6 +25,7 @@ from ckpt_callbacks.errors import RunLockedError, StoreError
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.store.files import disk
 from ckpt_callbacks.store.provenance import without_secrets
+from ckpt_callbacks.store.remedies import remedy
 
 try:
     import fcntl
@@ -127,7 +128,7 @@ class RunLock:
         except OSError as error:
             raise StoreError(
                 f"{self.path} can't be opened for writing ({error.strerror}), so this run can't be locked. "
-                "Check that the directory exists and may be written to."
+                f"Check that the directory exists and may be written to. {remedy(error)}."
             ) from error
         try:
             deadline = time.monotonic() + patience
