@@ -71,6 +71,7 @@ __all__ = ["LocalStore"]
 RUN_FORMAT = 1
 _DEMOTED = ".demoted"
 _LINKS = ("best", "latest")
+_ELSEWHERE = "Choose another directory if that does not help."
 _DIGITS = 9
 
 # Several stores in one process may share a run (two callbacks in one trainer): what changes it goes one at a time.
@@ -132,8 +133,7 @@ class LocalStore:
                     self._files.write_small(self.root / "run.json", json.dumps(facts, indent=2).encode() + b"\n")
             except OSError as error:
                 raise StoreError(
-                    f"{self.root} can't be made ready for snapshots: {error}. "
-                    f"{remedy(error)}. Choose another directory if that does not help."
+                    f"{self.root} can't be made ready for snapshots: {error}. {remedy(error)}. {_ELSEWHERE}"
                 ) from error
             facts = self.describe()
             if held_here(self.root):
@@ -172,9 +172,7 @@ class LocalStore:
         try:
             self._files.make(self.root)
         except OSError as error:
-            raise StoreError(
-                f"{self.root} can't be created: {error}. {remedy(error)}. Choose another directory if that does not help."
-            ) from error
+            raise StoreError(f"{self.root} can't be created: {error}. {remedy(error)}. {_ELSEWHERE}") from error
         return RunLock(self.root).acquire()
 
     # Snapshots -----------------------------------------------------------------------------------------------------
@@ -248,13 +246,12 @@ class LocalStore:
         for name in files:
             if not manifests.plain_name(name):
                 raise StoreError(f"{name!r} can't be a file of a snapshot: expected a plain name without separators.")
-        with self._turn:
+        with self._turn, self._writing(draft.progress.step):
             return self._commit(draft, files)
 
     def _commit(self, draft: Manifest, files: Mapping[str, Chunks]) -> Manifest:
-        with _told(f"{self._snapshots} can't be looked at"):
-            if not self._snapshots.is_dir():
-                self.open()
+        if not self._snapshots.is_dir():
+            self.open()
         id, attempt = self._begin(draft.progress.step)
         try:
             earlier = self._large_files(self._read_all().get(draft.parent or self._parent or ""))
@@ -263,18 +260,27 @@ class LocalStore:
             manifest = draft.committed(id, sequence, draft.parent or self._parent, infos)
             self._files.write_small(attempt / manifests.NAME, manifest.to_bytes())
             disk.rename(attempt, self._snapshots / id)
-        except BaseException as error:
+        except BaseException:
             self._abandon(attempt)
-            if isinstance(error, OSError):
-                raise self._not_written(error, draft.progress.step) from error
             raise
         self._parent = id
         self._sequence = sequence
-        try:
-            self._files.sync_directory(self._snapshots)
-        except OSError as error:
-            raise self._not_written(error, draft.progress.step) from error
+        self._files.sync_directory(self._snapshots)
         return manifest
+
+    @contextlib.contextmanager
+    def _writing(self, step: int) -> Iterator[None]:
+        """Whatever the disk refuses here, on whatever way: the snapshot of that step could not be written."""
+        try:
+            yield
+        except (OSError, StoreError) as error:
+            refused = error.__cause__ if isinstance(error, StoreError) else error
+            if not isinstance(refused, OSError):
+                raise
+            raise StoreError(
+                f"the snapshot of step {step} could not be written to {self.root}: "
+                f"{refused.strerror or refused}. Earlier snapshots are intact. {remedy(refused)}."
+            ) from refused
 
     def delete(self, id: str) -> bool:
         """Remove a snapshot; False if it is pinned or was not there.
@@ -669,8 +675,6 @@ class LocalStore:
                 disk.mkdir(attempt)
             except FileExistsError:
                 continue
-            except OSError as error:
-                raise self._not_written(error, step) from error
             return id, attempt
 
     def _large_files(self, known: Manifest | StoreError | None) -> dict[FileInfo, Path]:
@@ -702,12 +706,6 @@ class LocalStore:
         """Remove an attempt that failed, if that is possible now; else `clean` will."""
         with contextlib.suppress(OSError):
             self._remove(attempt)
-
-    def _not_written(self, error: OSError, step: int) -> StoreError:
-        return StoreError(
-            f"the snapshot of step {step} could not be written to {self.root}: "
-            f"{error.strerror or error}. Earlier snapshots are intact. {remedy(error)}."
-        )
 
 
 @contextlib.contextmanager

@@ -133,10 +133,11 @@ def contract(directory: Path, pinned: str, reached: int) -> None:
     assert run.latest is not None
     assert run.latest.step >= reached
     again = checkpointer(directory, durability="none")
-    loop = FrozenLoop(again).run(reached + 6)
+    end = run.latest.step + 6
+    loop = FrozenLoop(again).run(end)
     assert again.resumed is not None
     assert again.resumed.step >= reached
-    assert loop.weights.tolist() == [reached + 6] * 4
+    assert {*loop.weights.tolist()} == {end}
     assert {path.name for path in (directory / "snapshots").iterdir()} == {one.id for one in run.snapshots()}
     assert not list(directory.rglob("*.partial"))
     assert run.aside() == []
