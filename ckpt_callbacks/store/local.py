@@ -103,6 +103,7 @@ class LocalStore:
         self._damaged = self.root / "damaged"
         self._known: dict[str, tuple[tuple[int, int, int], Manifest | StoreError]] = {}
         self._turn = _turns.setdefault(os.path.realpath(self.root), threading.RLock())
+        self._lock: RunLock | None = None
         self._parent: str | None = None  # what this object committed last
         self._sequence = 0  # the highest that was seen: the listing may lag behind
 
@@ -173,7 +174,8 @@ class LocalStore:
             self._files.make(self.root)
         except OSError as error:
             raise StoreError(f"{self.root} can't be created: {error}. {remedy(error)}. {_ELSEWHERE}") from error
-        return RunLock(self.root).acquire()
+        self._lock = RunLock(self.root).acquire()
+        return self._lock
 
     # Snapshots -----------------------------------------------------------------------------------------------------
 
@@ -250,8 +252,7 @@ class LocalStore:
             return self._commit(draft, files)
 
     def _commit(self, draft: Manifest, files: Mapping[str, Chunks]) -> Manifest:
-        if not self._snapshots.is_dir():
-            self.open()
+        self._still_here()
         id, attempt = self._begin(draft.progress.step)
         try:
             earlier = self._large_files(self._read_all().get(draft.parent or self._parent or ""))
@@ -267,6 +268,19 @@ class LocalStore:
         self._sequence = sequence
         self._files.sync_directory(self._snapshots)
         return manifest
+
+    def _still_here(self) -> None:
+        """Make sure that the run is where it was, and ours: people move and replace directories under a training."""
+        if self._lock is not None and self._lock.held:
+            self._files.make(self.root)
+            self._lock.confirm()
+            if not self._snapshots.is_dir():
+                warn(
+                    f"{self.root} was moved or deleted while it is trained in: snapshots go to a new run of that name "
+                    "from now on, and those before are where they were moved to"
+                )
+        if not self._snapshots.is_dir():
+            self.open()
 
     @contextlib.contextmanager
     def _writing(self, step: int) -> Iterator[None]:
