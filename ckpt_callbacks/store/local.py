@@ -31,7 +31,7 @@ import secrets
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -73,6 +73,7 @@ _DEMOTED = ".demoted"
 _LINKS = ("best", "latest")
 _ELSEWHERE = "Choose another directory if that does not help."
 _DIGITS = 9
+_LOOKS = 100
 
 # Several stores in one process may share a run (two callbacks in one trainer): what changes it goes one at a time.
 _turns: dict[str, threading.RLock] = {}
@@ -638,15 +639,33 @@ class LocalStore:
             return twice(lambda: disk.list(path))
 
     def _read_all(self) -> dict[str, Manifest | StoreError]:
-        """Every visible manifest, parsed or why not."""
-        found: dict[str, Manifest | StoreError] = {}
-        for entry in self._list(self._snapshots):
-            if entry.name.startswith(".") or entry.is_symlink():  # a link's files are another run's
-                continue
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # no snapshot, or one that was deleted
-                found[entry.name] = self._known_or_read(entry.name)
+        """Every visible manifest, parsed or why not.
+
+        A run that saves and deletes may have dropped all that was listed before it is read: then it is listed again,
+        so that a reader never takes a run that always has snapshots for an empty one.
+        """
+        names: list[str] | None = None
+        for _ in range(_LOOKS):
+            names, before = self._names(), names
+            if names == before:  # what has no manifest is no snapshot
+                break
+            found = self._read_these(names)
+            if len(found) == len(names):
+                break
         numbers = (one.sequence for one in found.values() if isinstance(one, Manifest))
         self._sequence = max(self._sequence, *numbers, 0)
+        return found
+
+    def _names(self) -> list[str]:
+        """What may be a snapshot, by its name; a link's files are another run's."""
+        listed = self._list(self._snapshots)
+        return [entry.name for entry in listed if not entry.name.startswith(".") and not entry.is_symlink()]
+
+    def _read_these(self, names: Iterable[str]) -> dict[str, Manifest | StoreError]:
+        found = {}
+        for name in names:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # no snapshot, or one that was deleted
+                found[name] = self._known_or_read(name)
         return found
 
     def _known_or_read(self, id: str) -> Manifest | StoreError:
