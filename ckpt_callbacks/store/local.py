@@ -207,11 +207,13 @@ class LocalStore:
             SnapshotNotFoundError: there is no such snapshot.
             CorruptSnapshotError: its manifest can't be read.
         """
-        path = self.path(id)
         try:
-            return self._checked(read_manifest(path), id)
+            found = read_manifest(self.path(id))
         except FileNotFoundError:
             raise SnapshotNotFoundError(f"{self.root} has no snapshot {id!r}.") from None
+        if found.id != id and found.id.casefold() == id.casefold():  # this file system doesn't tell the two apart
+            raise SnapshotNotFoundError(f"{self.root} has no snapshot {id!r}, but {found.id!r}.")
+        return self._checked(found, id)
 
     def path(self, id: str) -> Path:
         """The directory of a snapshot, whether or not it exists."""
@@ -249,6 +251,12 @@ class LocalStore:
         for name in files:
             if not manifests.plain_name(name):
                 raise StoreError(f"{name!r} can't be a file of a snapshot: expected a plain name without separators.")
+        folded = [name.casefold() for name in (*files, manifests.NAME)]
+        if len({*folded}) < len(folded):
+            raise StoreError(
+                f"{', '.join(files)} and {manifests.NAME} differ in upper and lower case only, which some file systems "
+                "don't tell apart: expected names that differ otherwise."
+            )
         with self._turn, self._writing(draft.progress.step):
             return self._commit(draft, files)
 
@@ -360,6 +368,10 @@ class LocalStore:
                 self._files.write(path / _DEMOTED, [json.dumps(gone).encode()])
                 self._files.sync_directory(path)
                 self._files.write_small(path / manifests.NAME, reduced.to_bytes())
+                if self._pinned_by_now(id):
+                    self._files.write_small(path / manifests.NAME, manifest.to_bytes())
+                    disk.unlink(path / _DEMOTED)
+                    return False
             except OSError as error:
                 raise StoreError(
                     f"snapshot {id} can't be reduced to its weights: {error}. It is as it was. {remedy(error)}."

@@ -169,6 +169,11 @@ class RunLock:
         try:
             deadline = time.monotonic() + patience
             while not _try_lock(descriptor, self.path):
+                if any(_is_at(held.descriptor, self.path) for held in _held.values()):
+                    raise RunLockedError(
+                        f"{self.path.parent} is in use by this very process, under another name. "
+                        "Use the same path in both places, or train in another directory."
+                    )
                 if time.monotonic() >= deadline:
                     raise RunLockedError(
                         f"{self.path.parent} is in use by {_read_owner(self.path)}. "
