@@ -40,7 +40,7 @@ from ckpt_callbacks.resume import Restored, ResumeReport
 from ckpt_callbacks.run import Run, Snapshot, resolve_reference
 from ckpt_callbacks.saving import Content, Keeper, Requests, Saver
 from ckpt_callbacks.state.captured import Captured
-from ckpt_callbacks.store import LocalStore, Manifest, RunLock, Step, machine, provenance
+from ckpt_callbacks.store import LocalStore, Manifest, RunLock, Step, machine, provenance, without_secret
 
 __all__ = ["BaseCheckpointer"]
 
@@ -552,7 +552,8 @@ def _local_directory(directory: str | Path) -> Path:
     text = str(directory)
     if "://" in text:
         raise ConfigurationError(
-            f"directory={text!r}: cloud stores are not available yet. Pass a local path (a mounted bucket works)."
+            f"directory={without_secret(text)!r}: cloud stores are not available yet. "
+            "Pass a local path (a mounted bucket works)."
         )
     return Path(text).expanduser().absolute()
 

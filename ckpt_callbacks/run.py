@@ -24,7 +24,15 @@ from ckpt_callbacks.engine.retention import Rule, Verdict, judge
 from ckpt_callbacks.engine.rules import best_of
 from ckpt_callbacks.engine.rules import resolve as resolve_rules
 from ckpt_callbacks.errors import ConfigurationError, CorruptSnapshotError, SnapshotNotFoundError, UnreachableError
-from ckpt_callbacks.store import LocalStore, Manifest, owner_of, read_manifest, unless_deleted, verify_directory
+from ckpt_callbacks.store import (
+    LocalStore,
+    Manifest,
+    owner_of,
+    read_manifest,
+    unless_deleted,
+    verify_directory,
+    without_secret,
+)
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -475,7 +483,7 @@ class Run:
             ref: as for `get`.
             note: why, for whoever lists the run.
         """
-        snapshot = self.get(ref)
+        snapshot, note = self.get(ref), without_secret(note) if note else note
         self._store.pin(snapshot.id, note)
         self._store.journal.append("pinned", id=snapshot.id, note=note)
         return snapshot
@@ -537,6 +545,10 @@ def resolve_reference(reference: str | Path) -> Snapshot:
         CorruptSnapshotError: it names a snapshot whose manifest can't be read.
     """
     text = os.fspath(reference)
+    if "://" in text:
+        raise SnapshotNotFoundError(
+            f"{without_secret(text)} names no snapshot: cloud stores are not available yet. Name one by a local path."
+        )
     whole = Path(text).expanduser()
     if _is_run(whole):
         return Run(whole).get("latest")
@@ -596,5 +608,6 @@ def _no_run(path: Path) -> str:
         beside = path.parent.is_dir() and sorted(e.name for e in path.parent.iterdir() if e.is_dir() and _is_run(e))
         found = f"it does not exist; beside it are {', '.join(beside[:5])}" if beside else "it does not exist"
     return (
-        f"{path} is not a run: {found}. Expected a directory that a Checkpointer wrote (with run.json and snapshots)."
+        f"{without_secret(str(path))} is not a run: {found}. "
+        "Expected a directory that a Checkpointer wrote (with run.json and snapshots)."
     )

@@ -9,7 +9,7 @@ from ckpt_callbacks.store.journal import Journal
 from ckpt_callbacks.store.local import LocalStore
 from ckpt_callbacks.store.lock import Owner, RunLock, owner_of
 from ckpt_callbacks.store.manifest import FileInfo, Manifest
-from ckpt_callbacks.store.provenance import machine, provenance, without_secrets
+from ckpt_callbacks.store.provenance import machine, provenance, without_secret, without_secrets
 from ckpt_callbacks.store.trace import Step, Trace, fingerprint
 
 __all__ = [
@@ -33,5 +33,6 @@ __all__ = [
     "read_manifest",
     "unless_deleted",
     "verify_directory",
+    "without_secret",
     "without_secrets",
 ]

@@ -17,6 +17,7 @@ from typing import Any
 
 from ckpt_callbacks.errors import StoreError
 from ckpt_callbacks.store.files import disk
+from ckpt_callbacks.store.provenance import without_secret
 from ckpt_callbacks.store.remedies import remedy
 
 __all__ = ["Inbox", "Message"]
@@ -58,6 +59,7 @@ class Inbox:
         Raises:
             StoreError: it can't be written.
         """
+        note = without_secret(note) if note else note
         name = f"{time.time_ns():020d}-{secrets.token_hex(3)}"
         try:
             with contextlib.suppress(FileExistsError):

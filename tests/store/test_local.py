@@ -308,6 +308,24 @@ def test_a_pin_is_never_demoted(store: LocalStore, draft: Draft, files: Files) -
     assert store.manifests() == [manifest]
 
 
+def test_a_pin_that_comes_while_it_is_demoted_wins(
+    store: LocalStore, draft: Draft, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look for a pin and the new manifest there is time: the old manifest is put back."""
+    manifest = store.commit(draft(), files())
+    rename = disk.rename
+
+    def pinned_now(source: Any, target: Any) -> None:
+        (store.root / "pins" / manifest.id).touch()
+        rename(source, target)
+
+    monkeypatch.setattr(disk, "rename", pinned_now)
+    assert not store.demote(manifest.id, of_weights)
+    assert store.manifests() == [manifest]
+    assert store.verify(manifest.id) == []
+    assert not (store.path(manifest.id) / ".demoted").exists()
+
+
 def test_what_is_read_while_it_is_demoted_is_read_again(
     store: LocalStore, draft: Draft, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
