@@ -669,9 +669,15 @@ class LocalStore:
         return found
 
     def _names(self) -> list[str]:
-        """What may be a snapshot, by its name; a link's files are another run's."""
-        listed = self._list(self._snapshots)
-        return [entry.name for entry in listed if not entry.name.startswith(".") and not entry.is_symlink()]
+        """What may be a snapshot, by its name; a link's files are another run's.
+
+        A network's listing may lag behind what can be opened, so what the links name is looked for as well: a resume
+        elsewhere must not miss the newest.
+        """
+        listed = {entry.name: entry.is_symlink() for entry in self._list(self._snapshots)}
+        linked = [Path(target).name for name in _LINKS if (target := disk.readlink(self.root / name))]
+        unlisted = [id for id in linked if id not in listed and manifests.plain_name(id)]
+        return [name for name, link in listed.items() if not link and not name.startswith(".")] + unlisted
 
     def _read_these(self, names: Iterable[str]) -> dict[str, Manifest | StoreError]:
         found = {}

@@ -71,6 +71,21 @@ def test_a_snapshot_may_be_committed_before_it_is_listed(tmp_path: Path, monkeyp
     contract(run, next(iter(run_now.pins())), 10)
 
 
+def test_a_resume_elsewhere_does_not_miss_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another machine's listing is older than the last snapshot, which can be opened: the link tells of it."""
+    run = undisturbed(tmp_path / "run")
+    stale = disk.list(run / "snapshots")
+    FrozenLoop(checkpointer(run)).run(8)
+    real = disk.list
+    monkeypatch.setattr(disk, "list", lambda path: stale if Path(path) == run / "snapshots" else real(path))
+    one = checkpointer(run, background=False)
+    FrozenLoop(one).run(10)
+    monkeypatch.undo()
+    assert one.resumed is not None
+    assert one.resumed.step == 8
+    contract(run, next(iter(Run(run).pins())), 10)
+
+
 def test_what_is_dropped_while_it_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that was listed is gone before it is read, and others came: a run that has snapshots never looks empty."""
     store = LocalStore(tmp_path / "run", durability="none")
