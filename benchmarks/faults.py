@@ -31,9 +31,12 @@ def main() -> int:
     parser.add_argument("--directory", help="where to write")
     arguments = parser.parse_args()
     logging.disable()
-    with tempfile.TemporaryDirectory(dir=arguments.directory) as folder:
-        met = faults(Path(folder), arguments.stride)
-        seen = readers_beside(Path(folder) / "read", arguments.reads)
+    try:
+        with tempfile.TemporaryDirectory(dir=arguments.directory) as folder:
+            met = faults(Path(folder), arguments.stride)
+            seen = readers_beside(Path(folder) / "read", arguments.reads)
+    finally:
+        logging.disable(logging.NOTSET)
     print(f"{'calls that failed, and nothing was lost':44} {met}")
     for kind, count in sorted(Counter(kind for _, kind in seen.elements()).items()):
         print(f"{'reads beside a training: ' + kind:44} {count}")

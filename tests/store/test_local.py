@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import mmap
 import os
@@ -282,6 +283,30 @@ def test_a_pin_outlives_the_rules(store: LocalStore, draft: Draft, files: Files)
 def of_weights(name: str) -> bool:
     """Whether a file stays."""
     return not name.startswith("state.s")
+
+
+def test_a_pin_that_can_not_be_looked_for_may_be_there(
+    store: LocalStore, draft: Draft, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that doesn't answer is no leave to delete: before the deed, and when it is looked for once more."""
+    id = store.commit(draft(), files()).id
+    real, looks = os.lstat, itertools.count(1)
+
+    def refuses(which: int) -> None:
+        def lstat(path: Any) -> os.stat_result:
+            if "pins" in str(path) and next(looks) == which:
+                raise OSError(errno.EIO, "Input/output error")
+            return real(path)
+
+        monkeypatch.setattr(os, "lstat", lstat)
+
+    refuses(1)
+    with pytest.raises(StoreError, match=r"can't be removed.*Input/output error.*copy the run"):
+        store.delete(id)
+    looks = itertools.count(1)
+    refuses(2)
+    assert not store.delete(id)
+    assert store.verify(id) == []
 
 
 def test_a_demotion_leaves_the_weights(store: LocalStore, draft: Draft, files: Files) -> None:
