@@ -6,7 +6,7 @@ JOBS   ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export TF_CPP_MIN_LOG_LEVEL = 3
 
-.PHONY: demo test matrix bench fuzz crash soak lint types layers check clean
+.PHONY: demo test matrix bench fuzz crash faults soak lint types layers check clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be asked
@@ -38,6 +38,9 @@ fuzz: $(VENV)/.ready  ## broken and hostile input for every reader (minutes)
 
 crash: $(VENV)/.ready  ## killed at every file-system call, the power cut at every one, 1,000 crash-resume cycles (minutes)
 	$(BIN)/python -m benchmarks.crash --lanes $(JOBS)
+
+faults: $(VENV)/.ready  ## each system call of a resume and two saves fails, with each error; readers beside (minutes)
+	$(BIN)/python -m benchmarks.faults
 
 soak: $(VENV)/.ready  ## one training killed again and again, on a full disk now and then, watched (15 minutes)
 	$(BIN)/python -m benchmarks.soak

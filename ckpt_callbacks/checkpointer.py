@@ -40,7 +40,7 @@ from ckpt_callbacks.resume import Restored, ResumeReport
 from ckpt_callbacks.run import Run, Snapshot, resolve_reference
 from ckpt_callbacks.saving import Content, Keeper, Requests, Saver
 from ckpt_callbacks.state.captured import Captured
-from ckpt_callbacks.store import LocalStore, Manifest, RunLock, Step, machine, provenance
+from ckpt_callbacks.store import LocalStore, Manifest, RunLock, Step, machine, provenance, without_secret
 
 __all__ = ["BaseCheckpointer"]
 
@@ -224,6 +224,16 @@ class BaseCheckpointer:
             CorruptSnapshotError: a named snapshot that does not verify.
             RunLockedError: another process trains in this directory.
         """
+        try:
+            return self._begin(versions, devices, load)
+        except BaseException:  # nobody will call `end` for what has not begun
+            self._requests.hang_up()
+            self._let_go()
+            raise
+
+    def _begin(
+        self, versions: Mapping[str, str], devices: Mapping[str, str] | None, load: str | Path | None
+    ) -> Restored | None:
         self._saver.begin()
         self._reset()
         self._versions, self._machine = dict(versions), {**machine(), **(devices or {})}
@@ -481,13 +491,18 @@ class BaseCheckpointer:
             self._saver.raise_failed()
         finally:
             self.ended.add(self.directory)
-            self._store.attempts.over()
-            self._store.trace.close()
-            if self._lock is not None and not self._saver.busy:  # Ctrl-C while waiting: the thread still commits
-                self._lock.release()
-                self._lock = None
+            self._let_go()
             for request in self._requests.take():
                 request.answer(StoreError("training ended before the next clean boundary; nothing was saved"))
+
+    def _let_go(self) -> None:
+        """Other processes may have the run."""
+        self._store.trace.close()
+        if self._lock is not None:  # else this file is another process's
+            self._store.attempts.over()
+        if self._lock is not None and not self._saver.busy:  # Ctrl-C while waiting: the thread still commits
+            self._lock.release()
+            self._lock = None
 
     def _unhealthy(self, metrics: Mapping[str, Any]) -> str | None:
         """The loss of the last step, or a monitored metric, that is no finite number; None if there is none."""
@@ -541,7 +556,8 @@ def _local_directory(directory: str | Path) -> Path:
     text = str(directory)
     if "://" in text:
         raise ConfigurationError(
-            f"directory={text!r}: cloud stores are not available yet. Pass a local path (a mounted bucket works)."
+            f"directory={without_secret(text)!r}: cloud stores are not available yet. "
+            "Pass a local path (a mounted bucket works)."
         )
     return Path(text).expanduser().absolute()
 

@@ -9,6 +9,7 @@
     ├── ResumeError             a snapshot that doesn't fit the run that should carry on from it
     └── StoreError              what lies on disk
         ├── CorruptSnapshotError     bytes that differ from what the manifest promises
+        ├── UnreachableError         bytes that can't be read now, and may be good (permissions, a network)
         ├── SnapshotNotFoundError    a reference that names nothing (also a LookupError)
         └── RunLockedError           another process writes to this run
 """
@@ -24,6 +25,7 @@ __all__ = [
     "RunLockedError",
     "SnapshotNotFoundError",
     "StoreError",
+    "UnreachableError",
     "UnstorableError",
 ]
 
@@ -75,6 +77,10 @@ class StoreError(CheckpointError):
 
 class CorruptSnapshotError(StoreError):
     """A file is missing, has another size or other bytes than its manifest promises, or can't be parsed."""
+
+
+class UnreachableError(StoreError):
+    """A file can't be read now, which says nothing of its bytes: nothing was changed. The message names the cause."""
 
 
 class SnapshotNotFoundError(StoreError, LookupError):

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ckpt_callbacks.errors import ResumeError, SnapshotNotFoundError, StoreError
+from ckpt_callbacks.errors import ResumeError, SnapshotNotFoundError, StoreError, UnreachableError
 from ckpt_callbacks.messages import say, warn
 from ckpt_callbacks.proof import Outcome
-from ckpt_callbacks.run import Problem, Run, Snapshot, Verification, resolve_reference
+from ckpt_callbacks.run import Problem, Snapshot, Verification, resolve_reference
 from ckpt_callbacks.state import payload
 from ckpt_callbacks.state.pages import fresh
 from ckpt_callbacks.store import LIMIT, LocalStore, load_directory
@@ -265,12 +265,15 @@ def _search(store: LocalStore, reads: tuple[str, ...], spared: str | None) -> Ch
         files.update(found)
         return problems
 
-    found, stepped_over = store.newest_good("full", check=check)
+    try:
+        found, stepped_over = store.newest_good("full", check=check)
+    except UnreachableError as error:
+        raise UnreachableError(f"{error} To go on from an older snapshot, name it with resume=.") from error
     for bad, problems in stepped_over:
         if bad != spared:
             _step_over(store, bad, problems)
     if found is not None:
-        return Choice(_readable(Run(store.root).get(found.id), reads), files, named=False, origin=found.origin)
+        return Choice(_readable(Snapshot(found, store.path(found.id)), reads), files, named=False, origin=found.origin)
     if store.manifests() and spared is None:
         named = "" if store.own() else ". Those of another run are carried on from if resume= names one"
         warn(f"{store.root} has no good full snapshot to carry on from: starting fresh beside what is there{named}")
@@ -280,7 +283,7 @@ def _search(store: LocalStore, reads: tuple[str, ...], spared: str | None) -> Ch
 def _step_over(store: LocalStore, bad: str, problems: Sequence[str]) -> None:
     """Set a damaged snapshot aside, and say so; one that a later version wrote is not damaged."""
     aside = None
-    if not store.is_newer(bad):
+    if store.is_damaged(bad):
         with contextlib.suppress(StoreError):
             aside = str(store.set_aside(bad).relative_to(store.root))
     where = f" It is set aside as {aside}" if aside else ""

@@ -5,11 +5,13 @@ Looking changes nothing and needs no lock, so a run may be read while it trains.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import operator
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,8 +24,16 @@ from ckpt_callbacks.engine.retention import Rule, Verdict, judge
 from ckpt_callbacks.engine.rules import best_of
 from ckpt_callbacks.engine.rules import recorded as recorded_rule
 from ckpt_callbacks.engine.rules import resolve as resolve_rules
-from ckpt_callbacks.errors import ConfigurationError, CorruptSnapshotError, SnapshotNotFoundError
-from ckpt_callbacks.store import LocalStore, Manifest, owner_of, read_manifest, verify_directory
+from ckpt_callbacks.errors import ConfigurationError, CorruptSnapshotError, SnapshotNotFoundError, UnreachableError
+from ckpt_callbacks.store import (
+    LocalStore,
+    Manifest,
+    owner_of,
+    read_manifest,
+    unless_deleted,
+    verify_directory,
+    without_secret,
+)
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -37,10 +47,17 @@ _WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something wrong with a snapshot: its id, and a sentence that names the file."""
+    """Something wrong with a snapshot.
+
+    Attributes:
+        snapshot: its id.
+        text: a sentence that names the file.
+        damage: False if the file can't be read now, which says nothing of its bytes.
+    """
 
     snapshot: str
     text: str
+    damage: bool = True
 
     def __str__(self) -> str:
         """Give both in one line."""
@@ -181,14 +198,16 @@ class Snapshot:
 
         Raises:
             CorruptSnapshotError: the file is missing or can't be parsed; `verify` tells more.
+            SnapshotNotFoundError: it was deleted.
         """
         from ckpt_callbacks.state.tensors import as_numpy
 
         found: dict[str, npt.NDArray[Any]] = {}
         aliases: dict[str, str] = {}
-        for file in self.weight_files():
-            found.update((name, as_numpy(tensor)) for name, tensor in file.items())
-            aliases.update(_aliases(file))
+        with unless_deleted(self.path):
+            for file in self.weight_files():
+                found.update((name, as_numpy(tensor)) for name, tensor in file.items())
+                aliases.update(_aliases(file))
         try:
             return {**found, **{alias: found[stored] for alias, stored in aliases.items()}}
         except KeyError as error:
@@ -205,12 +224,15 @@ class Snapshot:
 
         Args:
             full: read every byte and compare digests; False compares names and sizes only.
+
+        Raises:
+            SnapshotNotFoundError: it was deleted.
         """
         if _is_run(self.run_path) and self.path.name == self.id:
-            problems = LocalStore(self.run_path).verify(self.id, full=full)
+            problems = _problems(self.id, lambda: LocalStore(self.run_path).verify(self.id, full=full))
         else:  # a directory that somebody copied out of its run
-            problems = verify_directory(self.path, full=full)
-        return Verification((self.id,), tuple(Problem(self.id, text) for text in problems), full)
+            problems = _problems(self.id, lambda: verify_directory(self.path, full=full))
+        return Verification((self.id,), problems, full)
 
     def __repr__(self) -> str:
         metrics = "".join(f", {name}={value:.6g}" for name, value in list(self.metrics.items())[:3])
@@ -329,8 +351,11 @@ class Run:
             ConfigurationError: a name that doesn't tell whether less or more is better; pass a `Monitor` with a mode.
         """
         chosen = self._choose(monitor)
-        record = best_of(self._store.records(), chosen) if chosen else None
-        return self._snapshot(self._store.manifest(record.id)) if record else None
+        if chosen is None:
+            return None
+        listed = {snapshot.id: snapshot for snapshot in self.snapshots()}  # a record may be newer, or gone, by now
+        record = best_of([record for record in self._store.records() if record.id in listed], chosen)
+        return listed[record.id] if record else None
 
     def get(self, ref: str | SupportsIndex) -> Snapshot:
         """The snapshot that a reference names.
@@ -362,16 +387,18 @@ class Run:
         Args:
             full: read every byte and compare digests; False compares names and sizes only.
         """
-        found = {id: [why] for id, why in self._store.problems().items()}
+        found: dict[str, tuple[Problem, ...]] = {
+            id: (Problem(id, why, damage=self._store.is_damaged(id)),) for id, why in self._store.problems().items()
+        }
         for snapshot in self.snapshots():
-            problems = verify_directory(snapshot.path, full=full)
-            if not problems or (snapshot.path / "manifest.json").exists():
-                found[snapshot.id] = problems  # else it was deleted meanwhile, by the run that owns it
+            with contextlib.suppress(SnapshotNotFoundError):  # deleted meanwhile, by the run that owns it
+                found[snapshot.id] = _problems(
+                    snapshot.id, functools.partial(verify_directory, snapshot.path, full=full)
+                )
         # A live run may also be in the middle of a deletion.
         for id in [] if owner_of(self.path) else self._store.leftovers():
-            found.setdefault(id, ["manifest.json is missing, so this is no snapshot any more."])
-        listed = tuple(Problem(id, text) for id, problems in found.items() for text in problems)
-        return Verification(tuple(found), listed, full)
+            found.setdefault(id, (Problem(id, "manifest.json is missing, so this is no snapshot any more."),))
+        return Verification(tuple(found), tuple(one for problems in found.values() for one in problems), full)
 
     # Changing ------------------------------------------------------------------------------------------------------
 
@@ -447,7 +474,7 @@ class Run:
             back = [id for path in self._store.aside() if (id := self._store.bring_back(path)) is not None]
             aside = {}
             for problem in self.verify().problems:
-                if problem.snapshot not in aside and not self._store.is_newer(problem.snapshot):
+                if problem.damage and problem.snapshot not in aside and self._store.is_damaged(problem.snapshot):
                     aside[problem.snapshot] = self._store.set_aside(problem.snapshot)
             for id, path in aside.items():
                 self._store.journal.append("set aside", id=id, aside=str(path.relative_to(self.path)))
@@ -467,7 +494,7 @@ class Run:
             ref: as for `get`.
             note: why, for whoever lists the run.
         """
-        snapshot = self.get(ref)
+        snapshot, note = self.get(ref), without_secret(note) if note else note
         self._store.pin(snapshot.id, note)
         self._store.journal.append("pinned", id=snapshot.id, note=note)
         return snapshot
@@ -529,6 +556,10 @@ def resolve_reference(reference: str | Path) -> Snapshot:
         CorruptSnapshotError: it names a snapshot whose manifest can't be read.
     """
     text = os.fspath(reference)
+    if "://" in text:
+        raise SnapshotNotFoundError(
+            f"{without_secret(text)} names no snapshot: cloud stores are not available yet. Name one by a local path."
+        )
     whole = Path(text).expanduser()
     if _is_run(whole):
         return Run(whole).get("latest")
@@ -541,6 +572,13 @@ def resolve_reference(reference: str | Path) -> Snapshot:
     if at and directory and not whole.exists():
         return Run(directory).get(name)
     raise SnapshotNotFoundError(_no_run(whole))
+
+
+def _problems(id: str, look: Callable[[], list[str]]) -> tuple[Problem, ...]:
+    try:
+        return tuple(Problem(id, text) for text in look())
+    except UnreachableError as error:
+        return (Problem(id, str(error), damage=False),)
 
 
 def human_size(size: int) -> str:
@@ -590,5 +628,6 @@ def _no_run(path: Path) -> str:
         beside = path.parent.is_dir() and sorted(e.name for e in path.parent.iterdir() if e.is_dir() and _is_run(e))
         found = f"it does not exist; beside it are {', '.join(beside[:5])}" if beside else "it does not exist"
     return (
-        f"{path} is not a run: {found}. Expected a directory that a Checkpointer wrote (with run.json and snapshots)."
+        f"{without_secret(str(path))} is not a run: {found}. "
+        "Expected a directory that a Checkpointer wrote (with run.json and snapshots)."
     )

@@ -10,6 +10,7 @@ import torch
 from ckpt_callbacks.run import resolve_reference
 from ckpt_callbacks.state import payload
 from ckpt_callbacks.state.selection import LoadReport, Names, Rename, match
+from ckpt_callbacks.store import unless_deleted
 
 __all__ = ["load_weights"]
 
@@ -37,7 +38,8 @@ def load_weights(
     """
     snapshot = resolve_reference(ref)
     snapshot.verify().require_ok()
-    weights = payload.read_weights(snapshot.path)
+    with unless_deleted(snapshot.path):
+        weights = payload.read_weights(snapshot.path)
     own: dict[str, Any] = module.state_dict()
     shapes = {name: tuple(value.shape) for name, value in own.items() if isinstance(value, torch.Tensor)}
     tensors = {name: value for name, value in weights.items() if isinstance(value, torch.Tensor)}

@@ -41,7 +41,7 @@ def _as_json(run: Run) -> None:
             "run": str(run.path),
             "run_id": run.id,
             "monitors": [monitor.as_dict() for monitor in run.monitors],
-            "in_use_by": asdict(owner) if owner else None,
+            "in_use_by": {**asdict(owner), "alive": owner.alive} if owner else None,
             "snapshots": [
                 {**describe(snapshot, named), "kept_by": list(kept_by.get(snapshot.id, ()))}
                 for snapshot in run.snapshots()

@@ -12,6 +12,7 @@ from ckpt_callbacks.keras.state import names_of
 from ckpt_callbacks.run import resolve_reference
 from ckpt_callbacks.state import payload
 from ckpt_callbacks.state.selection import LoadReport, Names, Rename, match
+from ckpt_callbacks.store import unless_deleted
 
 __all__ = ["load_weights"]
 
@@ -44,7 +45,8 @@ def load_weights(
         raise ResumeError("the model has no variables yet: build it (call it on a batch, or model.build(shape)) first.")
     snapshot = resolve_reference(ref)
     snapshot.verify().require_ok()
-    weights = payload.read_weights(snapshot.path)
+    with unless_deleted(snapshot.path):
+        weights = payload.read_weights(snapshot.path)
     own: dict[str, Any] = dict(zip(names_of(model.variables), model.variables, strict=True))
     if include is exclude is rename is None and _same_shapes(weights, own):
         weights = dict(zip(own, weights.values(), strict=True))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ckpt_callbacks import engine
 from ckpt_callbacks.engine import Docket, Monitor, Record, Rule, Verdict
+from ckpt_callbacks.errors import StoreError
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.run import Snapshot, human_size
 from ckpt_callbacks.state.packing import Files
@@ -89,10 +91,10 @@ class Keeper:
         """Apply the rules now that ``newest`` is safe; that they fail (a rule of the user's, a busy disk) is told."""
         try:
             self._judge(newest)
+            self.preflight(newest.size)
         except Exception as error:  # noqa: BLE001 - whatever it is, the snapshot is safe
             self._docket = None
             warn(f"{newest.id} is saved, but older snapshots could not be tidied up: {error!r}")
-        self.preflight(newest.size)
         return Snapshot(newest, self._store.path(newest.id))
 
     def _judge(self, newest: Manifest) -> None:
@@ -147,9 +149,10 @@ class Keeper:
         """If the disk is too full for the next snapshot, delete now what would be deleted after it."""
         free = self._store.free()
         if free is not None and free < nbytes:
-            self._drop(
-                {one.id: "no rule keeps it, and the disk is too full to wait" for one in self._dispensable(nbytes)}
-            )
+            with contextlib.suppress(StoreError):  # what matters is whether the snapshot can be written, which is next
+                self._drop(
+                    {one.id: "no rule keeps it, and the disk is too full to wait" for one in self._dispensable(nbytes)}
+                )
 
     def _dispensable(self, nbytes: int) -> list[Record]:
         """What is dropped once a further snapshot is there, but for what must stay until it is."""

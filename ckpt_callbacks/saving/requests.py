@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from ckpt_callbacks.messages import warn
-from ckpt_callbacks.store import Inbox, Message
+from ckpt_callbacks.store import Inbox, Message, without_secret
 
 __all__ = ["Request", "Requests"]
 
@@ -34,7 +34,7 @@ class Request(Future[Any]):
         self, note: str | None = None, *, stop: bool = False, is_wanted: Callable[[], bool] = lambda: True
     ) -> None:
         super().__init__()
-        self.note, self.stop, self.is_wanted = note, stop, is_wanted
+        self.note, self.stop, self.is_wanted = without_secret(note) if note else note, stop, is_wanted
 
     def answer(self, outcome: Any) -> None:
         """Hand over a snapshot or an exception, unless whoever asked no longer wants it."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from ckpt_callbacks.store.attempts import LIMIT, Attempts
 from ckpt_callbacks.store.inbox import Inbox, Message
-from ckpt_callbacks.store.integrity import load_directory, read_manifest, verify_directory
+from ckpt_callbacks.store.integrity import load_directory, read_manifest, unless_deleted, verify_directory
 from ckpt_callbacks.store.journal import Journal
 from ckpt_callbacks.store.local import LocalStore
 from ckpt_callbacks.store.lock import Owner, RunLock, owner_of
 from ckpt_callbacks.store.manifest import FileInfo, Manifest
-from ckpt_callbacks.store.provenance import machine, provenance, without_secrets
+from ckpt_callbacks.store.provenance import machine, provenance, without_secret, without_secrets
 from ckpt_callbacks.store.trace import Step, Trace, fingerprint
 
 __all__ = [
@@ -31,6 +31,8 @@ __all__ = [
     "owner_of",
     "provenance",
     "read_manifest",
+    "unless_deleted",
     "verify_directory",
+    "without_secret",
     "without_secrets",
 ]

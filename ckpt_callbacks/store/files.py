@@ -187,8 +187,12 @@ class Disk:
         return shutil.disk_usage(path).free
 
     def lexists(self, path: str | Path) -> bool:
-        """Tell whether a name is taken, be it by a dangling link."""
-        return os.path.lexists(path)
+        """Tell whether a name is taken, be it by a dangling link. A disk that doesn't answer is an error, not a no."""
+        try:
+            os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
 
     def readlink(self, path: str | Path) -> str | None:
         """Where a symbolic link points, or None if it isn't one."""

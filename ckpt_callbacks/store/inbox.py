@@ -17,6 +17,8 @@ from typing import Any
 
 from ckpt_callbacks.errors import StoreError
 from ckpt_callbacks.store.files import disk
+from ckpt_callbacks.store.provenance import without_secret
+from ckpt_callbacks.store.remedies import remedy
 from ckpt_callbacks.store.writing import TEMPORARY, DurableFiles
 
 __all__ = ["Inbox", "Message"]
@@ -62,12 +64,15 @@ class Inbox:
         Raises:
             StoreError: it can't be written.
         """
+        note = without_secret(note) if note else note
         name = f"{time.time_ns():020d}-{secrets.token_hex(3)}"
         try:
             self._files.make(self.path)
             self._write(name + _REQUEST, {"note": note, "stop": stop, "wants_answer": wants_answer})
         except OSError as error:
-            raise StoreError(f"{self.path} can't be written ({error}), so nothing was asked for.") from error
+            raise StoreError(
+                f"{self.path} can't be written ({error}), so nothing was asked for. {remedy(error)}."
+            ) from error
         return name
 
     def messages(self) -> list[Message]:
@@ -88,8 +93,11 @@ class Inbox:
             disk.unlink(self.path / (message.name + _REQUEST))
 
     def holds(self, message: Message) -> bool:
-        """Whether a request is still there: its sender may have withdrawn it."""
-        return disk.lexists(self.path / (message.name + _REQUEST))
+        """Whether a request is still there, as far as can be known: its sender may have withdrawn it."""
+        try:
+            return disk.lexists(self.path / (message.name + _REQUEST))
+        except OSError:
+            return True
 
     def take_answer(self, name: str) -> Mapping[str, Any] | None:
         """What came of the request of that name; None as long as nobody knows."""
@@ -105,13 +113,18 @@ class Inbox:
             disk.unlink(self.path / (name + _REQUEST))
 
     def clean(self) -> None:
-        """Remove what nobody comes back for, a day after: answers, and what a crash left half-written."""
-        asked = {message.name + _REQUEST for message in self.messages()}
-        for entry in disk.list(self.path):
-            if entry.name.endswith((_REQUEST, _ANSWER, TEMPORARY)) and entry.name not in asked:
-                with contextlib.suppress(OSError):
-                    if time.time() - disk.stat(entry.path).st_mtime > DAY:
-                        disk.unlink(entry.path)
+        """Remove what nobody comes back for, a day after: answers, and what a crash left half-written. What the disk
+        refuses to show or to remove now is left to the next start."""
+        with contextlib.suppress(OSError):
+            asked = {message.name + _REQUEST for message in self.messages()}
+            for entry in disk.list(self.path):
+                if entry.name.endswith((_REQUEST, _ANSWER, TEMPORARY)) and entry.name not in asked:
+                    self._remove_old(entry.path)
+
+    def _remove_old(self, path: str) -> None:
+        with contextlib.suppress(OSError):
+            if time.time() - disk.stat(path).st_mtime > DAY:
+                disk.unlink(path)
 
     def _read(self, name: str, kind: str) -> dict[str, Any] | None:
         try:

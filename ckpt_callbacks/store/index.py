@@ -7,13 +7,19 @@ import threading
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from ckpt_callbacks.errors import CorruptSnapshotError, StoreError
+from ckpt_callbacks.errors import CorruptSnapshotError, StoreError, UnreachableError
 from ckpt_callbacks.store import manifest as manifests
 from ckpt_callbacks.store.files import disk
-from ckpt_callbacks.store.integrity import read_manifest
+from ckpt_callbacks.store.integrity import read_manifest, twice, unreadable
 from ckpt_callbacks.store.manifest import Manifest
+from ckpt_callbacks.store.remedies import told
 
-__all__ = ["Index", "checked"]
+__all__ = ["LINKS", "Index", "checked"]
+
+LINKS = ("best", "latest")
+"""The names under which a run points at snapshots."""
+
+_LOOKS = 100
 
 _indexes: WeakValueDictionary[str, Index] = WeakValueDictionary()
 
@@ -31,8 +37,8 @@ class Index:
     """
 
     def __init__(self, root: str) -> None:
-        self._path = os.path.join(root, "snapshots")
-        self._known: dict[str, tuple[tuple[int, int, int], Manifest | str]] = {}
+        self._root, self._path = root, os.path.join(root, "snapshots")
+        self._known: dict[str, tuple[tuple[int, int, int] | None, Manifest | StoreError]] = {}
         self._lock = threading.Lock()
         self.turn = threading.RLock()
         self.sequence = self.news = 0
@@ -43,24 +49,55 @@ class Index:
         path = os.path.realpath(root)
         return _indexes.setdefault(path, cls(path))
 
-    def look(self) -> dict[str, Manifest | str]:
-        """Every visible manifest, parsed or why not, as it is now: each is asked whether it changed."""
-        entries = disk.list(self._path)
+    def look(self) -> dict[str, Manifest | StoreError]:
+        """Every visible manifest, parsed or why not, as it is now: each is asked whether it changed.
+
+        A run that saves and deletes may have dropped all that was listed before it is read: then it is listed again,
+        so that a reader never takes a run that always has snapshots for an empty one.
+
+        Raises:
+            StoreError: it can't be known now what there is.
+        """
+        names: list[str] | None = None
+        found: set[str] = set()
+        for _ in range(_LOOKS):
+            names, before = self._names(), names
+            if names == before:  # what has no manifest is no snapshot
+                break
+            with self._lock:
+                found = {name for name in names if self._look_at(name)}
+            if len(found) == len(names):
+                break
         with self._lock:
-            # A link's files are another run's.
-            found = {entry.name for entry in entries if not entry.is_symlink() and self._look_at(entry.name)}
             self._drop(self._known.keys() - found)
             return {id: known for id, (_, known) in self._known.items()}
 
     def glance(self) -> None:
         """See which snapshots came and went. The run's own process alone changes their manifests, so it need not ask
-        each: that would take the longer the more there are."""
-        names = set(disk.names(self._path))
+        each: that would take the longer the more there are.
+
+        Raises:
+            StoreError: that can't be known now.
+        """
+        with told(f"{self._path} can't be listed"):
+            names = set(twice(lambda: disk.names(self._path)))
         with self._lock:
             self._drop(self._known.keys() - names)
             for name in names - self._known.keys():
                 if disk.readlink(os.path.join(self._path, name)) is None:
                     self._look_at(name)
+
+    def _names(self) -> list[str]:
+        """What may be a snapshot, by its name; a link's files are another run's.
+
+        A network's listing may lag behind what can be opened, so what the links name is looked for as well: a resume
+        elsewhere must not miss the newest.
+        """
+        with told(f"{self._path} can't be listed"):
+            listed = {entry.name: entry.is_symlink() for entry in twice(lambda: disk.list(self._path))}
+        linked = [Path(target).name for name in LINKS if (target := disk.readlink(os.path.join(self._root, name)))]
+        unlisted = [id for id in linked if id not in listed and manifests.plain_name(id)]
+        return [name for name, link in listed.items() if not link and not name.startswith(".")] + unlisted
 
     def get(self, id: str | None) -> Manifest | None:
         """What is known of one."""
@@ -80,36 +117,43 @@ class Index:
             self._look_at(id)
             self.news = news
 
-    def _drop(self, gone: set[str]) -> None:
-        self.news += len(gone)
-        for id in gone:
-            del self._known[id]
+    def _drop(self, unlisted: set[str]) -> None:
+        """Forget what is there no more; what a listing only does not show yet is."""
+        for id in unlisted:
+            if not self._look_at(id):
+                del self._known[id]
+                self.news += 1
 
     def _look_at(self, name: str) -> bool:
-        """Read a manifest if it is not known as it is; tell whether there is one."""
+        """Read a manifest if it is not known as it is; tell whether there is one. What was refused is read again."""
+        path = f"{self._path}/{name}/{manifests.NAME}"
         if name.startswith("."):
             return False
         try:
-            status = disk.stat(f"{self._path}/{name}/{manifests.NAME}")
+            status = twice(lambda: disk.stat(path))
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError as error:
-            self._known[name] = (0, 0, 0), f"{manifests.NAME} can't be read: {error.strerror}."
+            self._known[name] = None, unreadable(path, error)
             return True
         stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
-        if name not in self._known or self._known[name][0] != stamp:
-            known = self._read(name)
+        before, known = self._known.get(name, (None, None))
+        if before != stamp or isinstance(known, UnreachableError):
+            try:
+                known = self._read(name)
+            except FileNotFoundError:  # deleted this very moment
+                return False
             self._known[name] = stamp, known
-            self.news += 1
+            self.news += before != stamp
             if isinstance(known, Manifest):
                 self.sequence = max(self.sequence, known.sequence)
         return True
 
-    def _read(self, id: str) -> Manifest | str:
+    def _read(self, id: str) -> Manifest | StoreError:
         try:
             return checked(read_manifest(f"{self._path}/{id}"), id)
-        except (StoreError, OSError) as error:
-            return str(error)
+        except StoreError as error:
+            return error
 
 
 def checked(manifest: Manifest, id: str) -> Manifest:

@@ -1,23 +1,29 @@
-"""Whether a snapshot's files are what its manifest promises, byte for byte."""
+"""Whether a snapshot's files are what its manifest promises, byte for byte.
+
+Three things look alike and are not: bytes that differ (damage), bytes that can't be read now (they may be good), and a
+snapshot that was deleted or reduced by the run that owns it while somebody looked at it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import xxhash
 
-from ckpt_callbacks.errors import CorruptSnapshotError, StoreError
+from ckpt_callbacks.errors import CorruptSnapshotError, SnapshotNotFoundError, StoreError, UnreachableError
 from ckpt_callbacks.store import manifest as manifests
 from ckpt_callbacks.store.files import PAGE, disk
 from ckpt_callbacks.store.manifest import FileInfo, Manifest
+from ckpt_callbacks.store.remedies import is_damage, remedy
 
-__all__ = ["load_directory", "read_manifest", "verify_directory"]
+__all__ = ["load_directory", "read_manifest", "twice", "unless_deleted", "unreadable", "verify_directory"]
 
 THREADS = 4
 """How many files, or pieces of one, are read at a time."""
@@ -28,23 +34,60 @@ PIECE = 8 << 20
 Allocate = Callable[[int], Any]
 """Gives a writable buffer of at least so many bytes, from the beginning of a page, and no less than a whole one."""
 
+_Answer = TypeVar("_Answer")
+
 
 def read_manifest(directory: str | Path) -> Manifest:
     """Read the manifest of a snapshot's directory.
 
     Raises:
         FileNotFoundError: there is none, so this is not a snapshot.
-        CorruptSnapshotError: it can't be read.
+        CorruptSnapshotError: it can't be parsed, or its place on the disk is damaged.
+        UnreachableError: it can't be read now.
         StoreError: it is of a newer format.
     """
     path = os.path.join(directory, manifests.NAME)
     try:
-        raw = disk.read(path, manifests.MAX_BYTES + 1)
+        raw = twice(lambda: disk.read(path, manifests.MAX_BYTES + 1))
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(path) from None
     except OSError as error:
-        raise CorruptSnapshotError(f"{manifests.NAME} can't be read: {error.strerror}.") from error
+        raise unreadable(path, error) from error
     return Manifest.from_bytes(raw)
+
+
+def twice(ask: Callable[[], _Answer]) -> _Answer:
+    """What a disk or a network refuses once, it may give the second time: a handle was stale, a server busy."""
+    try:
+        return ask()
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError:
+        return ask()
+
+
+def unreadable(path: str | Path, error: OSError) -> StoreError:
+    """What it means that a file can't be read: that it is damaged, or nothing of its bytes."""
+    if is_damage(error):
+        return CorruptSnapshotError(f"{os.path.basename(path)} can't be read: {error.strerror}.")
+    return UnreachableError(
+        f"{path} can't be read now: {error.strerror}. It may be good, so nothing was changed. {remedy(error)}."
+    )
+
+
+@contextlib.contextmanager
+def unless_deleted(directory: Path) -> Iterator[None]:
+    """Read a snapshot's files: an error of a snapshot that was deleted meanwhile says so.
+
+    Raises:
+        SnapshotNotFoundError: it was deleted.
+    """
+    try:
+        yield
+    except (CorruptSnapshotError, OSError) as error:
+        if _is_deleted(directory):
+            raise _deleted(directory) from error
+        raise
 
 
 def verify_directory(directory: Path, *, full: bool = True) -> list[str]:
@@ -53,19 +96,21 @@ def verify_directory(directory: Path, *, full: bool = True) -> list[str]:
     Args:
         directory: where the snapshot's files are, whatever its name.
         full: read every byte and compare digests; False compares names and sizes only.
+
+    Raises:
+        UnreachableError: a file can't be read now.
+        SnapshotNotFoundError: it was deleted meanwhile.
     """
-    manifest = _manifest_or_problem(directory)
-    if isinstance(manifest, str):
-        return [manifest]
 
     def verify(item: tuple[str, FileInfo]) -> str | None:
         name, info = item
         return _compare(directory / name, info, _digest_of_file if full else None)
 
-    with ThreadPoolExecutor(THREADS) as threads:  # hashing and reading leave the interpreter to others
-        problems = [problem for problem in threads.map(verify, manifest.files.items()) if problem]
-    changed = problems and _manifest_or_problem(directory) != manifest  # the run that owns it reduced it meanwhile
-    return verify_directory(directory, full=full) if changed else problems
+    def look(manifest: Manifest) -> list[str]:
+        with ThreadPoolExecutor(THREADS) as threads:  # hashing and reading leave the interpreter to others
+            return [problem for problem in threads.map(verify, manifest.files.items()) if problem]
+
+    return _steadily(directory, look)
 
 
 def load_directory(directory: Path, allocate: Allocate) -> tuple[dict[str, memoryview], list[str]]:
@@ -76,49 +121,86 @@ def load_directory(directory: Path, allocate: Allocate) -> tuple[dict[str, memor
         allocate: gives the memory for each.
 
     Returns:
-        Each file's bytes; and what is wrong, as `verify_directory` has it.
+        Each file's bytes; and what is wrong.
+
+    Raises:
+        UnreachableError, SnapshotNotFoundError: as `verify_directory` does.
     """
-    manifest = _manifest_or_problem(directory)
-    if isinstance(manifest, str):
-        return {}, [manifest]
     files: dict[str, memoryview] = {}
-    problems = []
-    with ThreadPoolExecutor(THREADS) as threads:
-        for name, info in manifest.files.items():
 
-            def load(path: Path, info: FileInfo = info) -> str:
-                out = memoryview(allocate(-(-info.size // PAGE) * PAGE)).cast("B")
-                files[path.name] = out[: info.size]
-                return _load(path, out, info.size, threads)
+    def look(manifest: Manifest) -> list[str]:
+        files.clear()
+        with ThreadPoolExecutor(THREADS) as threads:
+            found = [compare(name, info, threads) for name, info in manifest.files.items()]
+        return [problem for problem in found if problem]
 
-            problem = _compare(directory / name, info, load)
-            problems += [problem] if problem else []
-    return files, problems
+    def compare(name: str, info: FileInfo, threads: ThreadPoolExecutor) -> str | None:
+        def load(path: Path) -> str:
+            out = memoryview(allocate(-(-info.size // PAGE) * PAGE)).cast("B")
+            files[path.name] = out[: info.size]
+            return _load(path, out, info.size, threads)
+
+        return _compare(directory / name, info, load)
+
+    return files, _steadily(directory, look)
+
+
+def _steadily(directory: Path, look: Callable[[Manifest], list[str]]) -> list[str]:
+    """What is wrong with a snapshot - looked at again if the run that owns it has reduced it meanwhile."""
+    manifest = _manifest_or_problem(directory)
+    while isinstance(manifest, Manifest):
+        problems = look(manifest)
+        now = _manifest_or_problem(directory) if problems else manifest
+        if now == manifest:
+            return problems
+        if _is_deleted(directory):
+            raise _deleted(directory)
+        manifest = now
+    return [manifest]
 
 
 def _manifest_or_problem(directory: Path) -> Manifest | str:
     try:
         return read_manifest(directory)
     except FileNotFoundError:
+        if _is_deleted(directory):
+            raise _deleted(directory) from None
         return f"{manifests.NAME} is missing: without it nothing says what the other files must be."
+    except UnreachableError:
+        raise
     except StoreError as error:
         return str(error)
+
+
+def _is_deleted(directory: Path) -> bool:
+    """Whether a snapshot is gone or going; one that has lost its manifest otherwise is damaged."""
+    try:
+        names = {entry.name for entry in twice(lambda: disk.list(directory))}
+    except OSError as error:
+        raise unreadable(directory, error) from error
+    return manifests.NAME not in names and (not names or manifests.DROPPED in names)
+
+
+def _deleted(directory: Path) -> SnapshotNotFoundError:
+    return SnapshotNotFoundError(f"{directory} was deleted. Look again what there is (ckpt ls).")
 
 
 def _compare(path: Path, info: FileInfo, digest_of: Callable[[Path], str] | None) -> str | None:
     """What is wrong with a file; without ``digest_of`` only its size is looked at."""
     try:
-        status = disk.stat(path)
+        status = twice(lambda: disk.stat(path))
         if not stat.S_ISREG(status.st_mode):
             return f"{path.name} is not a file."
         if status.st_size != info.size:
             return f"{path.name} has another size: expected {info.size} bytes, found {status.st_size}."
         if digest_of is None:
             return None
-        found = digest_of(path)
+        found = twice(lambda: digest_of(path))
     except FileNotFoundError:
         return f"{path.name} is missing."
     except OSError as error:
+        if not is_damage(error):
+            raise unreadable(path, error) from error
         return f"{path.name} can't be read: {error.strerror}."
     if found != info.digest:
         return f"{path.name} has other bytes than were written: expected {info.digest}, found {found}."

@@ -37,17 +37,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ckpt_callbacks.engine.snapshot import Record
-from ckpt_callbacks.errors import ConfigurationError, CorruptSnapshotError, SnapshotNotFoundError, StoreError
+from ckpt_callbacks.errors import (
+    ConfigurationError,
+    CorruptSnapshotError,
+    SnapshotNotFoundError,
+    StoreError,
+    UnreachableError,
+)
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.store import manifest as manifests
 from ckpt_callbacks.store.attempts import Attempts
 from ckpt_callbacks.store.files import disk
 from ckpt_callbacks.store.inbox import Inbox
-from ckpt_callbacks.store.index import Index, checked
-from ckpt_callbacks.store.integrity import Allocate, load_directory, read_manifest, verify_directory
+from ckpt_callbacks.store.index import LINKS, Index, checked
+from ckpt_callbacks.store.integrity import Allocate, load_directory, read_manifest, twice, verify_directory
 from ckpt_callbacks.store.journal import Journal
 from ckpt_callbacks.store.lock import RunLock, held_here
-from ckpt_callbacks.store.manifest import FileInfo, Manifest
+from ckpt_callbacks.store.manifest import DROPPED, FileInfo, Manifest
+from ckpt_callbacks.store.remedies import remedy, told
 from ckpt_callbacks.store.trace import Trace
 from ckpt_callbacks.store.writing import SMALL, TEMPORARY, Chunks, Durability, DurableFiles
 
@@ -55,9 +62,8 @@ __all__ = ["LocalStore"]
 
 
 RUN_FORMAT = 1
-_DROPPED = ".manifest.dropped"
 _DEMOTED = ".demoted"
-_LINKS = ("best", "latest")
+_ELSEWHERE = "Choose another directory if that does not help."
 _DIGITS = 9
 
 Bad = tuple[str, list[str]]
@@ -85,13 +91,15 @@ class LocalStore:
         self._pins = self.root / "pins"
         self._damaged = self.root / "damaged"
         self._index = Index.of(self.root)
+        self._lock: RunLock | None = None
         self._parent: str | None = None  # what this object committed last
 
     # The run -------------------------------------------------------------------------------------------------------
 
     def exists(self) -> bool:
         """True if the directory holds a run, be it an empty one."""
-        return (self.root / "run.json").is_file() or self._snapshots.is_dir()
+        with told(f"{self.root} can't be looked at"):
+            return disk.lexists(self.root / "run.json") or self._snapshots.is_dir()
 
     def open(self) -> dict[str, Any]:
         """Make ready for writing: create what is missing, and clean up if this process holds the run lock.
@@ -113,8 +121,7 @@ class LocalStore:
                     self._files.write_small(self.root / "run.json", json.dumps(facts, indent=2).encode() + b"\n")
             except OSError as error:
                 raise StoreError(
-                    f"{self.root} can't be made ready for snapshots: {error}. "
-                    "Choose a directory that can be written to."
+                    f"{self.root} can't be made ready for snapshots: {error}. {remedy(error)}. {_ELSEWHERE}"
                 ) from error
             facts = self.describe()
             if held_here(self.root):
@@ -129,10 +136,12 @@ class LocalStore:
         """
         path = self.root / "run.json"
         try:
-            facts = json.loads(disk.read(path, 1 << 20))
+            facts = json.loads(twice(lambda: disk.read(path, 1 << 20)))
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, RecursionError) as error:
+        except OSError as error:
+            raise StoreError(f"{path} can't be read: {error}. {remedy(error)}.") from error
+        except (ValueError, RecursionError) as error:
             raise StoreError(f"{path} can't be read: {error}. It may be deleted; a new one will be written.") from error
         found = facts.get("format") if isinstance(facts, dict) else None
         if not isinstance(found, int) or found > RUN_FORMAT:
@@ -161,7 +170,7 @@ class LocalStore:
         try:
             self._files.make(self.root)
         except OSError as error:
-            raise StoreError(f"{self.root} can't be created: {error}. Choose another directory.") from error
+            raise StoreError(f"{self.root} can't be created: {error}. {remedy(error)}. {_ELSEWHERE}") from error
         mine, lock = held_here(self.root), RunLock(self.root).acquire()
         try:
             for path in () if mine else (self.root.parent, self.root, self._snapshots):
@@ -169,7 +178,8 @@ class LocalStore:
                     self._files.sync_directory(path)
         except OSError as error:
             lock.release()
-            raise StoreError(f"{self.root} can't be made durable: {error}. Check the disk.") from error
+            raise StoreError(f"{self.root} can't be made durable: {error}. {remedy(error)}.") from error
+        self._lock = lock
         return lock
 
     # Snapshots -----------------------------------------------------------------------------------------------------
@@ -177,7 +187,7 @@ class LocalStore:
     def manifests(self) -> list[Manifest]:
         """The committed snapshots, oldest first. One whose manifest can't be read is left out; see `problems`."""
         found = [known for known in self._index.look().values() if isinstance(known, Manifest)]
-        return sorted(found, key=lambda manifest: (manifest.sequence, manifest.id))
+        return sorted(found, key=_age)
 
     @property
     def news(self) -> int:
@@ -191,7 +201,7 @@ class LocalStore:
 
     def problems(self) -> dict[str, str]:
         """Snapshots whose manifest is there but can't be read -> why."""
-        return {id: known for id, known in self._index.look().items() if isinstance(known, str)}
+        return {id: str(known) for id, known in self._index.look().items() if isinstance(known, StoreError)}
 
     def records(self, abandoned: Sequence[tuple[int, int]] | None = None) -> list[Record]:
         """The committed snapshots as the engine's rules see them, oldest first.
@@ -220,11 +230,13 @@ class LocalStore:
             SnapshotNotFoundError: there is no such snapshot.
             CorruptSnapshotError: its manifest can't be read.
         """
-        path = self.path(id)
         try:
-            return checked(read_manifest(path), id)
+            found = read_manifest(self.path(id))
         except FileNotFoundError:
             raise SnapshotNotFoundError(f"{self.root} has no snapshot {id!r}.") from None
+        if found.id != id and found.id.casefold() == id.casefold():  # this file system doesn't tell the two apart
+            raise SnapshotNotFoundError(f"{self.root} has no snapshot {id!r}, but {found.id!r}.")
+        return checked(found, id)
 
     def path(self, id: str) -> Path:
         """The directory of a snapshot, whether or not it exists."""
@@ -262,33 +274,60 @@ class LocalStore:
         for name in files:
             if not manifests.plain_name(name):
                 raise StoreError(f"{name!r} can't be a file of a snapshot: expected a plain name without separators.")
-        with self._index.turn:
+        folded = [name.casefold() for name in (*files, manifests.NAME)]
+        if len({*folded}) < len(folded):
+            raise StoreError(
+                f"{', '.join(files)} and {manifests.NAME} differ in upper and lower case only, which some file systems "
+                "don't tell apart: expected names that differ otherwise."
+            )
+        with self._index.turn, self._writing(draft.progress.step):
             return self._commit(draft, files)
 
     def _commit(self, draft: Manifest, files: Mapping[str, Chunks]) -> Manifest:
-        if not self._snapshots.is_dir():
-            self.open()
+        self._still_here()
         id, attempt = self._begin(draft.progress.step)
-        self._index.glance()
-        sequence = 1 + self._index.sequence
         try:
+            self._index.glance()
+            sequence = 1 + self._index.sequence
             earlier = self._large_files(draft.parent or self._parent)
             infos = {name: self._files.place(attempt / name, chunks, earlier) for name, chunks in files.items()}
             manifest = draft.committed(id, sequence, draft.parent or self._parent, infos, self.run_id())
             self._files.write_small(attempt / manifests.NAME, manifest.to_bytes())
             disk.rename(attempt, self._snapshots / id)
-        except BaseException as error:
+        except BaseException:
             self._abandon(attempt)
-            if isinstance(error, OSError):
-                raise self._not_written(error, draft) from error
             raise
         self._parent = id
         self._index.see(id)
-        try:
-            self._files.sync_directory(self._snapshots)
-        except OSError as error:
-            raise self._not_written(error, draft) from error
+        self._files.sync_directory(self._snapshots)
         return manifest
+
+    def _still_here(self) -> None:
+        """Make sure that the run is where it was, and ours: people move and replace directories under a training."""
+        if self._lock is not None and self._lock.held:
+            self._files.make(self.root)
+            self._lock.confirm()
+            if not self._snapshots.is_dir():
+                warn(
+                    f"{self.root} was moved or deleted while it is trained in: snapshots go to a new run of that name "
+                    "from now on, and those before are where they were moved to"
+                )
+        if not self._snapshots.is_dir():
+            self.open()
+
+    @contextlib.contextmanager
+    def _writing(self, step: int) -> Iterator[None]:
+        """Whatever the disk refuses here, on whatever way: the snapshot of that step could not be written."""
+        try:
+            yield
+        except (OSError, StoreError) as error:
+            refused = error.__cause__ if isinstance(error, StoreError) else error
+            if not isinstance(refused, OSError):
+                raise
+            raise StoreError(
+                f"the snapshot of step {step} could not be written to {self.root}: "
+                f"{refused.strerror or refused}. Earlier snapshots are intact. {remedy(refused)}."
+            ) from refused
 
     def delete(self, id: str) -> bool:
         """Remove a snapshot; False if it is pinned or was not there.
@@ -299,24 +338,29 @@ class LocalStore:
             StoreError: its manifest can't be removed, so it is still a snapshot.
         """
         path = self.path(id)
-        with self._index.turn:
+        with self._index.turn, told(f"snapshot {id} can't be removed from {self.root}"):
             if disk.lexists(self._pins / id):
                 return False
             try:
-                disk.rename(path / manifests.NAME, path / _DROPPED)
+                disk.rename(path / manifests.NAME, path / DROPPED)
             except FileNotFoundError:
                 return False
-            except OSError as error:
-                raise StoreError(f"snapshot {id} can't be removed from {self.root}: {error}.") from error
             self._index.forget(id)
-            if disk.lexists(self._pins / id):  # somebody pinned it between our look and our deed
-                disk.rename(path / _DROPPED, path / manifests.NAME)
+            if self._pinned_by_now(id):
+                disk.rename(path / DROPPED, path / manifests.NAME)
                 return False
             with _or_later(f"what is left of snapshot {id}"):
                 self._files.sync_directory(path)
                 self._unlink_links(id)
                 self._remove(path)
         return True
+
+    def _pinned_by_now(self, id: str) -> bool:
+        """Whether somebody pinned it between our look and our deed; taken for pinned where that can't be known."""
+        try:
+            return disk.lexists(self._pins / id)
+        except OSError:
+            return True
 
     def demote(self, id: str, keeps: Callable[[str], bool]) -> bool:
         """Leave a snapshot its weights only; False if it is pinned, was not full, or not there.
@@ -336,8 +380,9 @@ class LocalStore:
                 manifest = self.manifest(id)
             except SnapshotNotFoundError:
                 return False
-            if manifest.content != "full" or disk.lexists(self._pins / id):
-                return False
+            with told(f"{self._pins} can't be looked at"):
+                if manifest.content != "full" or disk.lexists(self._pins / id):
+                    return False
             kept = {name: info for name, info in manifest.files.items() if keeps(name)}
             gone = sorted(manifest.files.keys() - kept.keys())
             reduced = replace(manifest, content="weights", files=kept)
@@ -347,15 +392,21 @@ class LocalStore:
                 self._files.write(path / _DEMOTED, [json.dumps(gone).encode()])
                 self._files.sync_directory(path)
                 self._files.write_small(path / manifests.NAME, reduced.to_bytes())
+                if self._pinned_by_now(id):
+                    self._files.write_small(path / manifests.NAME, manifest.to_bytes())
+                    disk.unlink(path / _DEMOTED)
+                    return False
             except OSError as error:
-                raise StoreError(f"snapshot {id} can't be reduced to its weights: {error}. It is as it was.") from error
+                raise StoreError(
+                    f"snapshot {id} can't be reduced to its weights: {error}. It is as it was. {remedy(error)}."
+                ) from error
             self._index.see(id)
             self._remove_demoted(path)
         return True
 
     def _remove_demoted(self, path: Path) -> None:
         """Remove the files that a demotion took from the manifest; if the manifest still has them, only its mark."""
-        with _or_later(f"what {path.name} needs no more"), contextlib.suppress(CorruptSnapshotError):
+        with _or_later(f"what {path.name} needs no more"), contextlib.suppress(CorruptSnapshotError, UnreachableError):
             promised, temporary = read_manifest(path).files, f".{manifests.NAME}{TEMPORARY}"
             for name in (temporary, *_names_in(disk.read(path / _DEMOTED, manifests.MAX_BYTES))):
                 if name not in promised and disk.lexists(path / name):
@@ -376,28 +427,33 @@ class LocalStore:
                 with contextlib.suppress(StoreError):
                     warn(f"{name} has lost its manifest.json: set aside as {self.set_aside(name)}")
             leftovers = [
-                entry.name
-                for entry in disk.list(self._snapshots)
-                if entry.is_dir(follow_symlinks=False)
-                and (_is_attempt(entry.name) or not disk.lexists(os.path.join(entry.path, manifests.NAME)))
+                name for name, inside in self._directories() if _is_attempt(name) or manifests.NAME not in inside
             ]
             # Who was killed may not have made durable that a manifest is gone, or promises less: files go after that.
             for name in leftovers:
                 with _or_later(f"the leftover {name}"):
                     self._files.sync_directory(self._snapshots / name)
                     self._remove(self._snapshots / name)
-            for manifest in self.manifests():
-                path = self._snapshots / manifest.id
-                if disk.lexists(path / _DEMOTED):
-                    with _or_later(f"what {path.name} needs no more"):
-                        self._files.sync_directory(path)
-                        self._remove_demoted(path)
-            for entry in disk.list(self.root):
+            for name, inside in self._directories():
+                if _DEMOTED in inside:
+                    with _or_later(f"what {name} needs no more"):
+                        self._files.sync_directory(self._snapshots / name)
+                        self._remove_demoted(self._snapshots / name)
+            for entry in self._list(self.root):
                 if _is_attempt(entry.name):
                     with _or_later(f"the leftover {entry.name}"):
                         disk.unlink(entry.path)
             self.inbox.clean()
         return leftovers
+
+    def _directories(self) -> list[tuple[str, set[str]]]:
+        """All that lies in `snapshots/`, with the names that each holds - which are known, or this is an error: a disk
+        that doesn't answer must not make a snapshot look as if it had no manifest."""
+        return [
+            (entry.name, {inner.name for inner in self._list(entry.path)})
+            for entry in self._list(self._snapshots)
+            if entry.is_dir(follow_symlinks=False)
+        ]
 
     # Integrity -----------------------------------------------------------------------------------------------------
 
@@ -412,7 +468,8 @@ class LocalStore:
             What is wrong, as sentences that name the file; empty if nothing is.
 
         Raises:
-            SnapshotNotFoundError: there is no such directory.
+            SnapshotNotFoundError: there is no such directory, or it was deleted meanwhile.
+            UnreachableError: a file can't be read now.
         """
         problems = verify_directory(self._directory(id), full=full)
         return problems + self._misnamed(id)
@@ -428,15 +485,16 @@ class LocalStore:
             Each file's bytes; and what is wrong, as `verify` has it.
 
         Raises:
-            SnapshotNotFoundError: there is no such directory.
+            SnapshotNotFoundError, UnreachableError: as `verify` does.
         """
         files, problems = load_directory(self._directory(id), allocate)
         return files, problems + self._misnamed(id)
 
     def _directory(self, id: str) -> Path:
         path = self.path(id)
-        if not path.is_dir():
-            raise SnapshotNotFoundError(f"{self.root} has no snapshot {id!r}.")
+        with told(f"{path} can't be looked at"):
+            if not twice(path.is_dir):
+                raise SnapshotNotFoundError(f"{self.root} has no snapshot {id!r}.")
         return path
 
     def _misnamed(self, id: str) -> list[str]:
@@ -458,12 +516,16 @@ class LocalStore:
         Returns:
             Its manifest, or None if there is none; and the damaged ones that were stepped over on the way, newest
             first, each as its id and what is wrong with it.
+
+        Raises:
+            UnreachableError: one that may be good, and newer than any that can be read, can't be read now.
         """
+        known, run = self._index.look(), self.run_id()
+        ours = [one for one in known.values() if isinstance(one, Manifest) and one.run in (None, run)]
+        readable = [one for one in ours if one.content == content]
         stepped_over: list[Bad] = []
         found = None
-        for manifest in reversed(self.own()):
-            if manifest.content != content:
-                continue
+        for manifest in sorted(readable, key=_age, reverse=True):
             problems = (check or self.verify)(manifest.id)
             if not problems:
                 found = manifest
@@ -471,20 +533,22 @@ class LocalStore:
             stepped_over.append((manifest.id, problems))
         # Where an unreadable manifest stands in the sequence can't be known; its name tells its step.
         step = found.progress.step if found else 0
-        unreadable = [(id, [why]) for id, why in self.problems().items() if _step_of(id) >= step]
-        return found, unreadable[::-1] + stepped_over
+        hidden = {id: one for id, one in known.items() if isinstance(one, StoreError) and _step_of(id) >= step}
+        for error in hidden.values():
+            if isinstance(error, UnreachableError):
+                raise error
+        return found, [(id, [str(error)]) for id, error in hidden.items()][::-1] + stepped_over
 
-    def is_newer(self, id: str) -> bool:
-        """Whether a snapshot can't be read only because a later version of this package wrote it."""
+    def is_damaged(self, id: str) -> bool:
+        """Whether a snapshot with something wrong is damaged: one that a later version of this package wrote, or that
+        can't be read now, is not."""
         try:
             read_manifest(self.path(id))
-        except CorruptSnapshotError:
-            return False
-        except StoreError:
+        except (CorruptSnapshotError, FileNotFoundError):
             return True
-        except OSError:
+        except StoreError:
             return False
-        return False
+        return True
 
     def set_aside(self, id: str) -> Path:
         """Move a damaged snapshot out of the way, to ``damaged/``; where it lies then. Only for the lock's holder.
@@ -495,20 +559,20 @@ class LocalStore:
         with self._index.turn:
             try:
                 self._files.make(self._damaged)
-                taken = {entry.name for entry in disk.list(self._damaged)}
+                taken = {entry.name for entry in self._list(self._damaged)}
                 names = (id if number == 1 else f"{id}+{number}" for number in itertools.count(1))
                 target = self._damaged / next(name for name in names if name not in taken)
                 disk.rename(self.path(id), target)
                 self._files.sync_directory(self._damaged)
                 self._files.sync_directory(self._snapshots)
             except OSError as error:
-                raise StoreError(f"snapshot {id} can't be set aside: {error}.") from error
+                raise StoreError(f"snapshot {id} can't be set aside: {error}. {remedy(error)}.") from error
             self._index.forget(id)
         return target
 
     def aside(self) -> list[Path]:
         """What was set aside, by name."""
-        return [Path(entry.path) for entry in disk.list(self._damaged) if entry.is_dir(follow_symlinks=False)]
+        return [Path(entry.path) for entry in self._list(self._damaged) if entry.is_dir(follow_symlinks=False)]
 
     def bring_back(self, path: Path) -> str | None:
         """Make what was set aside a snapshot again, if it is whole now; its id. Only for the lock's holder.
@@ -520,26 +584,22 @@ class LocalStore:
             if verify_directory(path):
                 return None
             id = read_manifest(path).id
-            if disk.lexists(self.path(id)):
-                return None
-            try:
+            with told(f"{path} can't be moved back"):
+                if disk.lexists(self.path(id)):
+                    return None
                 disk.rename(path, self.path(id))
                 self._files.sync_directory(self._snapshots)
                 self._files.sync_directory(path.parent)
-            except OSError as error:
-                raise StoreError(f"{path} can't be moved back: {error}.") from error
             return id
 
     def leftovers(self) -> list[str]:
         """Directories that hold files but neither a manifest nor the mark of a deletion: their manifest was lost."""
         return [
-            entry.name
-            for entry in disk.list(self._snapshots)
-            if entry.is_dir(follow_symlinks=False)
-            and not entry.name.startswith(".")
-            and (names := {inner.name for inner in disk.list(entry.path)})
-            and not names & {manifests.NAME, _DROPPED}
-            and any(not name.startswith(".") for name in names)
+            name
+            for name, inside in self._directories()
+            if not name.startswith(".")
+            and not inside & {manifests.NAME, DROPPED}
+            and any(not inner.startswith(".") for inner in inside)
         ]
 
     def free(self) -> int | None:
@@ -554,11 +614,20 @@ class LocalStore:
     def pins(self) -> dict[str, str | None]:
         """Pinned ids -> the note given with the pin, or None."""
         found: dict[str, str | None] = {}
-        for entry in disk.list(self._pins):
+        for entry in self._list(self._pins):
             if manifests.plain_name(entry.name):
-                with contextlib.suppress(OSError):  # unpinned this very moment
-                    found[entry.name] = disk.read(entry.path, 64 << 10).decode(errors="replace").strip() or None
+                with contextlib.suppress(FileNotFoundError):  # unpinned this very moment
+                    found[entry.name] = self._note(entry.path)
         return found
+
+    def _note(self, path: str) -> str | None:
+        """What a pin says. That it is there is what counts, be it unreadable."""
+        try:
+            return disk.read(path, 64 << 10).decode(errors="replace").strip() or None
+        except FileNotFoundError:
+            raise
+        except OSError:
+            return None
 
     def pin(self, id: str, note: str | None = None) -> None:
         """Keep a snapshot whatever the rules say. Needs no lock.
@@ -571,11 +640,14 @@ class LocalStore:
             self._files.make(self._pins)
             self._files.write_in_place(self._pins / id, note or "")
         except OSError as error:
-            raise StoreError(f"{self._pins / id} can't be written: {error}, so {id} is not pinned.") from error
+            raise StoreError(
+                f"{self._pins / id} can't be written: {error}, so {id} is not pinned. {remedy(error)}."
+            ) from error
         # Looked at after the pin is there, so that no deletion can fall between.
-        if not disk.lexists(path / manifests.NAME):
-            self.unpin(id)
-            raise SnapshotNotFoundError(f"{self.root} has no snapshot {id!r} to pin.")
+        with told(f"{path} can't be looked at"):
+            if not disk.lexists(path / manifests.NAME):
+                self.unpin(id)
+                raise SnapshotNotFoundError(f"{self.root} has no snapshot {id!r} to pin.")
 
     def unpin(self, id: str) -> None:
         """Leave a snapshot to the rules again; one that isn't pinned stays as it is."""
@@ -584,7 +656,9 @@ class LocalStore:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise StoreError(f"{self._pins / id} can't be removed: {error}, so {id} stays pinned.") from error
+            raise StoreError(
+                f"{self._pins / id} can't be removed: {error}, so {id} stays pinned. {remedy(error)}."
+            ) from error
 
     def link(self, name: Literal["best", "latest"], id: str) -> None:
         """Point the link ``name`` at a snapshot. A cache: where links can't be made, nothing happens."""
@@ -602,19 +676,22 @@ class LocalStore:
 
     # Inside --------------------------------------------------------------------------------------------------------
 
+    def _list(self, path: str | Path) -> list[os.DirEntry[str]]:
+        """What a directory holds. StoreError: that can't be known now."""
+        with told(f"{path} can't be listed"):
+            return twice(lambda: disk.list(path))
+
     def _begin(self, step: int) -> tuple[str, Path]:
         """A fresh attempt: the snapshot's id, and the directory it is written in."""
         while True:
             id = f"{step:0{_DIGITS}}-{secrets.token_hex(3)}"
             attempt = self._snapshots / f".{id}{TEMPORARY}"
-            if disk.lexists(self._snapshots / id):
-                continue
             try:
+                if disk.lexists(self._snapshots / id):
+                    continue
                 disk.mkdir(attempt)
             except FileExistsError:
                 continue
-            except OSError as error:
-                raise StoreError(f"{attempt} can't be created: {error}. Earlier snapshots are intact.") from error
             return id, attempt
 
     def _large_files(self, id: str | None) -> dict[FileInfo, Path]:
@@ -626,14 +703,14 @@ class LocalStore:
 
     def _unlink_links(self, id: str) -> None:
         """Remove the links that point at a snapshot which is going away."""
-        for name in _LINKS:
+        for name in LINKS:
             if disk.readlink(self.root / name) == _link_target(id):
                 disk.unlink(self.root / name)
 
     def _remove(self, path: Path) -> None:
         """Remove a directory that is not, or no longer, a snapshot; the mark of a deletion goes last."""
-        for entry in sorted(disk.list(path), key=lambda entry: entry.name == _DROPPED):
-            if entry.name == _DROPPED:
+        for entry in sorted(disk.list(path), key=lambda entry: entry.name == DROPPED):
+            if entry.name == DROPPED:
                 self._files.sync_directory(
                     path
                 )  # without it, what is left would pass for a snapshot that lost its manifest
@@ -648,13 +725,6 @@ class LocalStore:
         with contextlib.suppress(OSError):
             self._remove(attempt)
 
-    def _not_written(self, error: OSError, draft: Manifest) -> StoreError:
-        return StoreError(
-            f"the snapshot of step {draft.progress.step} could not be written to {self.root}: "
-            f"{error.strerror or error}. Earlier snapshots are intact. "
-            "Check free space (df) and permissions, or keep fewer snapshots."
-        )
-
 
 @contextlib.contextmanager
 def _or_later(what: str) -> Iterator[None]:
@@ -663,6 +733,10 @@ def _or_later(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         warn(f"{what} can't be removed now ({error}); it costs space only, and the next start tries again")
+
+
+def _age(manifest: Manifest) -> tuple[int, str]:
+    return manifest.sequence, manifest.id
 
 
 def _names_in(mark: bytes) -> list[str]:

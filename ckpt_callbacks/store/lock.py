@@ -25,6 +25,7 @@ from ckpt_callbacks.errors import RunLockedError, StoreError
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.store.files import disk
 from ckpt_callbacks.store.provenance import without_secrets
+from ckpt_callbacks.store.remedies import remedy
 
 try:
     import fcntl
@@ -40,6 +41,13 @@ PATIENCE = 1.0
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 
 
+_LIVENESS = {
+    True: "alive",
+    False: "gone, but a process that it started has the lock",
+    None: "whether it lives can't be seen from here",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Owner:
     """Who holds a run: the process, its machine, since when (ISO 8601, UTC) and its command line, where known."""
@@ -49,11 +57,25 @@ class Owner:
     started: str | None = None
     command: str | None = None
 
+    @property
+    def alive(self) -> bool | None:
+        """Whether that process lives; None if that can't be seen from here."""
+        if self.pid is None or self.host != socket.gethostname() or os.name == "nt":
+            return None
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:  # somebody else's
+            return True
+        return True
+
     def __str__(self) -> str:
         """Give the words for an error message."""
         if self.pid is None:
             return "another process (it has not said which)"
-        return f"process {self.pid} on {self.host or 'an unknown host'} since {self.started or 'an unknown time'}"
+        where = f"process {self.pid} on {self.host or 'an unknown host'} since {self.started or 'an unknown time'}"
+        return f"{where} ({_LIVENESS[self.alive]})"
 
 
 @dataclass
@@ -104,6 +126,21 @@ class RunLock:
             self._key = key
         return self
 
+    def confirm(self) -> None:
+        """Make sure that what is held is what others would meet: the directory may have been moved away, or its lock
+        file deleted, since it was taken; then the one that lies there now is taken.
+
+        Raises:
+            RunLockedError: another process has begun there.
+        """
+        with _guard:
+            held = _held.get(self._key) if self._key else None
+            if held is None or _is_at(held.descriptor, self.path):
+                return
+            descriptor = self._take(patience=0)
+            _unlock(held.descriptor)
+            held.descriptor = descriptor
+
     def release(self) -> None:
         """Let go; when the last holder in this process does, other processes may take the run. Safe to repeat."""
         with _guard:
@@ -127,11 +164,16 @@ class RunLock:
         except OSError as error:
             raise StoreError(
                 f"{self.path} can't be opened for writing ({error.strerror}), so this run can't be locked. "
-                "Check that the directory exists and may be written to."
+                f"Check that the directory exists and may be written to. {remedy(error)}."
             ) from error
         try:
             deadline = time.monotonic() + patience
             while not _try_lock(descriptor, self.path):
+                if any(_is_at(held.descriptor, self.path) for held in _held.values()):
+                    raise RunLockedError(
+                        f"{self.path.parent} is in use by this very process, under another name. "
+                        "Use the same path in both places, or train in another directory."
+                    )
                 if time.monotonic() >= deadline:
                     raise RunLockedError(
                         f"{self.path.parent} is in use by {_read_owner(self.path)}. "
@@ -184,6 +226,13 @@ def _try_lock(descriptor: int, path: Path, *, shared: bool = False) -> bool:
             _warned.add(str(path))
             warn(f"{path.parent} can't be locked here ({error.strerror}): take care that one process writes to it")
     return True
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), disk.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _unlock(descriptor: int) -> None:

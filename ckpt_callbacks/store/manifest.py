@@ -25,10 +25,12 @@ from ckpt_callbacks.engine.moment import Progress
 from ckpt_callbacks.engine.snapshot import Record
 from ckpt_callbacks.errors import CorruptSnapshotError, StoreError
 
-__all__ = ["FORMAT", "NAME", "FileInfo", "Manifest", "digest_of", "finite", "plain_name"]
+__all__ = ["DROPPED", "FORMAT", "NAME", "FileInfo", "Manifest", "digest_of", "finite", "plain_name"]
 
 FORMAT = 1
 NAME = "manifest.json"
+DROPPED = ".manifest.dropped"
+"""What a deletion calls it."""
 MAX_BYTES = 16 << 20
 MAX_DEPTH = 64
 

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["machine", "provenance", "without_secrets"]
+__all__ = ["machine", "provenance", "without_secret", "without_secrets"]
 
 _HIDDEN = "***"
 _MAX_ARGUMENTS, _MAX_LENGTH = 256, 500
@@ -25,7 +25,7 @@ _SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 _NAMED_VALUE = re.compile(r"""(?P<name>[A-Za-z_][\w.-]*)["']?\s*[=:]\s*["']?(?=[^\s/])""")
-_URL_USER = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+_URL_USER = re.compile(r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]+:/{1,2})[^/\s]+(?=@)")  # as a path it has one slash
 _KNOWN_TOKEN = re.compile(
     r"\b(?:hf_|gh[opsru]_|github_pat_|glpat-|sk-|xox[abprs]-|AKIA|ASIA|eyJ)[\w.-]{8,}",
 )
@@ -57,6 +57,11 @@ def without_secrets(arguments: Sequence[str]) -> list[str]:
     return list(_redacted(arguments))
 
 
+def without_secret(text: str) -> str:
+    """A text, such as a note or a path in an error, with what looks like a secret in it replaced by ``***``."""
+    return _redact(text)
+
+
 @cache
 def _command(arguments: tuple[str, ...]) -> tuple[str, ...]:
     shown = [one if len(one) <= _MAX_LENGTH else one[:_MAX_LENGTH] + "…" for one in without_secrets(arguments)]
@@ -78,7 +83,7 @@ def _redacted(arguments: Sequence[str]) -> Iterator[str]:
 
 def _redact(argument: str) -> str:
     """One argument without the secrets inside it; all that follows a secret's name goes with it."""
-    argument = _URL_USER.sub(_HIDDEN, argument)
+    argument = _URL_USER.sub(rf"\g<scheme>{_HIDDEN}", argument)
     for match in _NAMED_VALUE.finditer(argument):
         if _SECRET_NAME.search(match["name"]):
             argument = argument[: match.end()] + _HIDDEN

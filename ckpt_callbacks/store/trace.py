@@ -105,10 +105,10 @@ class Trace:
             self._file = None
 
     def _read(self) -> list[tuple[Step, int]]:
-        """Every step on record, with its attempt."""
+        """Every step on record, with its attempt; nothing if the disk refuses: no proof is worth a resume."""
         try:
             data = self.path.read_bytes() if self._is_ours() else b""
-        except FileNotFoundError:
+        except OSError:
             return []
         whole = len(data) // _RECORD.size * _RECORD.size
         records = enumerate(_RECORD.iter_unpack(data[_RECORD.size : whole]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import mmap
 import os
@@ -284,6 +285,30 @@ def of_weights(name: str) -> bool:
     return not name.startswith("state.s")
 
 
+def test_a_pin_that_can_not_be_looked_for_may_be_there(
+    store: LocalStore, draft: Draft, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that doesn't answer is no leave to delete: before the deed, and when it is looked for once more."""
+    id = store.commit(draft(), files()).id
+    real, looks = os.lstat, itertools.count(1)
+
+    def refuses(which: int) -> None:
+        def lstat(path: Any) -> os.stat_result:
+            if "pins" in str(path) and next(looks) == which:
+                raise OSError(errno.EIO, "Input/output error")
+            return real(path)
+
+        monkeypatch.setattr(os, "lstat", lstat)
+
+    refuses(1)
+    with pytest.raises(StoreError, match=r"can't be removed.*Input/output error.*copy the run"):
+        store.delete(id)
+    looks = itertools.count(1)
+    refuses(2)
+    assert not store.delete(id)
+    assert store.verify(id) == []
+
+
 def test_a_demotion_leaves_the_weights(store: LocalStore, draft: Draft, files: Files) -> None:
     """A snapshot of weights under the same name, at the same place in the order; the rest of its bytes are gone."""
     old, new = (store.commit(draft(step), files(step)) for step in (1, 2))
@@ -306,6 +331,24 @@ def test_a_pin_is_never_demoted(store: LocalStore, draft: Draft, files: Files) -
     store.pin(manifest.id)
     assert not store.demote(manifest.id, of_weights)
     assert store.manifests() == [manifest]
+
+
+def test_a_pin_that_comes_while_it_is_demoted_wins(
+    store: LocalStore, draft: Draft, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look for a pin and the new manifest there is time: the old manifest is put back."""
+    manifest = store.commit(draft(), files())
+    rename = disk.rename
+
+    def pinned_now(source: Any, target: Any) -> None:
+        (store.root / "pins" / manifest.id).touch()
+        rename(source, target)
+
+    monkeypatch.setattr(disk, "rename", pinned_now)
+    assert not store.demote(manifest.id, of_weights)
+    assert store.manifests() == [manifest]
+    assert store.verify(manifest.id) == []
+    assert not (store.path(manifest.id) / ".demoted").exists()
 
 
 def test_what_is_read_while_it_is_demoted_is_read_again(
