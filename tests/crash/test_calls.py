@@ -72,7 +72,7 @@ def changes(lines: str, folder: str) -> list[str]:
             continue
         quoted, opened = re.search(r'"([^"]*)"', arguments), re.match(r"\d+<([^>]*)>", arguments)
         path = opened[1] if opened is not None else quoted[1]  # type: ignore[index]
-        found.append(f"{name} {path.removeprefix(folder).removeprefix('/')}")
+        found.append(f"{name} {path.removeprefix(folder).removeprefix('/') or '.'}")
     return found
 
 
