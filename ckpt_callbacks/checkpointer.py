@@ -22,6 +22,7 @@ What the decision learned is folded into the snapshot that it caused, so a resum
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import platform
 import time
@@ -40,6 +41,7 @@ from ckpt_callbacks.resume import Restored, ResumeReport
 from ckpt_callbacks.run import Run, Snapshot, resolve_reference
 from ckpt_callbacks.saving import Content, Keeper, Requests, Saver
 from ckpt_callbacks.state.captured import Captured
+from ckpt_callbacks.state.health import first_not_finite
 from ckpt_callbacks.store import LocalStore, Manifest, RunLock, Step, machine, provenance, without_secret
 
 __all__ = ["BaseCheckpointer"]
@@ -153,19 +155,25 @@ class BaseCheckpointer:
 
     @property
     def latest(self) -> Snapshot | None:
-        """The newest committed snapshot, or None."""
-        return self._run.latest if self._store.exists() else None
+        """The newest committed snapshot, or None. Not one that this training went back from."""
+        return self._snapshot(max(self._records(), key=lambda one: one.sequence, default=None))
 
     @property
     def best(self) -> Snapshot | None:
-        """The committed snapshot with the best value of the (first) monitor, or None without one."""
-        if not self.monitors or not self._store.exists():
-            return None
-        return self._run.best(self.monitors[0])
+        """The committed snapshot with the best value of the (first) monitor, or None without one. As `latest`."""
+        return self._snapshot(engine.best_of(self._records(), self.monitors[0])) if self.monitors else None
 
     def snapshots(self) -> list[Snapshot]:
         """All committed snapshots, oldest first."""
         return self._run.snapshots() if self._store.exists() else []
+
+    def _records(self) -> list[engine.Record]:
+        """This run's own on the line that training is on: it may have gone back, and saved nothing since."""
+        records = self._store.records(self._keeper.abandoned) if self._store.exists() else []
+        return [one for one in records if one.own and not one.line]
+
+    def _snapshot(self, record: engine.Record | None) -> Snapshot | None:
+        return None if record is None else Snapshot(self._store.manifest(record.id), self._store.path(record.id))
 
     def save(self, note: str | None = None) -> Future[Snapshot]:
         """Ask for a snapshot at the next clean boundary; its `result()` is the snapshot once it is durable.
@@ -253,7 +261,8 @@ class BaseCheckpointer:
                 f"{choice.snapshot.id}, from which this run carries on, is not healthy: "
                 f"{choice.snapshot.manifest.unhealthy}. To go back to an older one, name it with resume="
             )
-        self._past = Past.from_dict(choice.snapshot.manifest.past)
+        followed = (*self.monitors, *self.trigger.monitors)
+        self._past = resume.past_of(self._store, choice, self._keeper.abandoned or (), followed)
         self._began = time.monotonic() - self._past.elapsed
         return resume.read(choice)
 
@@ -417,14 +426,15 @@ class BaseCheckpointer:
         if signal is not None:
             events |= Event.SIGNAL
         waiting = self._requests.take()
-        note = next((request.note for request in waiting if request.note), None)
+        note = "; ".join(dict.fromkeys(request.note for request in waiting if request.note)) or None
         if waiting:
             events |= Event.MANUAL
             self.stops = self.stops or any(request.stop for request in waiting)
         unhealthy = self._unhealthy(metrics) if metrics or not math.isfinite(self._loss) else None
         moment = Moment(progress, now - self._began, events, metrics, note, signal, unhealthy is None)
+        capture = functools.cache(capture)
         try:
-            decision = self._decide(moment)
+            decision, unhealthy = self._decide(moment, unhealthy, capture)
         except BaseException as error:
             for request in waiting:
                 request.answer(error)
@@ -433,20 +443,34 @@ class BaseCheckpointer:
         reasons = tuple(dict.fromkeys((*decision.reasons, *self._saver.take_owed())))
         if not reasons:
             return None
-        draft = self._draft(moment, replace(decision, reasons=reasons))
+        draft = self._draft(moment, replace(decision, reasons=reasons), unhealthy)
         return self._saver.save(draft, capture, moment, now, waiting)
 
-    def _decide(self, moment: Moment) -> Decision:
+    def _decide(
+        self, moment: Moment, unhealthy: str | None, capture: Callable[[], Captured]
+    ) -> tuple[Decision, str | None]:
+        """What is due, and what makes the state unhealthy, as far as that is known by now.
+
+        Weights are looked at before a new best value counts. The writer does so for every snapshot, but too late for
+        this: by then others may have been measured against it.
+        """
         for sentence in self._watch.see(moment):
             warn(sentence)
-        decision = engine.decide(moment, self._seen(), self.trigger, self.monitors)
+        past = self._seen()
+        decision = engine.decide(moment, past, self.trigger, self.monitors)
+        if decision.past.best != past.best:
+            captured = capture()
+            weight = first_not_finite(captured.weights, captured.watched)
+            if weight is not None:
+                unhealthy = f"{weight} is not finite"
+                decision = engine.decide(replace(moment, healthy=False), past, self.trigger, self.monitors)
         self._past, rest = decision.past, decision.rest
         self._until = (
             moment.progress.step + rest.steps,
             moment.progress.batches + rest.batches,
             self._began + moment.elapsed + rest.seconds,
         )
-        return decision
+        return decision, unhealthy
 
     def fence(self) -> None:
         """Return when none of training's tensors is being copied any more: it may change them now.
@@ -492,8 +516,15 @@ class BaseCheckpointer:
         finally:
             self.ended.add(self.directory)
             self._let_go()
-            for request in self._requests.take():
+            late = self._requests.take()
+            for request in late:
                 request.answer(StoreError("training ended before the next clean boundary; nothing was saved"))
+            if late:
+                notes = ", ".join(repr(request.note) for request in late if request.note)
+                warn(
+                    f"a snapshot was asked for after the last boundary of training{notes and f' ({notes})'}, and is "
+                    "not taken: ask before `on_train_end`. on_end() saves the state that training ended with"
+                )
 
     def _let_go(self) -> None:
         """Other processes may have the run."""
@@ -512,7 +543,7 @@ class BaseCheckpointer:
                 return f"{name} is {value}"
         return None if math.isfinite(self._loss) else f"the loss of the last step is {self._loss}"
 
-    def _draft(self, moment: Moment, decision: Decision) -> Manifest:
+    def _draft(self, moment: Moment, decision: Decision, unhealthy: str | None) -> Manifest:
         """The manifest, but for what only the commit knows: id, sequence, parent and files."""
         return Manifest.draft(
             progress=moment.progress,
@@ -528,7 +559,7 @@ class BaseCheckpointer:
             monitors=[monitor.as_dict() for monitor in self.monitors],
             origin=self._origin,
             policy={"save": repr(self.trigger), "keep": [repr(rule) for rule in self.rules]},
-            unhealthy=None if moment.healthy else self._unhealthy(moment.metrics),
+            unhealthy=unhealthy,
             provenance={**provenance(), "machine": self._machine},
         )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ckpt_callbacks.engine import Monitor, Past, best_of
 from ckpt_callbacks.errors import ResumeError, SnapshotNotFoundError, StoreError, UnreachableError
 from ckpt_callbacks.messages import say, warn
 from ckpt_callbacks.proof import Outcome
@@ -16,7 +17,18 @@ from ckpt_callbacks.state import payload
 from ckpt_callbacks.state.pages import fresh
 from ckpt_callbacks.store import LIMIT, LocalStore, load_directory
 
-__all__ = ["Choice", "Restored", "ResumeReport", "abandoned", "choose", "differences", "is_own", "load", "read"]
+__all__ = [
+    "Choice",
+    "Restored",
+    "ResumeReport",
+    "abandoned",
+    "choose",
+    "differences",
+    "is_own",
+    "load",
+    "past_of",
+    "read",
+]
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,11 @@ class Restored:
     rest: Mapping[str, Any]
     missing: Mapping[str, str]
     named: bool = False
+
+    def is_over(self, stopped: bool) -> bool:
+        """Whether nothing is left to train, if the framework had ``stopped`` by itself (early stopping): a snapshot
+        that the user names is one to go on from."""
+        return stopped and not self.named
 
 
 @dataclass
@@ -169,6 +186,27 @@ def abandoned(store: LocalStore, choice: Choice | None) -> tuple[tuple[int, int]
     if choice is not None and is_own(store, choice.snapshot):
         before, since = choice.snapshot.manifest.abandoned, choice.snapshot.manifest.sequence
     return (*before, (since + 1, newest)) if newest > since else before
+
+
+def past_of(
+    store: LocalStore, choice: Choice, abandoned: Sequence[tuple[int, int]], monitors: Sequence[Monitor]
+) -> Past:
+    """What decisions remember if training carries on from ``choice``: what that snapshot says.
+
+    Best values are what rules and `restore_best` can find again. So who goes back, or forks, remembers the best of the
+    snapshots that there are on the line that is left; others were deleted for the sake of what is left behind.
+    """
+    manifest = choice.snapshot.manifest
+    past, own = Past.from_dict(manifest.past), is_own(store, choice.snapshot)
+    if own and tuple(abandoned) == tuple(manifest.abandoned):
+        return past
+    records = store.records(abandoned) if own else []
+    best: dict[str, float] = {}
+    for monitor in monitors:
+        record = best_of(records, monitor)
+        value = monitor.value(record.metrics) if record is not None else None
+        best |= {} if value is None else {monitor.key: value}
+    return replace(past, best=best)
 
 
 def is_own(store: LocalStore, snapshot: Snapshot) -> bool:

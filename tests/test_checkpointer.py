@@ -7,10 +7,12 @@ import json
 import os
 import signal
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,6 +25,7 @@ from ckpt_callbacks import (
     UnstorableError,
     every_steps,
     keep_all,
+    keep_best,
     keep_last,
     keep_when,
     on_best,
@@ -561,3 +564,82 @@ def test_the_start_says_how_exact_a_resume_will_be(tmp_path, caplog):
     starts = [message for message in caplog.messages if message.startswith("killed at any time")]
     assert starts[0].startswith("killed at any time, this run resumes exactly; ")
     assert starts[1].startswith("killed at any time, this run resumes exactly but for extra; ")
+
+
+# Best values ---------------------------------------------------------------------------------------------------------
+
+
+def measuring(losses: Mapping[int, float], one: BaseCheckpointer) -> Loop:
+    """A loop that measures these losses, by step."""
+    loop = Loop(one)
+    loop.metrics = lambda step: {"loss": losses.get(step, 9.0)}
+    return loop
+
+
+def test_who_goes_back_has_no_best_of_what_is_left_behind(tmp_path):
+    """Nor does an abandoned snapshot count before the first of the new line is there, nor a value that is gone."""
+    measuring({4: 0.9, 8: 0.5, 12: 0.6, 16: 0.1}, checkpointer(tmp_path, keep=[keep_last(2), keep_best(1)])).run(16)
+    assert [snapshot.step for snapshot in Run(tmp_path / "run").snapshots()] == [14, 16]
+    two = checkpointer(tmp_path, save=on_best(), keep=keep_best(1), resume=f"{tmp_path / 'run'}@14", restore_best=True)
+    seen = []
+    loop = measuring({16: 0.55, 20: 0.58}, two)
+    measured = loop.metrics
+    loop.metrics = lambda step: seen.append((two.best, two.latest.step)) or measured(step)
+    loop.run(20)
+    assert seen[0] == (None, 14)  # the abandoned one with 0.1 is not it
+    assert two.best_to_restore().step == two.best.step == 16
+    assert two.best.metrics["loss"] == 0.55
+
+
+def test_a_fork_has_a_best_of_its_own(tmp_path):
+    """What its parent has is the parent's, also where the fork never gets as good."""
+    measuring({4: 0.1}, checkpointer(tmp_path)).run(4)
+    fork = BaseCheckpointer(
+        tmp_path / "fork", monitor="loss", save=on_best(), resume=f"{tmp_path / 'run'}@best", restore_best=True
+    )
+    measuring({8: 0.7, 12: 0.8}, fork).run(12)
+    assert fork.best_to_restore().step == 8
+
+
+def test_a_best_that_a_narrowed_trigger_misses_is_saved_to_be_restored(tmp_path):
+    """`restore_best` means the best, whatever `save` says."""
+    save = (on_best() & every_steps(8)) | every_steps(100)
+    one = checkpointer(tmp_path, save=save, keep=keep_last(1), restore_best=True)
+    measuring({4: 0.1, 8: 0.9, 12: 0.5}, one).run(12)
+    assert one.best_to_restore().step == 4
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_a_value_measured_on_weights_that_are_no_numbers_is_no_best(tmp_path, background):
+    """Later values are compared with the best healthy one, and saved."""
+    one = checkpointer(tmp_path, save=on_best(), keep=keep_all(), background=background)
+    loop = measuring({4: 0.9, 8: 0.1, 12: 0.5, 16: 0.7}, one)
+    measured = loop.metrics
+
+    def at(step: int) -> dict[str, float]:
+        loop.weights[0] = np.nan if step == 8 else float(step)
+        return measured(step)
+
+    loop.metrics = at
+    loop.run(16)
+    assert [snapshot.step for snapshot in one.snapshots()] == [4, 12]
+    assert one.best.step == 12
+
+
+def test_all_notes_are_kept(tmp_path):
+    """Requests that meet at one boundary share a snapshot, which has what each of them said."""
+    one = checkpointer(tmp_path, save=every_steps(100))
+    for note in ("one", None, "two", "one"):
+        one.save(note)
+    Loop(one).run(3)
+    assert [(snapshot.note, snapshot.reasons) for snapshot in one.snapshots()] == [("one; two", ("manual: one; two",))]
+
+
+def test_a_request_that_comes_too_late_is_told(tmp_path, caplog):
+    """The last boundary is before anybody is told that training has ended."""
+    one = checkpointer(tmp_path)
+    loop = Loop(one)
+    end = one.end
+    one.end = lambda: (one.save("the last words"), end())
+    loop.run(2)
+    assert "asked for after the last boundary of training ('the last words')" in caplog.text

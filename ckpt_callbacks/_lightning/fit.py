@@ -83,8 +83,7 @@ class Fit:
         if path is not None and named is None:
             say(f"{path} was loaded when this run began; it carries on with its own snapshots now")
         self.tape.pend(restored.rest["tape"])
-        # A run that stopped early has nothing left to do, unless the user points at a snapshot to go on from.
-        self.trainer.should_stop = restored.rest["trainer"]["should_stop"] and not restored.named
+        self.trainer.should_stop = restored.is_over(restored.rest["trainer"]["should_stop"])
         return restored.snapshot.path
 
     def load(self, path: str | Path) -> dict[str, Any]:

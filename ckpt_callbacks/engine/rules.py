@@ -170,7 +170,7 @@ def resolve(keep: Rule | Iterable[Rule] | None, monitors: Sequence[Monitor]) -> 
 def with_best(trigger: Trigger, rules: tuple[Rule, ...], monitor: Monitor) -> tuple[Trigger, tuple[Rule, ...]]:
     """The same, so that what is the best by ``monitor`` is saved and kept in any case."""
     saves, keeps = on_best(monitor), keep_best(1, monitor)
-    if repr(saves) not in repr(trigger):
+    if not trigger.fires_with(saves):
         trigger = trigger | saves
     if not any(isinstance(rule, _KeepBest | _KeepAll) and rule.monitors in ((), (monitor,)) for rule in rules):
         rules = (*rules, keeps)

@@ -100,6 +100,10 @@ class Trigger:
         """Whether it fires in an ordinary training if these metrics are never measured."""
         return True
 
+    def fires_with(self, other: Trigger) -> bool:
+        """Whether it fires whenever another one does, as far as it can tell."""
+        return self == other
+
     def lacks(self, moment: Moment) -> frozenset[str]:
         """The metrics that it looks up and that were not measured at ``moment``, as far as it can tell."""
         return frozenset()
@@ -487,6 +491,9 @@ class _Any(_Composite):
 
     def can_fire(self, unmeasured: Collection[str]) -> bool:
         return any(part.can_fire(unmeasured) for part in self.parts)
+
+    def fires_with(self, other: Trigger) -> bool:
+        return any(part.fires_with(other) for part in self.parts)
 
     @property
     def words(self) -> str:

@@ -28,7 +28,6 @@ class Watch:
         self._trigger = trigger
         self._measured: set[str] = set()
         self._told: set[str] = set()
-        self._looks_up: frozenset[str] | None = None  # metrics that functions of the user's ask for
         self._validated = not validates
 
     def see(self, moment: Moment) -> list[str]:
@@ -40,14 +39,11 @@ class Watch:
         if not moment.events:
             return []
         over = bool(moment.events & (Event.EPOCH_END | Event.FIT_END))
-        if moment.metrics and over and self._looks_up is None:
-            self._looks_up = self._trigger.lacks(moment)
-            self._pending |= self._looks_up
-        if not self._pending:
-            return []
         self._measured |= moment.metrics.keys()
-        self._pending -= self._measured
         self._validated |= Event.VALIDATION_END in moment.events
+        if moment.metrics and over:  # a function of the user's may ask for a metric only if another one is good
+            self._pending |= self._trigger.lacks(moment)
+        self._pending -= self._measured
         if not self._pending or not (self._validated or Event.FIT_END in moment.events):
             return []
         if Event.EPOCH_END in moment.events and self._validated and not self._trigger.can_fire(self._pending):

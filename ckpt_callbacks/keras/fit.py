@@ -119,7 +119,7 @@ class Fit:
             private.fits.begin_at_epoch(self._model(), progress.epoch)
             self._tape.pend(restored.rest["tape"], progress.batch)
         else:
-            stopped = restored.rest["stop_training"] and not restored.named
+            stopped = restored.is_over(restored.rest["stop_training"])
             self._tape.pend_epoch(restored.rest["tape"])
             private.fits.begin_at_epoch(self._model(), self._params["epochs"] if stopped else progress.epoch)
 

@@ -102,7 +102,7 @@ def put_back(model: Any, live: Live, restored: Restored, *, metrics: bool, left:
         if name in rest["buffers"]:
             buffer.copy_(rest["buffers"][name])
     live.put_back(rest["live"])
-    model.stop_training = rest["stop_training"] and not restored.named
+    model.stop_training = restored.is_over(rest["stop_training"])
     if rest["keras_seed"] is not None:
         private.variables.make_global_seed().assign(rest["keras_seed"])
     random_state.restore(without(rest["random"], left))

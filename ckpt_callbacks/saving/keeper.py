@@ -26,11 +26,15 @@ class Keeper:
         store: of the run.
         rules: what is kept; the union of what each wants.
         monitors: the first says which snapshot is best.
+
+    Attributes:
+        abandoned: what training left behind to get where it began; None before it has.
     """
 
     def __init__(self, store: LocalStore, rules: Sequence[Rule], monitors: Sequence[Monitor]) -> None:
         self._store, self._rules, self._monitors = store, rules, monitors
-        self.begin(None, ())
+        self.abandoned: tuple[tuple[int, int], ...] | None = None
+        self._reset(None)
 
     def begin(self, parent: str | None, abandoned: Sequence[tuple[int, int]]) -> None:
         """A fit begins.
@@ -39,7 +43,11 @@ class Keeper:
             parent: id of the snapshot that the next one continues.
             abandoned: what training left behind to get there, see `Manifest`.
         """
-        self._parent, self._abandoned = parent, tuple(abandoned)
+        self.abandoned = tuple(abandoned)
+        self._reset(parent)
+
+    def _reset(self, parent: str | None) -> None:
+        self._parent = parent
         self._before: Manifest | None = None  # what this fit published last
         self._docket: Docket | None = None
         self._judged_with: tuple[Mapping[str, str | None], int] = {}, 0  # pins, and news of the store
@@ -75,7 +83,7 @@ class Keeper:
             StoreError: it could not be written; the run is as it was, but for what its rules would have dropped.
         """
         self._make_room(sum(memoryview(chunk).nbytes for chunks in files.values() for chunk in chunks))
-        manifest = self._store.commit(replace(draft, parent=self._parent, abandoned=self._abandoned), files)
+        manifest = self._store.commit(replace(draft, parent=self._parent, abandoned=self.abandoned or ()), files)
         self._store.journal.append(
             "saved", id=manifest.id, reasons=list(manifest.reasons), **manifest.progress.as_dict()
         )
@@ -117,7 +125,7 @@ class Keeper:
         removed a snapshot, and all are judged anew."""
         pins, docket = self._store.pins(), self._docket
         if docket is None or (pins, self._store.news) != self._judged_with:
-            docket = self._docket = Docket(self._rules, self._store.records(self._abandoned))
+            docket = self._docket = Docket(self._rules, self._store.records(self.abandoned))
             self._judged_with = pins, self._store.news
             verdict, candidates = docket.judge(), docket.kept()
         else:
@@ -156,7 +164,7 @@ class Keeper:
 
     def _dispensable(self, nbytes: int) -> list[Record]:
         """What is dropped once a further snapshot is there, but for what must stay until it is."""
-        records = self._store.records(self._abandoned)
+        records = self._store.records(self.abandoned)
         sequence = 1 + max((record.sequence for record in records), default=0)
         verdict = engine.judge([*records, Record("", sequence, size=nbytes)], self._rules)
         needed = engine.judge(records, ()).keep
@@ -172,7 +180,7 @@ class Keeper:
                 "healthy one",
             )
         before = self._before
-        if before is None or manifest.progress.step <= before.progress.step:
+        if before is None or manifest.unhealthy or manifest.progress.step <= before.progress.step:
             return
         try:
             if not stands_still(self._store.path(before.id)):

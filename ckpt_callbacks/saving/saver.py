@@ -158,7 +158,7 @@ class Saver:
             if staged.copying.unfinished:
                 self._copier.begin(staged.copying.work)
                 self._staging = _Staging(staged.copying, draft.reasons, waiting)
-            trained = captured.trained if captured.trained is not None else captured.weights.keys()
+            trained = captured.watched
             done = self._writer.submit(lambda: self._commit(draft, staged, trained))
         except BaseException as error:
             self._staging = None

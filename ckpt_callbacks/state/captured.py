@@ -34,3 +34,8 @@ class Captured:
     trained: Set[str] | None = None
     frozen: Set[str] = frozenset()
     steady: Callable[[], Mapping[int, Any]] = dict
+
+    @property
+    def watched(self) -> Set[str]:
+        """The names of the weights that tell of health."""
+        return self.trained if self.trained is not None else self.weights.keys()

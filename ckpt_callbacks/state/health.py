@@ -1,17 +1,19 @@
-"""Health: whether the numbers of a staged file are finite."""
+"""Health: whether the numbers of live weights, or of a staged file, are finite."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ckpt_callbacks.state.libraries import library_of
 from ckpt_callbacks.state.pages import Bytes
 from ckpt_callbacks.state.safetensors_file import Layout
 
-__all__ = ["not_finite"]
+__all__ = ["first_not_finite", "not_finite"]
 
 PIECE = 1 << 19
 """Bytes that are looked at together: they fit into a core's own cache."""
@@ -25,6 +27,19 @@ _EXPONENTS: dict[str, tuple[type[np.unsignedinteger], int]] = {
     "BF16": (np.uint16, 0x7F80),
     "F8_E5M2": (np.uint8, 0x7C),
 }
+
+
+def first_not_finite(weights: Mapping[str, Any], names: Set[str]) -> str | None:
+    """The name of the first of these live tensors that holds NaN or an infinity; None if all are finite."""
+    return next((name for name, value in weights.items() if name in names and not _has_only_numbers(value)), None)
+
+
+def _has_only_numbers(value: Any) -> bool:
+    library = library_of(value)
+    if library is None:
+        return True
+    host = library.look(value).source().host(copy=False)
+    return _is_finite(host.data, host.dtype)
 
 
 def not_finite(layout: Layout, data: Bytes, names: Set[str]) -> Iterator[str]:

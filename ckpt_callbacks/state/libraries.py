@@ -138,8 +138,8 @@ class _Torch:
         lent = array.device.type == "cpu" and array.is_contiguous()
         ints = _as_integers(array)
         flat = ints if lent else torch.empty(ints.shape, dtype=ints.dtype, device="cpu").copy_(ints)
-        # not reshape(-1): a single element may come with any stride, which view() wouldn't have
-        return flat.as_strided((flat.numel(),), (1,)).view(torch.uint8).numpy(), not lent
+        # Not by numpy(), which forbids a storage to be resized for ever.
+        return np.asarray(_Block(flat.data_ptr(), flat.nbytes, flat, readonly=False)), not lent
 
     def copy_into(self, array: Any, out: Bytes) -> None:
         ints = _as_integers(array)
@@ -157,8 +157,7 @@ class _Torch:
         live = steady.get(array.data_ptr()) if array.device.type == "cpu" and array.is_contiguous() else None
         if live is None or live.nbytes != array.nbytes:
             return None
-        # Not by numpy(), which forbids a storage to be resized for ever. The alias keeps the memory, whatever the live
-        # tensor is given instead.
+        # The alias keeps the memory, whatever the live tensor is given instead.
         return Lent(np.asarray(_Block(array.data_ptr(), array.nbytes, array, readonly=True)), _changes_of(live))
 
     def join(self, array: Any, start: int, stop: int) -> Any | None:

@@ -98,3 +98,19 @@ def test_signals_and_exceptions_are_nothing_to_rely_on() -> None:
     """They may never come."""
     with pytest.raises(ConfigurationError):
         watch(on_best(WRONG) | on_signal() | on_exception()).see(moment(ENDED, loss=0.5))
+
+
+def test_what_was_measured_before_anything_was_looked_for_counts() -> None:
+    """A function is asked what it looks up when an epoch ends; its metric may have come earlier."""
+    one = Watch([], when(lambda m: m.metrics["val_loss"] < 1), Past())
+    assert one.see(moment(VALIDATED, val_loss=0.5)) == []
+    assert one.see(moment(Event.EPOCH_END, train_loss=0.5)) == []
+
+
+def test_a_metric_that_is_asked_for_later_is_watched_too() -> None:
+    """As long as the first part of a condition is false, nobody knows of the second."""
+    one = Watch([], when(lambda m: m.metrics["loss"] < 1 and m.metrics["vl_acc"] > 0), Past())
+    assert one.see(moment(ENDED, loss=2.0, val_acc=0.5)) == []
+    (sentence,) = one.see(moment(ENDED, loss=0.5, val_acc=0.5))
+    assert "'vl_acc' was not measured" in sentence
+    assert "Did you mean 'val_acc'?" in sentence

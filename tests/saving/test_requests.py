@@ -106,9 +106,9 @@ def test_a_disk_that_hangs_does_not_keep_the_program(
                 answers.wait(20)
             return []
 
-    some = Requests()
+    some, before = Requests(), {*threading.enumerate()}
     some.listen(Hangs(tmp_path))
-    (thread,) = [one for one in threading.enumerate() if one.name == "ckpt-inbox"]
+    (thread,) = {*threading.enumerate()} - before
     try:
         assert asked.wait(10)
         some.hang_up()
