@@ -24,7 +24,13 @@ from ckpt_callbacks.engine.retention import Rule, Verdict, judge
 from ckpt_callbacks.engine.rules import best_of
 from ckpt_callbacks.engine.rules import recorded as recorded_rule
 from ckpt_callbacks.engine.rules import resolve as resolve_rules
-from ckpt_callbacks.errors import ConfigurationError, CorruptSnapshotError, SnapshotNotFoundError, UnreachableError
+from ckpt_callbacks.errors import (
+    ConfigurationError,
+    CorruptSnapshotError,
+    SnapshotNotFoundError,
+    StoreError,
+    UnreachableError,
+)
 from ckpt_callbacks.store import (
     LocalStore,
     Manifest,
@@ -395,6 +401,10 @@ class Run:
                 found[snapshot.id] = _problems(
                     snapshot.id, functools.partial(verify_directory, snapshot.path, full=full)
                 )
+        try:
+            self._store.describe()
+        except StoreError as error:
+            found["run.json"] = (Problem("run.json", str(error), damage=isinstance(error, CorruptSnapshotError)),)
         # A live run may also be in the middle of a deletion.
         for id in [] if owner_of(self.path) else self._store.leftovers():
             found.setdefault(id, (Problem(id, "manifest.json is missing, so this is no snapshot any more."),))
@@ -416,6 +426,7 @@ class Run:
         Raises:
             RunLockedError: with ``dry_run=False``, while another process trains here.
             ConfigurationError: with ``dry_run=False``, if the run's own rules can't be read back.
+            CorruptSnapshotError: with ``dry_run=False``, if the newest that would stay is damaged.
         """
         if dry_run:
             return self.verdict(rules)
@@ -423,6 +434,7 @@ class Run:
 
         with self._store.lock():
             verdict = self.verdict(self.rules if rules is None else rules)
+            self._require_survivor(verdict)
             for id, why in verdict.drop.items():
                 if self._store.delete(id):
                     self._store.journal.append("dropped", id=id, why=why)
@@ -430,6 +442,15 @@ class Run:
                 if self._store.demote(id, of_weights):
                     self._store.journal.append("demoted", id=id, why=why)
         return verdict
+
+    def _require_survivor(self, verdict: Verdict) -> None:
+        """Nothing is deleted for the sake of a snapshot to carry on from that can't be carried on from."""
+        stay = [one for one in self.snapshots() if one.id in verdict.keep and one.content == "full"]
+        if verdict.drop and stay and (problems := stay[-1].verify().problems):
+            raise CorruptSnapshotError(
+                f"{problems[0]} Nothing was pruned, since that is the newest that would stay: `ckpt repair` sets it "
+                "aside, then prune again."
+            )
 
     def kept_by(self) -> dict[str, tuple[str, ...]]:
         """Why each snapshot is kept, by the run's own rules; see `verdict`."""
@@ -470,6 +491,7 @@ class Run:
             StoreError: the directory can't be written.
         """
         with self._store.lock():
+            self._store.renew_identity()
             removed = self._store.clean()
             back = [id for path in self._store.aside() if (id := self._store.bring_back(path)) is not None]
             aside = {}

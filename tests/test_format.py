@@ -880,7 +880,7 @@ def test_what_lies_in_a_run(tmp_path):
     assert {str((tmp_path / name).readlink()) for name in ("best", "latest")} == {f"snapshots/{path.name}"}
     assert set(manifest["files"]) == {"model.safetensors", "state.safetensors", "state.json"}
     facts = strict((tmp_path / "run.json").read_bytes())
-    assert list(facts) == ["format", "run_id", "created"]
+    assert list(facts) == ["format", "run_id", "created", "digest"]
     assert re.fullmatch("[0-9a-f]{32}", facts["run_id"])
 
     for name in ("best", "latest", "events.jsonl", "run.json", ".lock"):

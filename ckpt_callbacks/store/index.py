@@ -32,7 +32,6 @@ class Index:
 
     Attributes:
         turn: what changes the run goes one at a time (two callbacks in one trainer may share it).
-        sequence: the highest that was ever seen.
         news: grows when a snapshot came, went or changed by somebody else's doing.
     """
 
@@ -41,7 +40,8 @@ class Index:
         self._known: dict[str, tuple[tuple[int, int, int] | None, Manifest | StoreError]] = {}
         self._lock = threading.Lock()
         self.turn = threading.RLock()
-        self.sequence = self.news = 0
+        self._highest: dict[str | None, int] = {}  # sequence that was ever seen of each run
+        self.news = 0
 
     @classmethod
     def of(cls, root: Path) -> Index:
@@ -105,6 +105,10 @@ class Index:
             _, known = self._known.get(id or "", (None, None))
         return known if isinstance(known, Manifest) else None
 
+    def highest(self, run: str | None) -> int:
+        """The highest sequence that was ever seen of this run; snapshots that don't name theirs are its own."""
+        return max(self._highest.get(None, 0), self._highest.get(run, 0))
+
     def forget(self, id: str) -> None:
         """It is another now, or gone."""
         with self._lock:
@@ -146,7 +150,7 @@ class Index:
             self._known[name] = stamp, known
             self.news += before != stamp
             if isinstance(known, Manifest):
-                self.sequence = max(self.sequence, known.sequence)
+                self._highest[known.run] = max(self._highest.get(known.run, 0), known.sequence)
         return True
 
     def _read(self, id: str) -> Manifest | StoreError:

@@ -29,10 +29,8 @@ import os
 import re
 import secrets
 import sys
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,6 +46,7 @@ from ckpt_callbacks.messages import warn
 from ckpt_callbacks.store import manifest as manifests
 from ckpt_callbacks.store.attempts import Attempts
 from ckpt_callbacks.store.files import disk
+from ckpt_callbacks.store.identity import Identity
 from ckpt_callbacks.store.inbox import Inbox
 from ckpt_callbacks.store.index import LINKS, Index, checked
 from ckpt_callbacks.store.integrity import Allocate, load_directory, read_manifest, twice, verify_directory
@@ -61,7 +60,6 @@ from ckpt_callbacks.store.writing import SMALL, TEMPORARY, Chunks, Durability, D
 __all__ = ["LocalStore"]
 
 
-RUN_FORMAT = 1
 _DEMOTED = ".demoted"
 _ELSEWHERE = "Choose another directory if that does not help."
 _DIGITS = 9
@@ -91,6 +89,7 @@ class LocalStore:
         self._pins = self.root / "pins"
         self._damaged = self.root / "damaged"
         self._index = Index.of(self.root)
+        self._identity = Identity(self.root, self._files)
         self._lock: RunLock | None = None
         self._parent: str | None = None  # what this object committed last
 
@@ -115,10 +114,8 @@ class LocalStore:
             try:
                 self._files.make(self._snapshots)
                 self._files.make(self._pins)  # so that `touch pins/<id>` works
-                if not disk.lexists(self.root / "run.json"):
-                    created = datetime.now(UTC).isoformat(timespec="microseconds")
-                    facts = {"format": RUN_FORMAT, "run_id": self.run_id() or uuid.uuid4().hex, "created": created}
-                    self._files.write_small(self.root / "run.json", json.dumps(facts, indent=2).encode() + b"\n")
+                if held_here(self.root) or not disk.lexists(self._identity.path):
+                    self.renew_identity()
             except OSError as error:
                 raise StoreError(
                     f"{self.root} can't be made ready for snapshots: {error}. {remedy(error)}. {_ELSEWHERE}"
@@ -128,28 +125,26 @@ class LocalStore:
                 self.clean()
             return facts
 
+    def renew_identity(self) -> bool:
+        """Write ``run.json`` if it is missing or damaged; tell whether it was damaged. Only for the lock's holder."""
+        try:
+            if self._identity.read():
+                return False
+            self._identity.write(self.run_id())
+            return False
+        except CorruptSnapshotError as error:
+            self._identity.write(self.run_id())
+            warn(f"{error} It is written anew now, from what the snapshots say")
+            return True
+
     def describe(self) -> dict[str, Any]:
         """What ``run.json`` says; empty if it is absent.
 
         Raises:
+            CorruptSnapshotError: it is damaged.
             StoreError: it can't be read, or is of a newer format.
         """
-        path = self.root / "run.json"
-        try:
-            facts = json.loads(twice(lambda: disk.read(path, 1 << 20)))
-        except FileNotFoundError:
-            return {}
-        except OSError as error:
-            raise StoreError(f"{path} can't be read: {error}. {remedy(error)}.") from error
-        except (ValueError, RecursionError) as error:
-            raise StoreError(f"{path} can't be read: {error}. It may be deleted; a new one will be written.") from error
-        found = facts.get("format") if isinstance(facts, dict) else None
-        if not isinstance(found, int) or found > RUN_FORMAT:
-            raise StoreError(
-                f"{path}: this version of ckpt_callbacks reads runs of format {RUN_FORMAT}, found {found!r}. "
-                "Install a newer ckpt_callbacks."
-            )
-        return dict(facts)
+        return self._identity.read()
 
     def run_id(self) -> str | None:
         """Which run this is: as ``run.json`` says, else that of its newest snapshot; None if neither tells."""
@@ -288,7 +283,7 @@ class LocalStore:
         id, attempt = self._begin(draft.progress.step)
         try:
             self._index.glance()
-            sequence = 1 + self._index.sequence
+            sequence = 1 + self._index.highest(self.run_id())
             earlier = self._large_files(draft.parent or self._parent)
             infos = {name: self._files.place(attempt / name, chunks, earlier) for name, chunks in files.items()}
             manifest = draft.committed(id, sequence, draft.parent or self._parent, infos, self.run_id())
@@ -423,11 +418,16 @@ class LocalStore:
             The names of the directories that were removed.
         """
         with self._index.turn:
-            for name in self.leftovers():
-                with contextlib.suppress(StoreError):
+            lost = self.leftovers()
+            for name in lost:
+                try:
                     warn(f"{name} has lost its manifest.json: set aside as {self.set_aside(name)}")
+                except StoreError as error:
+                    warn(f"{name} has lost its manifest.json, and stays where it is: {error}")
             leftovers = [
-                name for name, inside in self._directories() if _is_attempt(name) or manifests.NAME not in inside
+                name
+                for name, inside in self._directories()
+                if _is_attempt(name) or (manifests.NAME not in inside and name not in lost)
             ]
             # Who was killed may not have made durable that a manifest is gone, or promises less: files go after that.
             for name in leftovers:

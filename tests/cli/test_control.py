@@ -49,6 +49,18 @@ def test_pin_and_unpin(run: Run) -> None:
     assert run.pins() == {}
 
 
+def test_prune_does_not_delete_for_the_sake_of_what_is_damaged(run: Run) -> None:
+    """The newest that would stay is read first: a good one always remains."""
+    (model,) = run.get(14).path.glob("model*.safetensors")
+    model.write_bytes(model.read_bytes()[:-1] + b"!")
+    refused = ckpt("prune", "run", "--keep", "keep_last(1)", exit_code=2)
+    assert "Nothing was pruned" in refused.stderr
+    assert steps(run) == [8, 12, 14]
+    ckpt("repair", "run")
+    ckpt("prune", "run", "--keep", "keep_last(1)")
+    assert steps(run) == [12]
+
+
 def test_prune_says_first_and_does_then(run: Run) -> None:
     """By the run's own rules, or others."""
     assert ckpt_json("prune", "run", "--dry-run")["drop"] == {}

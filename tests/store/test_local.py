@@ -620,4 +620,27 @@ test_the_store_agrees_with_a_dict = StoreAgainstDict.TestCase
 def test_run_json_is_plain(store: LocalStore) -> None:
     """Format, run id and time, for any program."""
     store.open()
-    assert set(json.loads((store.root / "run.json").read_text())) == {"format", "run_id", "created"}
+    assert set(json.loads((store.root / "run.json").read_text())) == {"format", "run_id", "created", "digest"}
+
+
+def test_what_lost_its_manifest_is_never_deleted(
+    store: LocalStore, draft: Draft, files: Files, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where it can't be set aside: it may be all there is."""
+    with store.lock():
+        store.open()
+        id = store.commit(draft(), files(1)).id
+        (store.path(id) / "manifest.json").unlink()
+        (store.root / "damaged").write_text("in the way")
+        assert store.clean() == []
+    assert list(store.path(id).iterdir())
+    assert f"{id} has lost its manifest.json, and stays where it is" in caplog.text
+
+
+def test_numbers_of_another_runs_snapshots_do_not_count(store: LocalStore, draft: Draft, files: Files) -> None:
+    """Somebody put one here with a sequence after which there is hardly any."""
+    store.open()
+    other = store.commit(draft(), files(1))
+    path = store.path(other.id) / "manifest.json"
+    path.write_bytes(replace(other, run="f" * 32, sequence=2**53 - 2).to_bytes())
+    assert [store.commit(draft(), files(1)).sequence for _ in range(3)] == [2, 3, 4]

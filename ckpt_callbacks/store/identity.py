@@ -1,0 +1,85 @@
+"""Identity: which run a directory is, as its ``run.json`` says."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from ckpt_callbacks.errors import CorruptSnapshotError, StoreError
+from ckpt_callbacks.store.files import disk
+from ckpt_callbacks.store.integrity import twice
+from ckpt_callbacks.store.remedies import remedy
+from ckpt_callbacks.store.writing import DurableFiles
+
+__all__ = ["NAME", "Identity"]
+
+NAME = "run.json"
+FORMAT = 1
+MAX_BYTES = 1 << 20
+
+
+class Identity:
+    """The file that says so. It can be derived from the run's snapshots, should it be damaged.
+
+    Args:
+        root: the run's directory.
+        files: how it is written.
+    """
+
+    def __init__(self, root: Path, files: DurableFiles) -> None:
+        self.path, self._files = root / NAME, files
+
+    def read(self) -> dict[str, Any]:
+        """What it says; empty if it is absent.
+
+        Raises:
+            CorruptSnapshotError: its bytes are not those that were written.
+            StoreError: it can't be read now, or is of a newer format.
+        """
+        try:
+            raw = twice(lambda: disk.read(self.path, MAX_BYTES))
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise StoreError(f"{self.path} can't be read: {error}. {remedy(error)}.") from error
+        try:
+            facts = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            raise self._damaged(str(error)) from error
+        if not isinstance(facts, dict) or facts.get("digest", _digest_of(facts)) != _digest_of(facts):
+            raise self._damaged("its digest is not that of what it says")
+        found = facts.get("format")
+        if not isinstance(found, int) or found > FORMAT:
+            raise StoreError(
+                f"{self.path}: this version of ckpt_callbacks reads runs of format {FORMAT}, found {found!r}. "
+                "Install a newer ckpt_callbacks."
+            )
+        return facts
+
+    def write(self, run_id: str | None) -> None:
+        """Write a new one.
+
+        Args:
+            run_id: of the run, if that is known; else it gets one.
+        """
+        created = datetime.now(UTC).isoformat(timespec="microseconds")
+        facts = {"format": FORMAT, "run_id": run_id or uuid.uuid4().hex, "created": created}
+        facts |= {"digest": _digest_of(facts)}
+        self._files.write_small(self.path, json.dumps(facts, indent=2).encode() + b"\n")
+
+    def _damaged(self, why: str) -> CorruptSnapshotError:
+        return CorruptSnapshotError(
+            f"{self.path} is damaged: {why}. It is written anew when the run trains again, or by `ckpt repair`."
+        )
+
+
+def _digest_of(facts: Mapping[str, Any]) -> str:
+    """The digest of all other members, as compact JSON with sorted keys."""
+    rest = {key: value for key, value in facts.items() if key != "digest"}
+    return "xxh3_128:" + xxhash.xxh3_128_hexdigest(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode())
