@@ -3,14 +3,19 @@
 Judging all of a run's snapshots after each save costs the more the longer it trains. Most of those that stay do so for
 good, though: by rules whose word stands (`Rule.stands`: it hangs on a snapshot and the one before it). They are taken
 off the docket, and the others are judged as if they were all there is: the verdicts are those of `judge`.
+
+What only a budget keeps (`Rule.fills`) is shelved: it stays as long as there is room. When there is none, those that
+are worth the least are taken back, as many as it takes.
 """
 
 from __future__ import annotations
 
+import math
+from bisect import insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ckpt_callbacks.engine.retention import Kept, Rule, Verdict, judge
+from ckpt_callbacks.engine.retention import Kept, Rule, Verdict, judge, worth
 from ckpt_callbacks.engine.snapshot import Record
 
 __all__ = ["Docket"]
@@ -31,6 +36,11 @@ class Docket:
         self._open = sorted(records, key=lambda one: (one.sequence, one.id))
         self._settled: dict[str, tuple[Record, tuple[str, ...]]] = {}
         self._settled_bytes = 0
+        budgets = [rule for rule in rules if rule.fills]
+        self._budget = (
+            budgets[0] if len(budgets) == 1 else None
+        )  # several fill up one after another: too rare to shelve
+        self._shelf: list[Record] = []  # of the settled, those that only the budget keeps: worth the least first
         self._decided: list[dict[str, str]] = [{} for _ in rules]  # of the rules that stand, what each has kept
         self._before: Record | None = None  # the last healthy one on the line that training is on
         self._decide_all()
@@ -70,10 +80,35 @@ class Docket:
         if record is not None:
             self._open.append(record)
             self._decide(record)
-        verdict = judge(self._open, self._as_seen_here())
+        verdict = self._judged()
         self._open = [one for one in self._open if one.id in verdict.keep]
         self._close(verdict)
         return verdict
+
+    def _judged(self) -> Verdict:
+        take = 1
+        while True:
+            verdict = judge(self._open, self._as_seen_here())
+            if self._shelf_stays(verdict):
+                return verdict
+            self._take_back(take)
+            take *= 2
+
+    def _shelf_stays(self, verdict: Verdict) -> bool:
+        """Whether the budget has room for the shelf, and would come to all of it before what it drops."""
+        if not self._shelf:
+            return True
+        least = worth(self._shelf[0])
+        return not verdict.exceeded and all(worth(one) < least for one in self._open if one.id in verdict.drop)
+
+    def _take_back(self, count: int) -> None:
+        """Put what is worth the least on the docket again."""
+        back = self._shelf[:count]
+        del self._shelf[:count]
+        for record in back:
+            del self._settled[record.id]
+            self._settled_bytes -= record.size
+        self._open = [*back, *self._open]
 
     def reduced(self, id: str, size: int) -> None:
         """A snapshot has its weights only now."""
@@ -96,21 +131,29 @@ class Docket:
         ]
 
     def _close(self, verdict: Verdict) -> None:
-        """Take off the docket what is kept for good and for no other reason."""
+        """Take off the docket what is kept for good, or by the budget, and for no other reason."""
         if not self._closes:
             return
-        left = []
+        left, reducible = [], self._first_reducible()
         for record in self._open:
             good = tuple(decided[record.id] for decided in self._decided if record.id in decided)
-            may_change = record.id in verdict.demote or (self._reduces and record.content == "full")
-            if may_change or verdict.keep[record.id] != good:
+            why = verdict.keep[record.id]
+            shelved = self._budget is not None and why == (repr(self._budget),)
+            if record.sequence >= reducible or not (shelved or why == good):
                 left.append(record)
                 continue
-            self._settled[record.id] = record, good
+            self._settled[record.id] = record, why
             self._settled_bytes += record.size
+            if shelved:
+                insort(self._shelf, record, key=worth)
             for decided in self._decided:
                 decided.pop(record.id, None)
         self._open = left
+
+    def _first_reducible(self) -> float:
+        """From which sequence number on a rule that reduces has to see snapshots: it counts from the newest."""
+        full = [one.sequence for one in self._open if one.content == "full" and not one.pinned and one.own]
+        return min(full, default=math.inf) if self._reduces else math.inf
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ are kept apart, so that they never push out what they have nothing to do with:
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import ClassVar
@@ -22,7 +22,7 @@ from typing import ClassVar
 from ckpt_callbacks.engine.monitor import Monitor
 from ckpt_callbacks.engine.snapshot import Record
 
-__all__ = ["Kept", "Rule", "Verdict", "judge"]
+__all__ = ["Kept", "Rule", "Verdict", "by_worth", "judge", "worth"]
 
 Kept = Mapping[str, str]
 
@@ -38,6 +38,8 @@ class Rule:
     stands: ClassVar[bool] = False
     #: Whether it need not see again what it does not keep now, though other rules keep it.
     forgets: ClassVar[bool] = False
+    #: Whether its `fill` keeps the first of `by_worth` that fit, up to one that does not, for the reason of its repr.
+    fills: ClassVar[bool] = False
 
     def __call__(self, records: Sequence[Record]) -> Kept:
         """The ids that it keeps -> why; ``records`` are oldest first, healthy, and of one line."""
@@ -47,8 +49,8 @@ class Rule:
         """Which of a line's records that are not healthy it keeps -> why."""
         return {}
 
-    def fill(self, records: Sequence[Record], kept: Kept) -> Kept:
-        """What it keeps beyond what is kept already, of all records -> why."""
+    def fill(self, records: Sequence[Record], kept: Collection[str]) -> Kept:
+        """What it keeps beyond the ids that are kept already, of all records -> why."""
         return {}
 
     def demote(self, records: Sequence[Record]) -> Kept:
@@ -108,23 +110,45 @@ def judge(records: Iterable[Record], rules: Sequence[Rule]) -> Verdict:
     other rules keep does not shrink.
     """
     everything = _in_order(records)
-    reasons: dict[str, list[str]] = {record.id: [] if record.own else [GUEST] for record in everything}
     ordered = [record for record in everything if record.own]
+    reasons: dict[str, list[str]] = {record.id: [GUEST] for record in everything if not record.own}
     for kept in (_protected(ordered), *_by_rules(ordered, rules)):
         _add(reasons, kept)
     for rule in rules:
-        _add(reasons, rule.fill(ordered, {id: whys[0] for id, whys in reasons.items() if whys}))
-    left = [record for record in ordered if reasons[record.id]]
+        _add(reasons, rule.fill(ordered, reasons.keys()))
+    left = [record for record in ordered if record.id in reasons]
     demote, exceeded = _demoted(left, rules), filter(None, [rule.exceeded(left) for rule in rules])
     for rule in rules:  # what is certain was worked out without them: more that stays makes it no less so
-        _add(reasons, rule.doubts([record for record in ordered if not reasons[record.id]]))
+        _add(reasons, rule.doubts([record for record in ordered if record.id not in reasons]))
     why_not = f"no rule keeps it: {', '.join(map(repr, rules)) or 'none is given'}"
     return Verdict(
-        keep={id: tuple(why) for id, why in reasons.items() if why},
-        drop={id: why_not for id, why in reasons.items() if not why},
+        keep={record.id: tuple(reasons[record.id]) for record in everything if record.id in reasons},
+        drop={record.id: why_not for record in everything if record.id not in reasons},
         demote=demote,
         exceeded=tuple(exceeded),
     )
+
+
+def worth(record: Record) -> tuple[bool, bool, int, str]:
+    """Who goes first when a budget is full: what is kept apart, so that it never pushes out what it has nothing to do
+    with, and then the oldest.
+    """
+    return record.healthy, not record.line, record.sequence, record.id
+
+
+def by_worth(records: Sequence[Record]) -> list[Record]:
+    """What is worth the most first; ``records`` are oldest first. The order of `worth`, without making its keys."""
+    healthy, others = [one for one in records if one.healthy], [one for one in records if not one.healthy]
+    both = [part for some in (healthy, others) for part in (_on_line(some), _abandoned(some))]
+    return [record for part in both for record in reversed(part)]
+
+
+def _on_line(records: Sequence[Record]) -> list[Record]:
+    return [record for record in records if not record.line]
+
+
+def _abandoned(records: Sequence[Record]) -> list[Record]:
+    return [record for record in records if record.line]
 
 
 def _in_order(records: Iterable[Record]) -> list[Record]:
@@ -132,9 +156,9 @@ def _in_order(records: Iterable[Record]) -> list[Record]:
     return sorted(records, key=operator.attrgetter("sequence", "id"))
 
 
-def _add(reasons: Mapping[str, list[str]], kept: Kept) -> None:
+def _add(reasons: dict[str, list[str]], kept: Kept) -> None:
     for id, why in kept.items():
-        reasons[id].append(why)
+        reasons.setdefault(id, []).append(why)
 
 
 def _protected(records: Sequence[Record]) -> Kept:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import ClassVar
 
 from ckpt_callbacks.engine.arguments import name_of, positive, refuse_own
 from ckpt_callbacks.engine.monitor import Monitor, expression, find, named
-from ckpt_callbacks.engine.retention import Kept, Rule
+from ckpt_callbacks.engine.retention import Kept, Rule, by_worth
 from ckpt_callbacks.engine.snapshot import Record
 from ckpt_callbacks.engine.triggers import Trigger, on_best
 from ckpt_callbacks.engine.units import bytes_of, human_seconds, seconds_of
@@ -117,7 +117,10 @@ def keep_all() -> Rule:
 
 
 def keep_when(predicate: Callable[[Record], bool]) -> Rule:
-    """Keep what ``predicate(record)`` is true for, for instance ``lambda r: r.note is not None``."""
+    """Keep what ``predicate(record)`` is true for, for instance ``lambda r: r.note is not None``.
+
+    It is asked after each save about every snapshot that is there: what it says may change.
+    """
     if not callable(predicate) or isinstance(predicate, (type, Rule)):
         raise ConfigurationError(f"keep_when({predicate!r}): expected a function of a Record.")
     refuse_own("keep_when", predicate)
@@ -327,6 +330,7 @@ class _KeepTiers(Rule):
 @dataclass(frozen=True, slots=True)
 class _KeepWithin(Rule):
     forgets: ClassVar[bool] = True
+    fills: ClassVar[bool] = True
     nbytes: int
     given: str | int = field(compare=False)
     others: tuple[int, int] = (0, 0)  # how many are kept that are not shown, and their bytes
@@ -334,18 +338,16 @@ class _KeepWithin(Rule):
     def __call__(self, records: Sequence[Record]) -> Kept:
         return {}
 
-    def fill(self, records: Sequence[Record], kept: Kept) -> Kept:
-        left = self.nbytes - sum(record.size for record in records if record.id in kept)
+    def fill(self, records: Sequence[Record], kept: Collection[str]) -> Kept:
+        left, why = self.nbytes - sum(record.size for record in records if record.id in kept), repr(self)
         found: dict[str, str] = {}
-        # What is kept apart comes last: it never pushes out what it has nothing to do with.
-        newest_first = records[::-1]
-        for record in sorted(newest_first, key=lambda one: (not one.healthy, one.line > 0)):
+        for record in by_worth(records):
             if record.id in kept:
                 continue
             left -= record.size
             if left < 0:
                 break
-            found[record.id] = repr(self)
+            found[record.id] = why
         return found
 
     def exceeded(self, records: Sequence[Record]) -> str | None:
@@ -412,7 +414,6 @@ class _KeepAll(Rule):
 
 @dataclass(frozen=True, slots=True)
 class _KeepWhen(Rule):
-    stands: ClassVar[bool] = True
     predicate: Callable[[Record], bool]
 
     def __call__(self, records: Sequence[Record]) -> Kept:

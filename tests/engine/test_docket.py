@@ -45,6 +45,7 @@ rule = st.one_of(
     st.integers(1, 4).map(weights_after),
     st.just(keep_all()),
     st.just(keep_when(lambda record: record.step % 3 == 0)),
+    st.just(keep_when(lambda record: record.content == "full")),
 )
 policies = st.lists(rule, max_size=4)
 
@@ -60,7 +61,8 @@ def runs(draw: st.DrawFn) -> list[Record]:
                 *(f"s{sequence}", sequence, Progress(steps)),
                 metrics=draw(st.dictionaries(st.just("loss"), st.floats(0, 1), max_size=1)),
                 elapsed=float(steps),
-                size=10,
+                content=draw(st.sampled_from(["full", "full", "weights"])),
+                size=draw(st.integers(1, 20)),
                 healthy=draw(st.sampled_from([True, True, True, False])),
             )
         )
@@ -108,3 +110,23 @@ def test_what_is_kept_for_good_is_judged_no_more() -> None:
             docket.reduced(id, WEIGHTS)
     assert len(verdict.keep) == 6  # the newest four, the one that is reduced now, and the one that was just before
     assert docket.count == 199
+
+
+def test_what_a_budget_keeps_is_judged_when_it_is_full() -> None:
+    """Until then it only grows; from then on the oldest goes when another comes, and the others are not looked at."""
+    docket, room = Docket([keep_within(900)]), 100
+    for step in range(1, 3 * room):
+        verdict = docket.judge(Record(str(step), step, Progress(step), size=9))
+        assert len(verdict.keep) <= 3
+        assert list(verdict.drop) == ([str(step - room)] if step > room else [])
+        assert docket.count == min(step, room)
+
+
+def test_a_function_of_the_users_is_asked_again_after_each_save() -> None:
+    """What it says may change: with the time, or with what is left of a snapshot. A run that is started anew asks too."""
+    late = False
+    docket = Docket([keep_when(lambda record: not late), keep_last(1)])
+    for step in (1, 2, 3):
+        assert not docket.judge(Record(str(step), step)).drop
+    late = True
+    assert list(docket.judge(Record("4", 4)).drop) == ["1", "2", "3"]
