@@ -37,9 +37,7 @@ class Docket:
         self._settled: dict[str, tuple[Record, tuple[str, ...]]] = {}
         self._settled_bytes = 0
         budgets = [rule for rule in rules if rule.fills]
-        self._budget = (
-            budgets[0] if len(budgets) == 1 else None
-        )  # several fill up one after another: too rare to shelve
+        self._budget = budgets[0] if len(budgets) == 1 else None  # several, one after another, are too rare to shelve
         self._shelf: list[Record] = []  # of the settled, those that only the budget keeps: worth the least first
         self._decided: list[dict[str, str]] = [{} for _ in rules]  # of the rules that stand, what each has kept
         self._before: Record | None = None  # the last healthy one on the line that training is on

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import ClassVar
 
 from ckpt_callbacks.engine.arguments import name_of, positive, refuse_own
-from ckpt_callbacks.engine.monitor import Monitor, expression, find, named
+from ckpt_callbacks.engine.monitor import Monitor, expression, find, named, to_float
 from ckpt_callbacks.engine.retention import Kept, Rule, by_worth
 from ckpt_callbacks.engine.snapshot import Record
 from ckpt_callbacks.engine.triggers import Trigger, on_best
@@ -190,11 +190,15 @@ def best_of(records: Iterable[Record], monitor: Monitor) -> Record | None:
 
 
 def _ranked(records: Sequence[Record], monitor: Monitor, k: int) -> list[Record]:
-    """The ``k`` best, best first. `heapq.nsmallest` is stable: of equal ones the earlier comes first."""
-    sign = 1.0 if monitor.mode == "min" else -1.0
-    valued = [(monitor.value(record.metrics), record) for record in records]
-    finite = [(sign * value, record) for value, record in valued if value is not None and math.isfinite(value)]
-    return [record for _, record in heapq.nsmallest(k, finite, key=lambda pair: pair[0])]
+    """The ``k`` best, best first; of equal ones the earlier comes first."""
+    sign, metric = 1.0 if monitor.mode == "min" else -1.0, monitor.metric
+    valued = [
+        (sign * to_float(record.metrics[metric], metric), place)
+        for place, record in enumerate(records)
+        if metric in record.metrics
+    ]
+    finite = [one for one in valued if math.isfinite(one[0])]
+    return [records[place] for _, place in heapq.nsmallest(k, finite)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +207,7 @@ class _KeepLast(Rule):
     n: int
 
     def __call__(self, records: Sequence[Record]) -> Kept:
-        return {record.id: repr(self) for record in records[-self.n :]}
+        return dict.fromkeys([record.id for record in records[-self.n :]], repr(self))
 
     @property
     def words(self) -> str:
@@ -222,7 +226,8 @@ class _KeepBest(Rule):
     def __call__(self, records: Sequence[Record]) -> Kept:
         monitor = self._found(())
         ranked = enumerate(_ranked(records, monitor, self.k), start=1)
-        return {record.id: f"best {monitor.metric} (rank {rank} of {self.k})" for rank, record in ranked}
+        first, last = f"best {monitor.metric} (rank ", f" of {self.k})"
+        return {record.id: f"{first}{rank}{last}" for rank, record in ranked}
 
     @property
     def monitors(self) -> tuple[Monitor, ...]:
@@ -258,7 +263,7 @@ class _KeepEverySteps(Rule):
         kept: dict[str, str] = {}
         reached: set[int] = set()
         for record in records:
-            multiple = record.step // self.n
+            multiple = record.progress.step // self.n
             if multiple and multiple not in reached:
                 reached.add(multiple)
                 kept[record.id] = f"{self!r}: first at or after step {multiple * self.n}"
@@ -280,16 +285,22 @@ class _KeepLogSpaced(Rule):
     def __call__(self, records: Sequence[Record]) -> Kept:
         kept: dict[str, str] = {}
         reached: set[int] = set()
+        begins = ends = 1  # of the steps that have the same power as the last one that was asked for
         for record in records:
-            if record.step and (power := self._power(record.step)) not in reached:
+            step = record.progress.step
+            if begins <= step < ends or not step:
+                continue
+            power = self._power(step)
+            begins, ends = math.ceil(self.base**power), math.ceil(self.base ** (power + 1))
+            if power not in reached:
                 reached.add(power)
-                kept[record.id] = f"{self!r}: first at or after step {math.ceil(self.base**power)}"
+                kept[record.id] = f"{self!r}: first at or after step {begins}"
         return kept
 
     def _power(self, step: int) -> int:
-        """The largest whole number that the base can be raised to without passing ``step``; roundings aside."""
-        power = int(math.log(step, self.base))
-        return power + 1 if math.ceil(self.base ** (power + 1)) <= step else power
+        """The largest whole number that the base can be raised to without passing ``step``."""
+        power = int(math.log(step, self.base))  # rounded: it may be one too many or too few
+        return max(one for one in (power - 1, power, power + 1) if math.ceil(self.base**one) <= step)
 
     @property
     def words(self) -> str:
@@ -384,7 +395,7 @@ class _WeightsAfter(Rule):
     def demote(self, records: Sequence[Record]) -> Kept:
         first = [record for record in records if record.healthy and not record.line][-self.n :]
         spared = {record.id for record in first}
-        return {record.id: repr(self) for record in records if record.id not in spared}
+        return dict.fromkeys([record.id for record in records if record.id not in spared], repr(self))
 
     @property
     def words(self) -> str:
@@ -399,7 +410,7 @@ class _KeepAll(Rule):
     stands: ClassVar[bool] = True
 
     def __call__(self, records: Sequence[Record]) -> Kept:
-        return {record.id: repr(self) for record in records}
+        return dict.fromkeys([record.id for record in records], repr(self))
 
     def apart(self, records: Sequence[Record]) -> Kept:
         return self(records)
@@ -417,7 +428,7 @@ class _KeepWhen(Rule):
     predicate: Callable[[Record], bool]
 
     def __call__(self, records: Sequence[Record]) -> Kept:
-        return {record.id: repr(self) for record in records if self.predicate(record)}
+        return dict.fromkeys([record.id for record in records if self.predicate(record)], repr(self))
 
     def apart(self, records: Sequence[Record]) -> Kept:
         return self(records)

@@ -123,7 +123,7 @@ def test_what_a_budget_keeps_is_judged_when_it_is_full() -> None:
 
 
 def test_a_function_of_the_users_is_asked_again_after_each_save() -> None:
-    """What it says may change: with the time, or with what is left of a snapshot. A run that is started anew asks too."""
+    """What it says may change: with the time, or with what is left of a snapshot; and a resume asks anew."""
     late = False
     docket = Docket([keep_when(lambda record: not late), keep_last(1)])
     for step in (1, 2, 3):
