@@ -456,6 +456,14 @@ class Run:
         """Why each snapshot is kept, by the run's own rules; see `verdict`."""
         return dict(self.verdict().keep)
 
+    def dropped(self) -> dict[str, str]:
+        """Why snapshots that are gone were dropped, by the journal: id -> why, in the order in which they went."""
+        return self._store.journal.dropped()
+
+    def abandoned(self) -> frozenset[str]:
+        """The ids of the run's snapshots that training left behind when it went back to an earlier one."""
+        return frozenset(record.id for record in self._store.records() if record.line)
+
     def request(self, note: str | None = None, *, stop: bool = False, wants_answer: bool = False) -> str:
         """Ask the process that trains here, wherever it is, to save at its next clean boundary.
 

@@ -40,6 +40,8 @@ Reference = Annotated[
     typer.Argument(metavar="REF", help="RUN, RUN@best, RUN@latest, RUN@STEP, RUN@ID or a snapshot's directory."),
 ]
 
+ABANDONED = "abandoned when training went back: never the best"
+
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 _AGES = ((86400 * 365, "y"), (86400, "d"), (3600, "h"), (60, "min"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -11,7 +12,9 @@ from rich.text import Text
 from ckpt_callbacks.cli.output import AsJson, console, emit, errors_in_one_line, number
 from ckpt_callbacks.engine import (
     Monitor,
+    Rule,
     Simulation,
+    Trigger,
     parse_rules,
     parse_trigger,
     resolve_monitors,
@@ -20,6 +23,7 @@ from ckpt_callbacks.engine import (
 )
 from ckpt_callbacks.engine import simulate as imagine
 from ckpt_callbacks.engine.units import bytes_of, human_seconds, seconds_of
+from ckpt_callbacks.errors import ConfigurationError
 from ckpt_callbacks.run import human_size
 
 __all__ = ["simulate"]
@@ -46,8 +50,7 @@ def simulate(
     Every epoch ends with a validation whose metrics improve less and less, not always.
     """
     monitors = resolve_monitors(monitor, mode)
-    trigger = resolve_triggers(parse_trigger(save) if save else None, monitors)
-    rules = resolve_rules(parse_rules(keep) if keep else None, monitors)
+    trigger, rules = _bound(save, keep, monitors)
     measured = {one.metric: one for one in (*trigger.monitors, *_named(keep), *monitors)}
     seconds, nbytes = seconds_of(step_time, "--step-time"), bytes_of(size, "--size")
     found = imagine(
@@ -72,6 +75,29 @@ def simulate(
     screen.print(Text("where the kept ones lie at the end", style="dim"))
     screen.print(Text(_places(found, steps), style="green"))
     screen.print(_table(found))
+
+
+def _bound(save: str | None, keep: str | None, monitors: Sequence[Monitor]) -> tuple[Trigger, Sequence[Rule]]:
+    triggers, rules = parse_trigger(save) if save else None, parse_rules(keep) if keep else None
+    try:
+        return resolve_triggers(triggers, monitors), resolve_rules(rules, monitors)
+    except ConfigurationError:
+        if monitors or not _binds(triggers, rules, Monitor("loss")):
+            raise
+    raise ConfigurationError(
+        f"{', '.join(filter(None, [save, keep]))} needs a metric: expected --monitor val_loss, or its name in there, "
+        "such as on_best('val_loss')."
+    )
+
+
+def _binds(triggers: Trigger | None, rules: Sequence[Rule] | None, monitor: Monitor) -> bool:
+    """Whether a monitor is all that they lack."""
+    try:
+        resolve_triggers(triggers, [monitor])
+        resolve_rules(rules, [monitor])
+    except ConfigurationError:
+        return False
+    return True
 
 
 def _named(keep: str | None) -> list[Monitor]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from ckpt_callbacks.engine.decide import Decision, decide
 from ckpt_callbacks.engine.docket import Docket
-from ckpt_callbacks.engine.expressions import parse_rules, parse_trigger
+from ckpt_callbacks.engine.expressions import parse_recorded_trigger, parse_rules, parse_trigger
 from ckpt_callbacks.engine.moment import Event, Moment, Progress
 from ckpt_callbacks.engine.monitor import Monitor, to_float
 from ckpt_callbacks.engine.monitor import resolve as resolve_monitors
@@ -89,6 +89,7 @@ __all__ = [
     "on_end",
     "on_exception",
     "on_signal",
+    "parse_recorded_trigger",
     "parse_rules",
     "parse_trigger",
     "resolve_monitors",

@@ -7,8 +7,10 @@ calls the functions of the vocabulary with plain values.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 from ckpt_callbacks.engine import rules, triggers
 from ckpt_callbacks.engine.monitor import Monitor
@@ -16,7 +18,7 @@ from ckpt_callbacks.engine.retention import Rule
 from ckpt_callbacks.engine.triggers import Trigger
 from ckpt_callbacks.errors import ConfigurationError
 
-__all__ = ["parse_rules", "parse_trigger"]
+__all__ = ["parse_recorded_trigger", "parse_rules", "parse_trigger"]
 
 MAX_LENGTH = 10_000
 
@@ -42,6 +44,23 @@ _RULES: Mapping[str, Callable[..., Any]] = {
 }
 
 
+_OF_FUNCTIONS = ("when", "keep_when")
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorded(Trigger):
+    """A function of the user's, of which only the name is known here."""
+
+    name: str
+
+    @property
+    def words(self) -> str:
+        return f"when {self.name} is true, which only the run's program can tell"
+
+    def __repr__(self) -> str:
+        return f"when({self.name})"
+
+
 def parse_trigger(text: str) -> Trigger:
     """One trigger, or several joined by ``|``, ``&`` or commas.
 
@@ -53,6 +72,17 @@ def parse_trigger(text: str) -> Trigger:
     for part in parts[1:]:
         trigger |= part
     return trigger
+
+
+def parse_recorded_trigger(text: str) -> Trigger:
+    """A trigger as a run has recorded it: of functions of the user's there are only names, so it can't be asked.
+
+    Raises:
+        ConfigurationError: as for `parse_trigger`.
+    """
+    named = re.sub(r"\bwhen\(([^()'\"]*)\)", lambda found: f"when({found[1]!r})", text)
+    (trigger,) = _parse(named, {**_TRIGGERS, "when": _Recorded}, Trigger, "every_steps(100) | when(late)")
+    return cast(Trigger, trigger)
 
 
 def parse_rules(text: str) -> tuple[Rule, ...]:
@@ -88,6 +118,11 @@ def _value(node: ast.expr, vocabulary: Mapping[str, Callable[..., Any]], text: s
             return left | right if isinstance(node.op, ast.BitOr) else left & right
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         known = {**vocabulary, "Monitor": Monitor}
+        if node.func.id in _OF_FUNCTIONS and node.func.id not in known:
+            raise ConfigurationError(
+                f"{text!r}: {node.func.id} takes a function of your program's, and text is never run as one: expected "
+                f"it to be left out, and some of {', '.join(vocabulary)}."
+            )
         if node.func.id not in known:
             raise ConfigurationError(f"{text!r}: {node.func.id} is not known: expected one of {', '.join(vocabulary)}.")
         arguments = [_value(one, known, text) for one in node.args]

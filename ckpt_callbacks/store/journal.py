@@ -67,6 +67,15 @@ class Journal:
                 found[id] = [str(reason) for reason in why]
         return found
 
+    def dropped(self) -> dict[str, str]:
+        """Why each snapshot that is gone was dropped: id -> why, in the order in which they went."""
+        found = {}
+        for entry in self:
+            id, why = entry.get("id"), entry.get("why")
+            if entry.get("event") == "dropped" and isinstance(id, str):
+                found[id] = str(why)
+        return found
+
     def _append(self, line: bytes) -> None:
         descriptor = disk.open_append(self.path)
         try:

@@ -239,17 +239,6 @@ class LocalStore:
             raise SnapshotNotFoundError(f"{id!r} is not the id of a snapshot: expected such as '000001200-7f3a1c'.")
         return self._snapshots / id
 
-    def read_json(self, id: str, name: str) -> Any:
-        """What a JSON file of a snapshot holds.
-
-        Raises:
-            CorruptSnapshotError: it is missing or can't be parsed.
-        """
-        try:
-            return json.loads(disk.read(self.path(id) / name))
-        except (OSError, ValueError, RecursionError) as error:
-            raise CorruptSnapshotError(f"{name} of snapshot {id} can't be read: {error}.") from error
-
     def commit(self, draft: Manifest, files: Mapping[str, Chunks]) -> Manifest:
         """Write a snapshot and publish it.
 

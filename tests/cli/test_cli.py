@@ -87,7 +87,7 @@ def test_ls_is_readable_for_programs(store: LocalStore) -> None:
     last = document["snapshots"][-1]
     assert set(last) == {
         *("id", "sequence", "step", "epoch", "batch", "batches", "metrics", "reasons", "content", "created", "elapsed"),
-        *("size", "note", "parent", "pinned", "best", "latest", "path", "unhealthy", "kept_by"),
+        *("size", "note", "parent", "pinned", "best", "latest", "path", "unhealthy", "kept_by", "abandoned"),
     }
     assert last["metrics"]["val_loss"] == "nan"
     assert [snapshot["best"] for snapshot in document["snapshots"]] == [False, True, False]

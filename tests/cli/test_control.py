@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from ckpt_callbacks import Run, every_steps, keep_last, keep_when, when
+from ckpt_callbacks import Run, every_steps, keep_last, keep_when, on_best, when
 from ckpt_callbacks.cli import app
 from ckpt_callbacks.store import LocalStore
 from tests.loop import Loop, checkpointer
@@ -127,14 +127,48 @@ def test_explain_names_what_it_can_not_judge(tmp_path: Path) -> None:
     Loop(checkpointer(tmp_path, save=every_steps(2) | when(late), keep=keep_when(late))).run(4)
     document = ckpt_json("explain", str(tmp_path / "run"))
     assert (document["saves"], document["keeps"]) == (
-        ["(every_steps(2) | when(late))"],
+        ["every 2 optimizer steps", "when late is true, which only the run's program can tell"],
         ["keep_when(late), which only the run's program has"],
     )
     listed = ckpt_json("ls", str(tmp_path / "run"))["snapshots"]
     why = ["keep_when(late)"]
     assert [one["kept_by"] for one in listed] == [why, why, why, ["newest full: needed to resume", *why]]
     assert document["keep"] == {one["id"]: one["kept_by"] for one in listed}
-    assert "when(late)" in ckpt("explain", str(tmp_path / "run")).stdout
+    assert "when late is true" in ckpt("explain", str(tmp_path / "run")).stdout
+
+
+def test_explain_has_words_for_what_stands_beside_a_lambda(tmp_path: Path) -> None:
+    """Only the function itself can't be told."""
+    Loop(checkpointer(tmp_path, save=(every_steps(2) & when(lambda moment: True)) | on_best())).run(4)
+    assert ckpt_json("explain", str(tmp_path / "run"))["saves"] == [
+        "every 2 optimizer steps, but only when <lambda> is true, which only the run's program can tell",
+        "when loss is the best so far (min)",
+    ]
+
+
+def test_what_training_went_back_from_is_said_to_be_abandoned(run: Run) -> None:
+    """By all that list the run: the rules keep it for the same reasons, and it is better than the best."""
+    left = {run.get(12).id, run.get(14).id}
+    again = Loop(checkpointer(run.path.parent, resume=str(run.path / "snapshots" / run.get(8).id)))
+    again.metrics = lambda step: {"loss": 10}
+    again.run(12)
+    for command in ("ls", "explain"):
+        text = " ".join(ckpt(command, "run").stdout.split())
+        assert text.count("abandoned") == len(left)
+    listed = ckpt_json("ls", "run")["snapshots"]
+    assert {one["id"] for one in listed if one["abandoned"]} == left
+    for command in (["explain"], ["prune", "--dry-run"]):
+        assert set(ckpt_json(command[0], "run", *command[1:])["abandoned"]) == left
+
+
+def test_ls_tells_why_snapshots_are_gone(run: Run) -> None:
+    """If it is asked to, by the journal."""
+    assert "dropped" not in ckpt_json("ls", "run")
+    gone = ckpt_json("ls", "run", "--dropped")["dropped"]
+    assert gone == run.dropped()
+    assert [int(id.partition("-")[0]) for id in gone] == [2, 4, 6, 10]
+    assert set(gone.values()) == {"no rule keeps it: keep_last(2), keep_best(1, 'loss')"}
+    assert all(id in ckpt("ls", "run", "--dropped").stdout for id in gone)
 
 
 def test_what_only_the_program_can_judge_is_said_and_never_dropped(tmp_path: Path) -> None:
@@ -244,6 +278,20 @@ def test_simulate_with_the_defaults() -> None:
 def test_simulate_refuses_what_it_does_not_understand(wrong: list[str]) -> None:
     """In one line, with what was expected."""
     assert "expected" in ckpt(*SIMULATE[:3], *wrong, exit_code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("wrong", "remedy"),
+    [
+        (["--save", "on_best()"], "--monitor val_loss"),
+        (["--keep", "keep_best(2)"], "--monitor val_loss"),
+        (["--save", "when(lambda m: True)"], "function of your program's"),
+        (["--keep", "keep_when(late)"], "function of your program's"),
+    ],
+)
+def test_simulate_says_what_it_lacks(wrong: list[str], remedy: str) -> None:
+    """The remedy is one of the command's own."""
+    assert remedy in ckpt(*SIMULATE[:3], *wrong, exit_code=2).stderr
 
 
 def test_repair_tells_what_it_did(run: Run) -> None:

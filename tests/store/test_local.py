@@ -510,15 +510,6 @@ def test_a_manifest_is_read_again_only_when_it_changes(
     assert again.manifests() == before
 
 
-def test_json_files_are_read_or_named(store: LocalStore, draft: Draft, files: Files) -> None:
-    """`read_json` gives what the file holds."""
-    manifest = store.commit(draft(), files(3))
-    assert store.read_json(manifest.id, "state.json") == {"seed": 3}
-    for name in ("other.json", "model.safetensors"):
-        with pytest.raises(CorruptSnapshotError, match=name):
-            store.read_json(manifest.id, name)
-
-
 def test_a_relative_directory_stays_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draft: Draft, files: Files
 ) -> None:
