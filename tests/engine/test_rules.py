@@ -81,8 +81,8 @@ def test_log_spaced_keeps_the_first_at_or_after_each_power(steps: list[int], bas
 
 def test_log_spaced_is_not_misled_by_a_rounded_logarithm() -> None:
     """The third power of this base is a little more than 10, though the logarithm of 10 is 3 sharp."""
-    records = [Record(str(step), step, Progress(step)) for step in (5, 10, 11)]
-    assert list(keep_log_spaced(10 ** (1 / 3))(records)) == ["5", "11"]
+    records = [Record(str(step), step, Progress(step)) for step in (10, 11)]
+    assert list(keep_log_spaced(10 ** (1 / 3))(records)) == ["10", "11"]
 
 
 # A budget -----------------------------------------------------------------------------------------------------------
