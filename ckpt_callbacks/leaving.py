@@ -7,7 +7,7 @@ from types import FrameType
 
 from ckpt_callbacks.checkpointer import BaseCheckpointer
 from ckpt_callbacks.messages import say
-from ckpt_callbacks.signals import Signals
+from ckpt_callbacks.signals import Obey, Signals, call
 
 __all__ = ["Leaving"]
 
@@ -19,17 +19,21 @@ class Leaving:
         callbacks: their triggers say which signals are listened to.
         still_running: tells whether the fit is still there, and has something to save; it gets the frame that a
             signal came in.
+        obey: what the framework needs for a signal to be obeyed.
     """
 
     def __init__(
-        self, callbacks: Sequence[BaseCheckpointer], still_running: Callable[[FrameType | None], bool]
+        self,
+        callbacks: Sequence[BaseCheckpointer],
+        still_running: Callable[[FrameType | None], bool],
+        obey: Obey = call,
     ) -> None:
         self._callbacks = callbacks
         wanted: dict[str, bool] = {}
         for callback in callbacks:
             for name, leave in callback.trigger.signals.items():
                 wanted[name] = wanted.get(name, False) or leave
-        self._signals = Signals(wanted, still_running)
+        self._signals = Signals(wanted, still_running, obey)
         self._answered: str | None = None  # the signal that the present boundary is told of
 
     def install(self) -> None:
@@ -40,16 +44,14 @@ class Leaving:
         """The fit is over, or left."""
         self._signals.remove()
 
-    def close(self) -> bool:
+    def close(self) -> None:
         """Fit has ended well, and all is durable: a signal that came after the last boundary is answered now.
 
-        Returns, raises:
-            As `after_boundary`.
+        Raises:
+            SystemExit, KeyboardInterrupt: as `Signals.answer`.
         """
         self._signals.remove()
-        leaves = self._signals.leaves
         self._signals.answer()
-        return leaves
 
     def look(self) -> str | None:
         """Before a boundary: the name of the signal that came since the last one."""
@@ -57,11 +59,8 @@ class Leaving:
         self._answered = came.name if came is not None else None
         return self._answered
 
-    def after_boundary(self) -> bool:
-        """After it: leave, if that was asked for, once everything is durable.
-
-        Returns:
-            Whether it was asked for, and the program's own handler decided otherwise.
+    def after_boundary(self) -> None:
+        """After it: leave, if that was asked for, once everything is durable. A program's own handler may go on.
 
         Raises:
             SystemExit, KeyboardInterrupt: as `Signals.answer`; exit code 0 if a request has asked for it.
@@ -77,4 +76,3 @@ class Leaving:
         if stops:
             say("stopped on request; the same command carries on")
             raise SystemExit(0)
-        return leaves

@@ -3,21 +3,56 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any
 
 from ckpt_callbacks.messages import say
 
-__all__ = ["Signals", "exit_code"]
+__all__ = ["Handler", "Obey", "Signals", "call", "exit_code"]
+
+Handler = Callable[[int, FrameType | None], Any]
+"""What `signal.signal` takes."""
+
+Obey = Callable[[Handler, int, FrameType | None], None]
+"""Calls a program's own handler, and sees to it that the signal is obeyed."""
 
 
 def exit_code(number: int) -> int:
     """The exit code by which shells and schedulers know that a signal ended a process."""
     return 128 + number
+
+
+def call(handler: Handler, number: int, frame: FrameType | None) -> None:
+    """The handler decides."""
+    handler(number, frame)
+
+
+_waiting: deque[Callable[[], None]] = deque()
+
+
+@ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)  # type: ignore[untyped-decorator]
+def _do_what_waits(_: object) -> int:
+    while _waiting:
+        _waiting.popleft()()
+    return 0
+
+
+def _on_main_thread(act: Callable[[], None]) -> None:
+    """Do it now, or let the main thread do it between two of its instructions, as it runs handlers of signals.
+
+    Python has no other door to that thread: a signal to ourselves could swallow one of its kind that comes meanwhile.
+    """
+    if threading.current_thread() is threading.main_thread():
+        act()
+    else:
+        _waiting.append(act)
+        ctypes.pythonapi.Py_AddPendingCall(_do_what_waits, None)
 
 
 class Signals:
@@ -31,13 +66,19 @@ class Signals:
         wanted: names of the signals to listen to -> whether the process shall leave then.
         still_running: tells whether the fit is still there, given the frame that a signal came in; once it is gone
             signals go straight to the handler before.
+        obey: calls a program's own handler, and sees to it that the signal is obeyed.
     """
 
-    def __init__(self, wanted: Mapping[str, bool], still_running: Callable[[FrameType | None], bool]) -> None:
+    def __init__(
+        self,
+        wanted: Mapping[str, bool],
+        still_running: Callable[[FrameType | None], bool],
+        obey: Obey = call,
+    ) -> None:
         self.came: signal.Signals | None = None
         known = {getattr(signal, name, None): leave for name, leave in wanted.items()}
         self._wanted = {number: leave for number, leave in known.items() if isinstance(number, signal.Signals)}
-        self._still_running = still_running
+        self._still_running, self._obey = still_running, obey
         # Kept after `remove`: a handler that was installed over ours still calls us.
         self._before: dict[int, Any] = {}
         self._installed = False
@@ -51,14 +92,27 @@ class Signals:
             self._installed = True
 
     def remove(self) -> None:
-        """Put the handlers back that were there before, unless somebody replaced ours meanwhile."""
-        if threading.current_thread() is not threading.main_thread():
-            return  # a signal that comes is passed on all the same, since the fit is gone
-        self._hear_of_children()
-        for number, before in self._before.items():
-            if signal.getsignal(number) == self._handle:
-                signal.signal(number, signal.SIG_DFL if before is None else before)
+        """Put the handlers back that were there before, unless somebody replaced ours meanwhile.
+
+        Such a one may still call ours, which passes all on from now on. Safe to repeat, and from any thread; the main
+        thread does it.
+        """
         self._installed = False
+        _on_main_thread(self._put_back)
+
+    def _put_back(self) -> None:
+        self._hear_of_children()
+        for number in self._before:
+            if signal.getsignal(number) == self._handle:
+                before = self._handler_before(number)
+                signal.signal(number, signal.SIG_DFL if before is None else before)
+
+    def _handler_before(self, number: int) -> Any:
+        """The handler that was there before, or before that one, if it is left of a fit that is gone."""
+        before = self._before.get(number)
+        while isinstance(left := getattr(before, "__self__", None), Signals) and not left._installed:
+            before = left._before.get(number)
+        return before
 
     @property
     def leaves(self) -> bool:
@@ -72,23 +126,29 @@ class Signals:
 
         Raises:
             SystemExit: with the conventional exit code.
-            KeyboardInterrupt: for Ctrl-C, as Python has it.
+            KeyboardInterrupt: for Ctrl-C, as Python has it. The fit is left by either, so nothing is listened to then.
         """
         number, self.came = self.came, None
         self._hear_of_children()
         if number is None or not self._wanted[number]:
             return
-        before = self._before.get(number)
-        if callable(before):
-            before(number, None)
-        elif before != signal.SIG_IGN:  # as a shell has it for SIGINT, if it puts a program into the background
-            raise SystemExit(exit_code(number))
+        before = self._handler_before(number)
+        try:
+            if callable(before):
+                self._obey(before, number, None)
+            elif before != signal.SIG_IGN:  # as a shell has it for SIGINT, if it puts a program into the background
+                raise SystemExit(exit_code(number))
+        except BaseException:
+            self.remove()
+            raise
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
             self._handle_in_child(number)
+        elif not self._installed:
+            self._pass_on(number, frame, call)
         elif not self._still_running(frame) or (self.leaves and self._wanted[signal.Signals(number)]):
-            self._pass_on(number, frame)
+            self._pass_on(number, frame, self._obey)
         elif not self.leaves:
             self.came = signal.Signals(number)
             self._note()
@@ -116,11 +176,11 @@ class Signals:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
-    def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        before = self._before.get(number)
+    def _pass_on(self, number: int, frame: FrameType | None, obey: Obey) -> None:
+        before = self._handler_before(number)
         self.remove()
         if callable(before):
-            before(number, frame)
+            obey(before, number, frame)
         elif before != signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)

@@ -60,6 +60,57 @@ def test_one_that_is_gone_below_another_is_passed_through(received):
     assert received == [signal.SIGTERM]
 
 
+def test_one_that_another_thread_removes_leaves_no_handler(received):
+    """Who notices that a fit is gone may be a thread, and only the main thread may set handlers: it does so for it."""
+    outer = signal.getsignal(signal.SIGTERM)
+    request = Signals({"SIGTERM": True}, still_running=lambda _: True)
+    request.install()
+    thread = threading.Thread(target=request.remove)
+    thread.start()
+    thread.join()
+    assert signal.getsignal(signal.SIGTERM) is outer
+
+
+def test_one_that_is_gone_below_another_is_not_put_back(received):
+    """Fits that died leave no layers: the one above puts back what was there before all of them."""
+    outer = signal.getsignal(signal.SIGTERM)
+    layers = [Signals({"SIGTERM": True}, still_running=lambda _: True) for _ in range(3)]
+    for layer in layers:
+        layer.install()
+    for layer in layers:
+        layer.remove()
+    assert signal.getsignal(signal.SIGTERM) is outer
+
+
+def test_one_that_is_gone_is_inert(received):
+    """A handler installed over ours may call ours for ever: all is passed on, even if the fit seems to run."""
+    request = Signals({"SIGTERM": True}, still_running=lambda _: True, obey=lambda *_: pytest.fail("no fit obeys"))
+    request.install()
+    ours = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, lambda number, frame: ours(number, frame))
+    request.remove()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert (request.came, received) == (None, [signal.SIGTERM])
+
+
+def test_the_framework_sees_to_it_that_a_signal_is_obeyed(received):
+    """Where the handler before only takes notes: at the boundary, and at once for a second signal."""
+
+    def obey(handler, number, frame):
+        handler(number, frame)
+        raise SystemExit(exit_code(number))
+
+    for ask in (lambda request: request.answer(), lambda _: os.kill(os.getpid(), signal.SIGTERM)):
+        outer = signal.getsignal(signal.SIGTERM)
+        request = Signals({"SIGTERM": True}, still_running=lambda _: True, obey=obey)
+        request.install()
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(SystemExit, match="143"):
+            ask(request)
+        assert signal.getsignal(signal.SIGTERM) is outer
+    assert received == [signal.SIGTERM] * 2
+
+
 def test_without_an_own_handler_the_process_leaves():
     """By the exit code that shells and schedulers know; Ctrl-C as Python has it."""
     outer = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -72,7 +123,7 @@ def test_without_an_own_handler_the_process_leaves():
             request.answer()
         assert name == "SIGINT" or left.value.code == 138
         assert request.came is None
-        request.remove()
+        assert signal.getsignal(signal.Signals[name]) in (signal.SIG_DFL, signal.default_int_handler)
     signal.signal(signal.SIGINT, outer)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from signal import SIGINT, SIGTERM
+from types import FrameType
 from typing import Any
 
 from ckpt_callbacks import together
@@ -29,7 +30,7 @@ from ckpt_callbacks.engine import Event
 from ckpt_callbacks.leaving import Leaving
 from ckpt_callbacks.messages import say
 from ckpt_callbacks.resume import Restored
-from ckpt_callbacks.signals import exit_code
+from ckpt_callbacks.signals import Handler, exit_code
 from ckpt_callbacks.state.captured import Captured
 from ckpt_callbacks.torch import load_weights
 
@@ -65,7 +66,7 @@ class Fit:
         self._metrics: dict[str, Any] = {}
         self._restored: tuple[BaseCheckpointer, Restored] | None = None
         self._loaded: dict[str, Any] = {}  # what Lightning restored itself from, after the user's hooks changed it
-        self._leaving = Leaving(callbacks, lambda _: self._saves and self._restored is None)
+        self._leaving = Leaving(callbacks, lambda _: self._saves and self._restored is None, self._obey)
         private.intercept_loaders(trainer, self._record, self._follow)
         private.intercept_resume(trainer, self._choose_path)
 
@@ -209,11 +210,11 @@ class Fit:
         where = private.interrupted_between(exception)
         if where is not None and self._training and self._restored is None:
             self.note(Event.EXCEPTION | Event.SIGNAL)
-            self._observe(where)
+            self._show(where)
 
     def close(self) -> None:
         """Fit has ended well, and all is durable: a signal that came meanwhile is answered."""
-        self._leave(self._leaving.close)
+        self._leaving.close()
 
     def deafen(self) -> None:
         """Fit ends with an exception: signals go where they went before."""
@@ -232,6 +233,11 @@ class Fit:
             self._observe("between batches")
 
     def _observe(self, where: state.Where) -> None:
+        self._show(where)
+        self._leaving.after_boundary()
+
+    def _show(self, where: state.Where) -> None:
+        """Let each callback see the boundary."""
         events, self._events = self._events, Event.NONE
         metrics = self._fresh_metrics() if events else {}
         progress = state.progress_of(self.trainer, where)
@@ -239,15 +245,15 @@ class Fit:
         for callback in self.callbacks:
             callback.boundary(progress, events, metrics, lambda: self._capture(where), signal)
         self._fenced = False
-        self._leave(self._leaving.after_boundary)
 
-    def _leave(self, leave: Callable[[], bool]) -> None:
+    def _obey(self, handler: Handler, number: int, frame: FrameType | None) -> None:
         """Lightning's handler only notes that SIGTERM came; and it would turn Ctrl-C into exit code 1."""
         try:
-            if leave() and self.trainer.received_sigterm:
-                raise SystemExit(exit_code(SIGTERM))
+            handler(number, frame)
         except KeyboardInterrupt:
             raise SystemExit(exit_code(SIGINT)) from None
+        if number == SIGTERM and self.trainer.received_sigterm:
+            raise SystemExit(exit_code(SIGTERM))
 
     def _capture(self, where: state.Where) -> Captured:
         goes_on = where == "between batches"

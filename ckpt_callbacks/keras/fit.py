@@ -78,8 +78,9 @@ class Fit:
             return (fit := this()) is not None and fit.trains and private.fits.is_in_fit(frame, iterator())
 
         self._leaving = Leaving(callbacks, saves)
-        # Keras tells callbacks nothing of an exception; but fit is gone then, at the latest with its iterator.
-        self._abandoned = weakref.finalize(running.epoch_iterator, _abandon, self._leaving, callbacks)
+        # Keras tells callbacks nothing of an exception; but fit is gone then. Nobody else has its list of callbacks,
+        # which goes with its local variables: at once, unless somebody keeps the traceback; hence the thread.
+        self._abandoned = weakref.finalize(running.callback_list, _abandon, self._leaving, callbacks)
         self._over = threading.Event()
         self._awaiting = threading.Thread(
             target=_await_end,

@@ -73,6 +73,15 @@ class StopAt(keras.callbacks.Callback):
             raise RuntimeError("the user's own error")
 
 
+def raises(hook: str, kind: type[BaseException]) -> keras.callbacks.Callback:
+    """Raises in a hook."""
+
+    def act(*_, **__):
+        raise kind
+
+    return keras.callbacks.LambdaCallback(**{hook: act})
+
+
 class Remembers(keras.callbacks.Callback):
     """A user's callback with state, and with something that is none."""
 
@@ -404,6 +413,45 @@ def test_an_exception_leaves_nothing_behind(tmp_path):
     gc.collect()
     assert owner_of(tmp_path / "run") is None
     assert signal.getsignal(signal.SIGTERM) == handler
+
+
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_test_batch_end", "on_epoch_end"])
+def test_an_exception_leaves_no_handler(tmp_path, hook):
+    """As soon as the exception is dealt with, without the garbage collector; nor does the next fit find layers."""
+    before = [signal.getsignal(number) for number in HANDLED]
+    for name in ("a", "b"):
+        with contextlib.suppress(RuntimeError):
+            fit(Checkpointer(tmp_path / name), raises(hook, RuntimeError))
+        assert [signal.getsignal(number) for number in HANDLED] == before
+    fit(Checkpointer(tmp_path / "b"))
+    assert [signal.getsignal(number) for number in HANDLED] == before
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit])
+def test_a_traceback_that_is_kept_keeps_no_handler(tmp_path, kind):
+    """As a notebook keeps it, with fit's local variables."""
+    before = [signal.getsignal(number) for number in HANDLED]
+    with pytest.raises(kind) as kept:
+        fit(Checkpointer(tmp_path / "run"), raises("on_train_batch_end", kind))
+    patience = time.monotonic() + 20
+    while [signal.getsignal(number) for number in HANDLED] != before:
+        assert time.monotonic() < patience, "the handlers of a fit that is gone are still there"
+        time.sleep(0.01)
+    assert kept.value.__traceback__ is not None
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGUSR1", 138)])
+def test_a_fit_that_left_by_a_signal_leaves_no_handler(tmp_path, name, code):
+    """The exit may be caught, and kept."""
+    before = [signal.getsignal(number) for number in HANDLED]
+    sends = keras.callbacks.LambdaCallback(on_test_begin=lambda *_: os.kill(os.getpid(), signal.Signals[name]))
+    with pytest.raises(SystemExit) as left:
+        fit(Checkpointer(tmp_path / "run"), sends)
+    assert [signal.getsignal(number) for number in HANDLED] == before
+    assert left.value.code == code
 
 
 def test_a_refused_start_leaves_nothing_behind(tmp_path, trained):
