@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -30,6 +31,7 @@ from ckpt_callbacks import (
     keep_all,
     on_best,
     on_end,
+    on_exception,
 )
 from ckpt_callbacks.lightning import Checkpointer as LightningCheckpointer
 from ckpt_callbacks.pytorch_lightning import Checkpointer
@@ -385,12 +387,18 @@ class Preempted(pl.Callback):
                 os.kill(os.getpid(), number)
             if how == ["twice"]:
                 os.kill(os.getpid(), number)
+                print("went on")
 
 preempted = Preempted()
 setattr(preempted, hook, preempted.strike)
 options = {"save": on_signal(sys.argv[2], leave=False), "keep": keep_all()} if how == ["goes on"] else {}
 data = DataLoader(loader().dataset, 4, shuffle=True, num_workers=2) if how == ["group"] else None
-fit(Checkpointer(run, **options), callbacks=[preempted], data=data)
+before = signal.getsignal(signal.SIGTERM)
+try:
+    fit(Checkpointer(run, **options), callbacks=[preempted], data=data)
+finally:
+    if signal.getsignal(signal.SIGTERM) == before:
+        print("handlers are back")
 print("trained on")
 """
 
@@ -434,12 +442,19 @@ def test_a_signal_to_the_whole_group_ends_the_workers_and_loses_nothing(tmp_path
     assert Run(tmp_path / "run").latest.step == 3
 
 
-def test_a_second_ctrl_c_is_obeyed_at_once(tmp_path):
-    """Who can't wait need not."""
-    command = preempted(tmp_path, "SIGINT", "on_validation_batch_start", 3)
+@pytest.mark.parametrize(
+    ("hook", "at"), [("on_train_batch_start", 2), ("on_validation_batch_start", 3), ("on_train_batch_end", 3)]
+)
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_second_signal_is_obeyed_at_once(tmp_path, name, hook, at):
+    """Who can't wait need not: fit is left amid the hook, by the usual exit code, and nothing stays behind."""
+    command = preempted(tmp_path, name, hook, at)
     done = subprocess.run([*command, "twice"], capture_output=True, text=True)
-    assert done.returncode == 1, done.stderr  # Lightning's own way
-    assert Run(tmp_path / "run").latest is None
+    assert done.returncode == 128 + signal.Signals[name], done.stderr
+    assert "went on" not in done.stdout
+    assert "handlers are back" in done.stdout
+    run = Run(tmp_path / "run")
+    assert (run.latest, owner_of(tmp_path / "run")) == (None, None)
 
 
 def test_a_signal_may_save_without_an_end(tmp_path):
@@ -510,6 +525,26 @@ def test_a_request_to_stop_ends_the_fit_and_the_same_command_carries_on(tmp_path
     assert list((tmp_path / "run" / "requests").iterdir()) == []
     _, module = fit(Checkpointer(tmp_path / "run"), seed=5)
     assert same(module, fit(None)[1])
+
+
+def test_a_request_to_stop_does_not_disturb_an_end_that_is_under_way(tmp_path):
+    """Lightning leaves for SIGTERM, which nobody of ours listens to: its handlers are put back all the same."""
+
+    class Asks(pl.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            Run(tmp_path / "run").request("maintenance", stop=True)
+            while not callback._requests:
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    callback = Checkpointer(tmp_path / "run", save=on_exception())
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as left:
+        fit(callback, callbacks=[Asks()])
+    assert left.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert owner_of(tmp_path / "run") is None
+    assert Run(tmp_path / "run").latest.reasons == ("exception", "manual: maintenance")
 
 
 def test_a_misspelled_monitor_is_told_in_the_first_epoch(tmp_path, caplog):
