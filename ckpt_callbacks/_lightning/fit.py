@@ -206,7 +206,7 @@ class Fit:
             self.restore_best()
 
     def interrupted(self, exception: BaseException) -> None:
-        """An exception leaves fit: a boundary if the state is clean, as it is after Lightning's answer to SIGTERM."""
+        """An exception leaves fit: a boundary if it is Lightning's answer to SIGTERM, between batches."""
         where = private.interrupted_between(exception)
         if where is not None and self._training and self._restored is None:
             self.note(Event.EXCEPTION | Event.SIGNAL)

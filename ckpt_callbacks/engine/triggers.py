@@ -175,7 +175,12 @@ def on_end() -> Trigger:
 
 
 def on_exception() -> Trigger:
-    """Fire when training is about to end with an exception and the state is clean."""
+    """Fire when Lightning itself ends a fit by an exception between two batches or epochs.
+
+    It does so after a SIGTERM that `on_signal` does not listen to. An exception of a program's own, wherever it is raised
+    (a step, a hook, a validation, a data set), leaves no state to carry on from exactly: nothing is saved, and the next
+    start goes on from the newest snapshot. Keras has no hook for exceptions: it never fires there.
+    """
     return _On(Event.EXCEPTION, "on_exception", "exception")
 
 
@@ -354,7 +359,9 @@ class _On(Trigger):
 
     @property
     def words(self) -> str:
-        return "when training ends" if self.event is Event.FIT_END else "on an exception, if the state is clean"
+        if self.event is Event.FIT_END:
+            return "when training ends"
+        return "when Lightning itself ends fit between two batches (never on an exception of yours; in Keras never)"
 
     def __repr__(self) -> str:
         return f"{self.name}()"
