@@ -64,8 +64,8 @@ class Signals:
 
     Args:
         wanted: names of the signals to listen to -> whether the process shall leave then.
-        still_running: tells whether the fit is still there, given the frame that a signal came in; once it is gone
-            signals go straight to the handler before.
+        still_running: tells whether the fit is still there and has something to save, given the frame that a signal
+            came in; else signals to leave go straight to the handler before.
         obey: calls a program's own handler, and sees to it that the signal is obeyed.
     """
 
@@ -147,7 +147,7 @@ class Signals:
             self._handle_in_child(number)
         elif not self._installed:
             self._pass_on(number, frame, call)
-        elif not self._still_running(frame) or (self.leaves and self._wanted[signal.Signals(number)]):
+        elif self._wanted[signal.Signals(number)] and (self.leaves or not self._still_running(frame)):
             self._pass_on(number, frame, self._obey)
         elif not self.leaves:
             self.came = signal.Signals(number)

@@ -155,6 +155,15 @@ def test_one_that_does_not_leave_is_noted_again(received):
     assert signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL
 
 
+def test_who_asks_for_a_snapshot_amid_a_replay_gets_it_later():
+    """There is nothing to save yet; by itself that signal would end the process."""
+    request = Signals({"SIGUSR2": False}, still_running=lambda _: False)
+    request.install()
+    os.kill(os.getpid(), signal.SIGUSR2)
+    request.remove()
+    assert request.came == signal.SIGUSR2
+
+
 def test_only_a_second_signal_to_leave_is_obeyed_at_once(received):
     """Two snapshots asked for are no reason to die; and who asks to leave after that is heard."""
     request = Signals({"SIGUSR2": False, "SIGTERM": True}, still_running=lambda _: True)

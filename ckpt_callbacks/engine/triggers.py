@@ -177,9 +177,9 @@ def on_end() -> Trigger:
 def on_exception() -> Trigger:
     """Fire when Lightning itself ends a fit by an exception between two batches or epochs.
 
-    It does so after a SIGTERM that `on_signal` does not listen to. An exception of a program's own, wherever it is raised
-    (a step, a hook, a validation, a data set), leaves no state to carry on from exactly: nothing is saved, and the next
-    start goes on from the newest snapshot. Keras has no hook for exceptions: it never fires there.
+    It does so after a SIGTERM that `on_signal` does not listen to. An exception of a program's own, wherever it is
+    raised (a step, a hook, a validation, a data set), leaves no state to carry on from exactly: nothing is saved, and
+    the next start goes on from the newest snapshot. Keras has no hook for exceptions: it never fires there.
     """
     return _On(Event.EXCEPTION, "on_exception", "exception")
 
