@@ -58,7 +58,7 @@ class BaseCheckpointer:
         mode: ``"min"``, ``"max"``, or ``"auto"`` (by the metric's name).
         min_delta: by how much a value must improve to count.
         save: triggers, see `ckpt_callbacks.engine.triggers`. Default: every epoch, on best (with a monitor), at the
-            end, on an exception and on SIGTERM.
+            end, on a signal, and where an exception leaves a state that is clean (see `on_exception`).
         keep: retention rules, see `ckpt_callbacks.engine.retention`. Default: the latest 2 and the best 1.
         content: ``"full"`` can be resumed from; ``"weights"`` keeps the model only.
         resume: ``"auto"``, ``"must"``, ``"never"`` or a reference such as ``"runs/a@best"``.
