@@ -20,6 +20,7 @@ LINKS = ("best", "latest")
 """The names under which a run points at snapshots."""
 
 _LOOKS = 100
+_FAR = 1 << 52  # no run saves so often: whoever wrote that wants the next number to be one that can't be stored
 
 _indexes: WeakValueDictionary[str, Index] = WeakValueDictionary()
 
@@ -32,6 +33,7 @@ class Index:
 
     Attributes:
         turn: what changes the run goes one at a time (two callbacks in one trainer may share it).
+        sequence: the highest that was ever seen, of those that a run can get to.
         news: grows when a snapshot came, went or changed by somebody else's doing.
     """
 
@@ -40,8 +42,7 @@ class Index:
         self._known: dict[str, tuple[tuple[int, int, int] | None, Manifest | StoreError]] = {}
         self._lock = threading.Lock()
         self.turn = threading.RLock()
-        self._highest: dict[str | None, int] = {}  # sequence that was ever seen of each run
-        self.news = 0
+        self.sequence = self.news = 0
 
     @classmethod
     def of(cls, root: Path) -> Index:
@@ -105,10 +106,6 @@ class Index:
             _, known = self._known.get(id or "", (None, None))
         return known if isinstance(known, Manifest) else None
 
-    def highest(self, run: str | None) -> int:
-        """The highest sequence that was ever seen of this run; snapshots that don't name theirs are its own."""
-        return max(self._highest.get(None, 0), self._highest.get(run, 0))
-
     def forget(self, id: str) -> None:
         """It is another now, or gone."""
         with self._lock:
@@ -150,7 +147,7 @@ class Index:
             self._known[name] = stamp, known
             self.news += before != stamp
             if isinstance(known, Manifest):
-                self._highest[known.run] = max(self._highest.get(known.run, 0), known.sequence)
+                self.sequence = max(self.sequence, known.sequence if known.sequence < _FAR else 0)
         return True
 
     def _read(self, id: str) -> Manifest | StoreError:

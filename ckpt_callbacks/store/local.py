@@ -272,7 +272,7 @@ class LocalStore:
         id, attempt = self._begin(draft.progress.step)
         try:
             self._index.glance()
-            sequence = 1 + self._index.highest(self.run_id())
+            sequence = 1 + self._index.sequence
             earlier = self._large_files(draft.parent or self._parent)
             infos = {name: self._files.place(attempt / name, chunks, earlier) for name, chunks in files.items()}
             manifest = draft.committed(id, sequence, draft.parent or self._parent, infos, self.run_id())

@@ -628,8 +628,8 @@ def test_what_lost_its_manifest_is_never_deleted(
     assert f"{id} has lost its manifest.json, and stays where it is" in caplog.text
 
 
-def test_numbers_of_another_runs_snapshots_do_not_count(store: LocalStore, draft: Draft, files: Files) -> None:
-    """Somebody put one here with a sequence after which there is hardly any."""
+def test_a_sequence_that_no_run_gets_to_does_not_count(store: LocalStore, draft: Draft, files: Files) -> None:
+    """Somebody put a snapshot here after whose number there is hardly any."""
     store.open()
     other = store.commit(draft(), files(1))
     path = store.path(other.id) / "manifest.json"
