@@ -194,7 +194,7 @@ class Snapshot:
     @property
     def pinned(self) -> bool:
         """True if it is kept whatever the rules say, as of now."""
-        return (self.run_path / "pins" / self.id).exists()
+        return os.path.lexists(self.run_path / "pins" / self.id)
 
     def weights(self) -> dict[str, npt.NDArray[Any]]:
         """The model's tensors under the framework's own names, as read-only arrays over the memory-mapped file.
@@ -625,7 +625,7 @@ def _aliases(file: SafetensorsFile) -> dict[str, str]:
     try:
         aliases = json.loads(file.metadata.get("aliases", "{}"))
         return {str(alias): str(stored) for alias, stored in aliases.items()}
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise CorruptSnapshotError(f"{file.path}: the header's aliases can't be parsed: {error}.") from error
 
 

@@ -7,6 +7,8 @@ The system finds and clears a page when it is touched first, which takes ten tim
 from __future__ import annotations
 
 import mmap
+import os
+import sys
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +28,7 @@ Bytes = npt.NDArray[np.uint8]
 # are seldom granted.
 _PRIVATE: dict[str, int] = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 _HUGE = getattr(mmap, "MADV_HUGEPAGE", None)
+_PHYSICAL = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else sys.maxsize
 _DONT_FORK = getattr(mmap, "MADV_DONTFORK", None)
 
 
@@ -39,6 +42,8 @@ def fresh(nbytes: int, *, inherited: bool = True) -> Bytes:
 
     What a forked process does not inherit, where the system knows of that, is not copied when its parent writes to it.
     """
+    if nbytes > _PHYSICAL:  # some systems promise any amount, and kill who makes use of it
+        raise MemoryError(f"{nbytes:,} bytes of memory can't be had: this machine has {_PHYSICAL:,}")
     try:
         pages = mmap.mmap(-1, max(aligned(nbytes), PAGE), **_PRIVATE)
     except (OSError, OverflowError) as error:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ckpt_callbacks.door import IrregularError, reading
 from ckpt_callbacks.errors import CorruptSnapshotError
 from ckpt_callbacks.state import tree
 from ckpt_callbacks.state.pages import LARGE
@@ -35,9 +36,13 @@ def read_weights(directory: Path) -> dict[str, Any]:
         CorruptSnapshotError: a file is missing or can't be parsed.
     """
     try:
-        structure = _structure((directory / TREE).read_bytes(), directory)
-    except FileNotFoundError:
-        raise CorruptSnapshotError(f"{directory / TREE} is missing.") from None
+        with reading(directory / TREE) as file:
+            text = file.readall()
+    except (FileNotFoundError, IrregularError) as error:
+        raise CorruptSnapshotError(f"{directory / TREE} is missing: {error.strerror}.") from error
+    except MemoryError as error:
+        raise CorruptSnapshotError(f"{directory / TREE} is larger than memory: no tree is.") from error
+    structure = _structure(text, directory)
     names = _named(MODEL, [path.name for path in directory.iterdir()])
     tensors = _joined(open_file(directory / name, writable=True) for name in names)
     return dict(tree.decode(structure["weights"], tensors, copy=False))

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ckpt_callbacks.door import IrregularError, reading
 from ckpt_callbacks.errors import ConfigurationError, CorruptSnapshotError
 from ckpt_callbacks.state.elements import BITS, size_of
 from ckpt_callbacks.state.pages import PAGE, Bytes
@@ -167,14 +168,17 @@ def open_file(path: str | os.PathLike[str], *, writable: bool = False) -> Safete
     The data is mapped read-only; with ``writable`` writing to it changes a private copy of the page in memory, never
     the file.
 
-    CorruptSnapshotError: it isn't there, or is no intact safetensors file; says which file and which tensor.
+    Raises:
+        CorruptSnapshotError: it isn't there, something else (a link) lies in its place, or it is no intact safetensors
+            file; says which file and which tensor.
+        OSError: it can't be read now.
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
+        with reading(path) as file:
             empty = not os.fstat(file.fileno()).st_size  # which can't be mapped
             mapped = np.empty(0, np.uint8) if empty else np.memmap(file, np.uint8, "c" if writable else "r")
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+    except (FileNotFoundError, NotADirectoryError, IrregularError) as error:
         raise CorruptSnapshotError(f"{path} is missing: {error.strerror}") from error
     return open_bytes(mapped.view(np.ndarray), path)
 

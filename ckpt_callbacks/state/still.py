@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Set
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
+from ckpt_callbacks.door import reading
 from ckpt_callbacks.state.pages import Bytes
 from ckpt_callbacks.state.safetensors_file import Layout
 
@@ -30,7 +31,7 @@ def is_still(path: Path, layout: Layout, data: Bytes, names: Set[str]) -> bool:
         OSError: the file is not there, or can't be read.
     """
     spans = [span for name, span in layout.spans.items() if name in names]
-    with open(path, "rb", buffering=0) as file:
+    with reading(path) as file:
         return _has(file, 0, layout.header) and all(
             _has(file, begin, data[begin : min(begin + PIECE, stop)].data)
             for start, stop in spans
@@ -38,6 +39,6 @@ def is_still(path: Path, layout: Layout, data: Bytes, names: Set[str]) -> bool:
         )
 
 
-def _has(file: BinaryIO, offset: int, expected: bytes | memoryview) -> bool:
+def _has(file: FileIO, offset: int, expected: bytes | memoryview) -> bool:
     file.seek(offset)
     return file.read(len(expected)) == expected

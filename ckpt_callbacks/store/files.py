@@ -1,7 +1,7 @@
 """Every system call that the store makes, in one place.
 
 The store calls `disk` and nothing else, so one object can be replaced to count each call, interrupt it, shorten a write
-or pretend that the disk is full (see the crash tests). No method here decides anything.
+or pretend that the disk is full (see the crash tests). No method here decides anything; files are opened by the `door`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from ckpt_callbacks import door
 
 try:
     import fcntl
@@ -48,11 +50,11 @@ class Disk:
 
     def open_append(self, path: str | Path) -> int:
         """Open a file for reading and appending, creating it if needed."""
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _CLOEXEC | _BINARY, 0o666)
+        return door.open_regular(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
 
     def open_update(self, path: str | Path) -> int:
         """Open a file for reading and writing in place, creating it if needed."""
-        return os.open(path, os.O_RDWR | os.O_CREAT | _CLOEXEC | _BINARY, 0o666)
+        return door.open_regular(path, os.O_RDWR | os.O_CREAT)
 
     def write(self, descriptor: int, data: bytes | bytearray | memoryview) -> int:
         """Write at most all of ``data``; return how many bytes were taken."""
@@ -120,15 +122,20 @@ class Disk:
     # Questions: nothing changes.
 
     def read(self, path: str | Path, limit: int = sys.maxsize) -> bytes:
-        """Give a file's bytes, at most ``limit`` of them."""
-        descriptor = os.open(path, os.O_RDONLY | _CLOEXEC | _BINARY)
+        """Give a file's bytes, at most ``limit`` of them: the first ones."""
+        descriptor = self.open_read(path)
         try:
-            wanted = min(os.fstat(descriptor).st_size, limit)
-            parts = []
-            while wanted > 0 and (part := os.read(descriptor, wanted)):
-                parts.append(part)
-                wanted -= len(part)
-            return b"".join(parts)
+            return _read(descriptor, min(os.fstat(descriptor).st_size, limit))
+        finally:
+            os.close(descriptor)
+
+    def read_end(self, path: str | Path, limit: int) -> bytes:
+        """Give a file's bytes, at most ``limit`` of them: the last ones."""
+        descriptor = self.open_read(path)
+        try:
+            size = os.fstat(descriptor).st_size
+            os.lseek(descriptor, max(size - limit, 0), os.SEEK_SET)
+            return _read(descriptor, min(size, limit))
         finally:
             os.close(descriptor)
 
@@ -136,13 +143,13 @@ class Disk:
         """Give a file's bytes piece by piece; each piece is valid until the next one is asked for."""
         buffer = bytearray(READ_SIZE)
         view = memoryview(buffer)
-        with open(path, "rb", buffering=0) as file:
+        with door.reading(path) as file:
             while count := file.readinto(buffer):
                 yield view[:count]
 
     def open_read(self, path: str | Path) -> int:
         """Open a file for reading."""
-        return os.open(path, os.O_RDONLY | _CLOEXEC | _BINARY)
+        return door.open_regular(path, os.O_RDONLY)
 
     def read_at(self, descriptor: int, out: memoryview, offset: int) -> int:
         """Read at most all of ``out`` from ``offset`` on; return how many bytes came. From any thread."""
@@ -156,7 +163,7 @@ class Disk:
 
     def read_samples(self, path: str | Path, starts: Iterable[int], length: int) -> Iterator[bytes]:
         """Give some bytes of a file from each of these places; fewer where it ends."""
-        with open(path, "rb", buffering=0) as file:
+        with door.reading(path) as file:
             for start in starts:
                 file.seek(start)
                 yield file.read(length)
@@ -179,8 +186,12 @@ class Disk:
         return os.read(descriptor, 1)
 
     def stat(self, path: str | Path) -> os.stat_result:
-        """Size, times and kind of what a path names; links are followed."""
-        return os.stat(path)
+        """Size, times and kind of what a path names; a link is told of as one."""
+        return os.lstat(path)
+
+    def is_directory(self, path: str | Path) -> bool:
+        """Tell whether a directory of the run's own is there; a link in its place is an error."""
+        return door.is_directory(path)
 
     def free(self, path: str | Path) -> int:
         """How many bytes the disk below ``path`` has left for this user."""
@@ -215,6 +226,14 @@ class Disk:
                 return sorted(entries, key=lambda entry: entry.name)
         except FileNotFoundError:
             return []
+
+
+def _read(descriptor: int, wanted: int) -> bytes:
+    parts = []
+    while wanted > 0 and (part := os.read(descriptor, wanted)):
+        parts.append(part)
+        wanted -= len(part)
+    return b"".join(parts)
 
 
 disk = Disk()

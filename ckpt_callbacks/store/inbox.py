@@ -67,7 +67,7 @@ class Inbox:
         note = without_secret(note) if note else note
         name = f"{time.time_ns():020d}-{secrets.token_hex(3)}"
         try:
-            self._files.make(self.path)
+            self._files.make_own(self.path)
             self._write(name + _REQUEST, {"note": note, "stop": stop, "wants_answer": wants_answer})
         except OSError as error:
             raise StoreError(

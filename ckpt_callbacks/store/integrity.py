@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
-import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import xxhash
 
+from ckpt_callbacks.door import kind_of
 from ckpt_callbacks.errors import CorruptSnapshotError, SnapshotNotFoundError, StoreError, UnreachableError
 from ckpt_callbacks.store import manifest as manifests
 from ckpt_callbacks.store.files import PAGE, disk
@@ -27,6 +28,8 @@ __all__ = ["load_directory", "read_manifest", "twice", "unless_deleted", "unread
 
 THREADS = 4
 """How many files, or pieces of one, are read at a time."""
+
+_MAX_HEADER = 100_000_000  # the format's own limit
 
 PIECE = 8 << 20
 """How many bytes of a file are read at a time, when it is read into memory: whole pages."""
@@ -77,16 +80,19 @@ def unreadable(path: str | Path, error: OSError) -> StoreError:
 
 @contextlib.contextmanager
 def unless_deleted(directory: Path) -> Iterator[None]:
-    """Read a snapshot's files: an error of a snapshot that was deleted meanwhile says so.
+    """Read a snapshot's files: an error of a snapshot that was deleted meanwhile says so, and every one is ours.
 
     Raises:
         SnapshotNotFoundError: it was deleted.
+        CorruptSnapshotError, UnreachableError: what the disk's refusal means.
     """
     try:
         yield
     except (CorruptSnapshotError, OSError) as error:
         if _is_deleted(directory):
             raise _deleted(directory) from error
+        if isinstance(error, OSError):
+            raise unreadable(error.filename or directory, error) from error
         raise
 
 
@@ -189,13 +195,20 @@ def _compare(path: Path, info: FileInfo, digest_of: Callable[[Path], str] | None
     """What is wrong with a file; without ``digest_of`` only its size is looked at."""
     try:
         status = twice(lambda: disk.stat(path))
-        if not stat.S_ISREG(status.st_mode):
-            return f"{path.name} is not a file."
+        if (kind := kind_of(status.st_mode)) is not None:
+            return f"{path.name} is not a file: {kind} lies in its place."
         if status.st_size != info.size:
             return f"{path.name} has another size: expected {info.size} bytes, found {status.st_size}."
         if digest_of is None:
             return None
         found = twice(lambda: digest_of(path))
+    except MemoryError as error:
+        if problem := _misfit(path, info.size):
+            return problem
+        raise UnreachableError(
+            f"{path} can't be read now: memory for its {info.size:,} bytes can't be had. It may be good, so nothing "
+            "was changed. Give the job more memory."
+        ) from error
     except FileNotFoundError:
         return f"{path.name} is missing."
     except OSError as error:
@@ -245,6 +258,20 @@ def _read_at(descriptor: int, out: memoryview, offset: int) -> int:
             raise
     disk.bypass_cache(descriptor, False)
     return disk.read_at(descriptor, out, offset)
+
+
+def _misfit(path: Path, size: int) -> str | None:
+    """What is wrong with a file that is larger than its own header says; it costs no more memory than the header."""
+    if path.suffix != ".safetensors":
+        return None
+    length = min(int.from_bytes(disk.read(path, 8), "little"), _MAX_HEADER)
+    try:
+        header = json.loads(disk.read(path, 8 + length)[8:])
+        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+        told = 8 + length + int(end)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, MemoryError):
+        return f"{path.name} can't be opened as safetensors: its header can't be parsed."
+    return None if told == size else f"{path.name} has {size:,} bytes, and {told:,} by its own header."
 
 
 def _unreadable_tensors(path: Path) -> str | None:

@@ -12,11 +12,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ckpt_callbacks.errors import StoreError
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.store.files import disk
 from ckpt_callbacks.store.manifest import finite
+from ckpt_callbacks.store.remedies import remedy
 
 __all__ = ["Journal"]
+
+MAX_BYTES = 256 << 20
+"""How much of it is read: the end. That is more than a million events."""
 
 
 class Journal:
@@ -41,19 +46,28 @@ class Journal:
             self._append(line)
         except OSError as error:
             if not self._warned:
-                warn(f"{self.path} can't be written ({error}); snapshots are saved all the same, without a journal")
+                warn(
+                    f"{self.path} can't be written ({error}); snapshots are saved all the same, without a journal. "
+                    f"{remedy(error)}"
+                )
             self._warned = True
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Give the events, oldest first; a line that a crash has torn is left out."""
+        """Give the events, oldest first; a line that a crash has torn is left out.
+
+        Raises:
+            StoreError: it can't be read.
+        """
         try:
-            lines = disk.read(self.path).splitlines()
+            lines = disk.read_end(self.path, MAX_BYTES).splitlines()
         except FileNotFoundError:
             return
+        except OSError as error:
+            raise StoreError(f"{self.path} can't be read: {error}. {remedy(error)}.") from error
         for line in lines:
             try:
                 entry = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(entry, dict):
                 yield entry

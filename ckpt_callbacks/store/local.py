@@ -112,8 +112,8 @@ class LocalStore:
         self._parent = None
         with self._index.turn:
             try:
-                self._files.make(self._snapshots)
-                self._files.make(self._pins)  # so that `touch pins/<id>` works
+                self._files.make_own(self._snapshots)
+                self._files.make_own(self._pins)  # so that `touch pins/<id>` works
                 if held_here(self.root) or not disk.lexists(self._identity.path):
                     self.renew_identity()
             except OSError as error:
@@ -161,11 +161,13 @@ class LocalStore:
 
         Raises:
             RunLockedError: another live process has it.
+            StoreError: the directory can't be made, or one inside it is a link.
         """
         try:
             self._files.make(self.root)
         except OSError as error:
             raise StoreError(f"{self.root} can't be created: {error}. {remedy(error)}. {_ELSEWHERE}") from error
+        self._refuse_links()
         mine, lock = held_here(self.root), RunLock(self.root).acquire()
         try:
             for path in () if mine else (self.root.parent, self.root, self._snapshots):
@@ -176,6 +178,16 @@ class LocalStore:
             raise StoreError(f"{self.root} can't be made durable: {error}. {remedy(error)}.") from error
         self._lock = lock
         return lock
+
+    def _refuse_links(self) -> None:
+        """See that nothing is written, moved or deleted elsewhere by way of a directory that is not the run's own."""
+        for path in (self._snapshots, self._pins, self._damaged, self.inbox.path):
+            if (target := disk.readlink(path)) is not None:
+                raise StoreError(
+                    f"{path} is a link to {target}: expected a directory of the run's own, for snapshots would be "
+                    "written and deleted there. Move what it points to here, or let the whole run lie there: "
+                    f"{self.root.name} itself may be a link."
+                )
 
     # Snapshots -----------------------------------------------------------------------------------------------------
 
@@ -547,7 +559,7 @@ class LocalStore:
         """
         with self._index.turn:
             try:
-                self._files.make(self._damaged)
+                self._files.make_own(self._damaged)
                 taken = {entry.name for entry in self._list(self._damaged)}
                 names = (id if number == 1 else f"{id}+{number}" for number in itertools.count(1))
                 target = self._damaged / next(name for name in names if name not in taken)
@@ -626,7 +638,7 @@ class LocalStore:
         """
         path = self.path(id)
         try:
-            self._files.make(self._pins)
+            self._files.make_own(self._pins)
             self._files.write_in_place(self._pins / id, note or "")
         except OSError as error:
             raise StoreError(

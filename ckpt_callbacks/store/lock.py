@@ -201,13 +201,13 @@ def owner_of(directory: str | Path) -> Owner | None:
         if held_here(directory):
             return Owner(**_myself())
         try:
-            descriptor = os.open(path, os.O_RDONLY)
+            descriptor = disk.open_read(path)
         except OSError:
             return None
         try:
             free = fcntl is None or _try_lock(descriptor, path, shared=True)
         finally:
-            os.close(descriptor)
+            disk.close(descriptor)
     return None if free else _read_owner(path)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 from collections.abc import Iterator
 
+from ckpt_callbacks.door import IrregularError
 from ckpt_callbacks.errors import StoreError
 
 __all__ = ["is_damage", "remedy", "told"]
@@ -32,6 +33,7 @@ _REMEDIES = {
     errno.EHOSTDOWN: _AWAY,
     errno.EIO: _BROKEN,
 }
+_FOREIGN = "Move it out of the way: inside of a run are files and directories of its own, no links, pipes or devices"
 _USUAL = "Check free space (df), permissions and the disk (dmesg)"
 
 _DAMAGE = {errno.EIO, errno.EBADMSG, errno.EISDIR, errno.ELOOP, *filter(None, [getattr(errno, "EUCLEAN", None)])}
@@ -39,12 +41,14 @@ _DAMAGE = {errno.EIO, errno.EBADMSG, errno.EISDIR, errno.ELOOP, *filter(None, [g
 
 def remedy(error: OSError) -> str:
     """What to do about it: one sentence, without its full stop."""
+    if isinstance(error, IrregularError):
+        return _FOREIGN
     return _REMEDIES.get(error.errno or 0, _USUAL)
 
 
 def is_damage(error: OSError) -> bool:
     """Whether bytes that can't be read are lost; else they may be good, and can be read once the cause is gone."""
-    return error.errno in _DAMAGE
+    return isinstance(error, IrregularError) or error.errno in _DAMAGE
 
 
 @contextlib.contextmanager

@@ -18,6 +18,8 @@ from typing import NamedTuple
 import xxhash
 
 from ckpt_callbacks.messages import warn
+from ckpt_callbacks.store.files import disk
+from ckpt_callbacks.store.remedies import remedy
 
 __all__ = ["Step", "Trace", "fingerprint"]
 
@@ -25,6 +27,7 @@ SLOTS = 32_768
 _MAGIC = b"ckpttrac"
 _HEADER = struct.Struct("<8sII")  # magic, format, slots; padded to the size of a record
 _RECORD = struct.Struct("<QdQII")  # batches, loss, fingerprint, step, attempt
+MAX_BYTES = _RECORD.size * (1 + SLOTS)
 _DOUBLE = struct.Struct("<d")
 _FORMAT = 1
 
@@ -74,9 +77,13 @@ class Trace:
         """
         self.close()
         try:
-            self._attempt = 1 + max((attempt for _, attempt in self._read()), default=0)
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if afresh or not self._is_ours() else 0)
-            self._file = os.open(self.path, flags, 0o666)
+            found = self._content()
+            self._attempt = 1 + max((attempt for _, attempt in _records(found or b"")), default=0)
+            self._file = disk.open_update(self.path)
+            if found is None:
+                warn(f"{self.path} is not a trace of this version, or was damaged: it is begun anew")
+            if found is None or (found and afresh):
+                disk.truncate(self._file)
             os.pwrite(self._file, _HEADER.pack(_MAGIC, _FORMAT, SLOTS), 0)
         except OSError as error:
             self._give_up(error)
@@ -101,30 +108,38 @@ class Trace:
     def close(self) -> None:
         """Stop recording."""
         if self._file is not None:
-            os.close(self._file)
+            disk.close(self._file)
             self._file = None
 
     def _read(self) -> list[tuple[Step, int]]:
         """Every step on record, with its attempt; nothing if the disk refuses: no proof is worth a resume."""
         try:
-            data = self.path.read_bytes() if self._is_ours() else b""
+            return _records(self._content() or b"")
         except OSError:
             return []
-        whole = len(data) // _RECORD.size * _RECORD.size
-        records = enumerate(_RECORD.iter_unpack(data[_RECORD.size : whole]))
-        return [
-            (Step(batches, number, loss, bits), attempt)
-            for slot, (batches, loss, bits, number, attempt) in records
-            if batches and batches % SLOTS == slot
-        ]
 
-    def _is_ours(self) -> bool:
+    def _content(self) -> bytes | None:
+        """The whole file, or nothing if there is none; None if what lies there can't be one of ours."""
         try:
-            with self.path.open("rb") as file:
-                return file.read(_HEADER.size) == _HEADER.pack(_MAGIC, _FORMAT, SLOTS)
+            data = disk.read(self.path, MAX_BYTES + 1)
         except FileNotFoundError:
-            return False
+            return b""
+        ours = not data or (data.startswith(_HEADER.pack(_MAGIC, _FORMAT, SLOTS)) and len(data) <= MAX_BYTES)
+        return data if ours else None
 
     def _give_up(self, error: OSError) -> None:
         self.close()
-        warn(f"{self.path} can't be written ({error}); training goes on, and its next resume can't be verified by it")
+        warn(
+            f"{self.path} can't be written ({error}); training goes on, and its next resume can't be verified by it. "
+            f"{remedy(error)}"
+        )
+
+
+def _records(data: bytes) -> list[tuple[Step, int]]:
+    whole = len(data) // _RECORD.size * _RECORD.size
+    records = enumerate(_RECORD.iter_unpack(data[_RECORD.size : whole]))
+    return [
+        (Step(batches, number, loss, bits), attempt)
+        for slot, (batches, loss, bits, number, attempt) in records
+        if batches and batches % SLOTS == slot
+    ]

@@ -15,6 +15,7 @@ from typing import Literal
 
 import xxhash
 
+from ckpt_callbacks.door import kind_of
 from ckpt_callbacks.store.files import PAGE, disk
 from ckpt_callbacks.store.manifest import FileInfo
 
@@ -54,7 +55,7 @@ class DurableFiles:
     def _link(self, source: Path, path: Path, size: int) -> bool:
         """Link a file, durably; False if that can't be, or if somebody tampered with it."""
         try:
-            if disk.stat(source).st_size != size:
+            if kind_of((status := disk.stat(source)).st_mode) is not None or status.st_size != size:
                 return False
             disk.link(source, path)
         except OSError:  # no links here, too many, another file system, or its snapshot was deleted
@@ -120,7 +121,7 @@ class DurableFiles:
             disk.fsync_directory(path)
 
     def make(self, path: Path) -> None:
-        """Create a directory and what is missing above it."""
+        """Create a directory and what is missing above it; links may lead there."""
         if path.is_dir():
             return
         self.make(path.parent)
@@ -128,6 +129,11 @@ class DurableFiles:
             disk.mkdir(path)
         self.sync_directory(path.parent)
         self.sync_directory(path.parent.parent)  # who made the one above may have been killed before that was durable
+
+    def make_own(self, path: Path) -> None:
+        """The same for one inside of a run, which is no link."""
+        if not disk.is_directory(path):
+            self.make(path)
 
 
 def _blocks(chunks: Chunks) -> Iterator[memoryview]:
