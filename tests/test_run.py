@@ -215,7 +215,7 @@ def test_weights_in_several_files_are_one(make_run: MakeRun, tmp_path: Path) -> 
     assert {name: int(array[0]) for name, array in Run(tmp_path / "run").latest.weights().items()} == {"w1": 1, "w2": 2}  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("aliases", ["[]", "{", '{"tied": "missing"}'])
+@pytest.mark.parametrize("aliases", ["[]", "{", '{"tied": "missing"}', "[" * 200_000], ids=range(4))
 def test_broken_aliases_are_named(tmp_path: Path, aliases: str) -> None:
     """An alias must lead to a tensor."""
     file = save({"w": np.zeros(1)}, {"aliases": aliases})

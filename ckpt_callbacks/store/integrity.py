@@ -142,7 +142,10 @@ def load_directory(directory: Path, allocate: Allocate) -> tuple[dict[str, memor
 
     def compare(name: str, info: FileInfo, threads: ThreadPoolExecutor) -> str | None:
         def load(path: Path) -> str:
-            out = memoryview(allocate(-(-info.size // PAGE) * PAGE)).cast("B")
+            try:
+                out = memoryview(allocate(-(-info.size // PAGE) * PAGE)).cast("B")
+            except MemoryError as error:
+                raise _too_large(path, info.size) from error
             files[path.name] = out[: info.size]
             return _load(path, out, info.size, threads)
 
@@ -202,13 +205,8 @@ def _compare(path: Path, info: FileInfo, digest_of: Callable[[Path], str] | None
         if digest_of is None:
             return None
         found = twice(lambda: digest_of(path))
-    except MemoryError as error:
-        if problem := _misfit(path, info.size):
-            return problem
-        raise UnreachableError(
-            f"{path} can't be read now: memory for its {info.size:,} bytes can't be had. It may be good, so nothing "
-            "was changed. Give the job more memory."
-        ) from error
+    except CorruptSnapshotError as error:
+        return str(error)
     except FileNotFoundError:
         return f"{path.name} is missing."
     except OSError as error:
@@ -260,18 +258,26 @@ def _read_at(descriptor: int, out: memoryview, offset: int) -> int:
     return disk.read_at(descriptor, out, offset)
 
 
-def _misfit(path: Path, size: int) -> str | None:
-    """What is wrong with a file that is larger than its own header says; it costs no more memory than the header."""
-    if path.suffix != ".safetensors":
-        return None
+def _too_large(path: Path, size: int) -> StoreError:
+    """What it means that memory can't hold a file: that it is damaged, if it is larger than its own header says."""
+    told = _told_size(path) if path.suffix == ".safetensors" else size
+    if told != size:
+        return CorruptSnapshotError(f"{path.name} has {size:,} bytes, and {told:,} by its own header.")
+    return UnreachableError(
+        f"{path} can't be read now: memory for its {size:,} bytes can't be had. It may be good, so nothing was "
+        "changed. Give the job more memory."
+    )
+
+
+def _told_size(path: Path) -> int:
+    """How many bytes a safetensors file has by its own header; 0 if that makes no sense."""
     length = min(int.from_bytes(disk.read(path, 8), "little"), _MAX_HEADER)
     try:
         header = json.loads(disk.read(path, 8 + length)[8:])
-        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-        told = 8 + length + int(end)
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, MemoryError):
-        return f"{path.name} can't be opened as safetensors: its header can't be parsed."
-    return None if told == size else f"{path.name} has {size:,} bytes, and {told:,} by its own header."
+        ends = (int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__")
+        return 8 + length + max(ends, default=0)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError):
+        return 0
 
 
 def _unreadable_tensors(path: Path) -> str | None:

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from ckpt_callbacks.state import pages
 from ckpt_callbacks.state.pages import PAGE, aligned, fresh
 
 
@@ -18,6 +19,14 @@ def test_it_is_at_least_as_much_and_begins_at_a_page(nbytes: int) -> None:
     assert memory.nbytes == max(aligned(nbytes), PAGE) >= nbytes
     assert memory.ctypes.data % PAGE == 0
     assert not memory.any()
+
+
+def test_more_than_the_machine_has_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some systems promise any amount, and kill who makes use of it."""
+    monkeypatch.setattr(pages, "_PHYSICAL", 10 * PAGE)
+    assert fresh(10 * PAGE).nbytes == 10 * PAGE
+    with pytest.raises(MemoryError, match="this machine has 40,960"):
+        fresh(10 * PAGE + 1)
 
 
 FORKS = """

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ckpt_callbacks.store import Journal
+from ckpt_callbacks.store import journal as journals
 from ckpt_callbacks.store.files import disk
 
 
@@ -58,3 +59,18 @@ def test_a_full_disk_is_a_warning_not_a_failed_save(
     assert [record.message for record in caplog.records if "No space left" in record.message] == [
         caplog.records[0].message
     ]
+
+
+def test_hostile_lines_cost_only_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nested without end; and of a journal without end the last part is read."""
+    journal = Journal(tmp_path / "events.jsonl")
+    journal.append("saved", id="a")
+    with journal.path.open("ab") as file:
+        file.write(b"[" * 200_000 + b"\n")
+    journal.append("saved", id="b")
+    assert [event["id"] for event in journal] == ["a", "b"]
+    monkeypatch.setattr(journals, "MAX_BYTES", 1000)
+    assert [event["id"] for event in journal] == ["b"]
+    os.truncate(journal.path, 1 << 40)
+    journal.append("saved", id="c")
+    assert [event["id"] for event in journal] == ["c"]
