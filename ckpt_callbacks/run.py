@@ -203,27 +203,32 @@ class Snapshot:
         package to be more than integers of the same bits.
 
         Raises:
-            CorruptSnapshotError: the file is missing or can't be parsed; `verify` tells more.
+            CorruptSnapshotError: the file is missing, is none (a link), or can't be parsed; `verify` tells more.
             SnapshotNotFoundError: it was deleted.
+            UnreachableError: it can't be read now.
         """
         from ckpt_callbacks.state.tensors import as_numpy
 
         found: dict[str, npt.NDArray[Any]] = {}
         aliases: dict[str, str] = {}
-        with unless_deleted(self.path):
-            for file in self.weight_files():
-                found.update((name, as_numpy(tensor)) for name, tensor in file.items())
-                aliases.update(_aliases(file))
+        for file in self.weight_files():
+            found.update((name, as_numpy(tensor)) for name, tensor in file.items())
+            aliases.update(_aliases(file))
         try:
             return {**found, **{alias: found[stored] for alias, stored in aliases.items()}}
         except KeyError as error:
             raise CorruptSnapshotError(f"{self.path} has an alias of {error}, but no tensor of that name.") from None
 
     def weight_files(self) -> list[SafetensorsFile]:
-        """The files that hold the model's tensors, opened: one, or several shards."""
+        """The files that hold the model's tensors, opened: one, or several shards.
+
+        Raises:
+            CorruptSnapshotError, SnapshotNotFoundError, UnreachableError: as `weights` does.
+        """
         from ckpt_callbacks.state.safetensors_file import open_file
 
-        return [open_file(self.path / name) for name in sorted(self.manifest.files) if _WEIGHTS.fullmatch(name)]
+        with unless_deleted(self.path):
+            return [open_file(self.path / name) for name in sorted(self.manifest.files) if _WEIGHTS.fullmatch(name)]
 
     def verify(self, *, full: bool = True) -> Verification:
         """Compare its files with its manifest.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import os
 from pathlib import Path
 
 import pytest
 
+import ckpt_callbacks
 from ckpt_callbacks import door
 from ckpt_callbacks.store.remedies import is_damage, remedy
 
@@ -81,3 +83,28 @@ def test_a_directory_of_the_runs_own(places: dict[str, Path], tmp_path: Path) ->
     for path in (tmp_path / "file", *(path for kind, path in places.items() if kind != "a directory")):
         with pytest.raises(door.IrregularError, match="lies in its place"):
             door.is_directory(path)
+
+
+PACKAGE = Path(ckpt_callbacks.__file__).parent
+OTHER_FILES = {"store/provenance.py": "git's, and /proc", "saving/overlap.py": "the limits of a container"}
+DOORS = {"door.py": "the door", "store/files.py": "creates what must not exist, and opens directories"}
+
+
+def opens(call: ast.Call) -> bool:
+    """Whether a call opens a file by its name."""
+    match call.func:
+        case ast.Name("open") | ast.Attribute(ast.Name("os" | "io"), "open"):
+            return True
+        case ast.Attribute(_, "read_bytes" | "read_text" | "write_bytes" | "write_text" | "touch"):
+            return True
+    return False
+
+
+def test_there_is_no_other_door() -> None:
+    """Whoever opens a file of a run by another way would follow links again, and wait for pipes."""
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        if any(map(opens, calls)):
+            found.add(path.relative_to(PACKAGE).as_posix())
+    assert found == {*DOORS, *OTHER_FILES}

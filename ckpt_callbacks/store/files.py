@@ -28,6 +28,7 @@ PAGE = 4096
 
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows translates line ends without it
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
+_DIRECTORY = getattr(os, "O_DIRECTORY", 0)  # else a pipe of that name would be waited for
 _DIRECT = getattr(os, "O_DIRECT", 0) if fcntl is not None else 0
 _NOT_CACHED = getattr(os, "RWF_NOWAIT", 0)
 _NO_DIRECTORY_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM}
@@ -108,7 +109,7 @@ class Disk:
         if os.name == "nt":
             return
         try:
-            descriptor = os.open(path, os.O_RDONLY | _CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | _CLOEXEC | _DIRECTORY)
             try:
                 os.fsync(descriptor)
             finally:

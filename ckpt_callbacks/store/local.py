@@ -302,6 +302,7 @@ class LocalStore:
         """Make sure that the run is where it was, and ours: people move and replace directories under a training."""
         if self._lock is not None and self._lock.held:
             self._files.make(self.root)
+            self._refuse_links()
             self._lock.confirm()
             if not self._snapshots.is_dir():
                 warn(

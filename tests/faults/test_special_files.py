@@ -203,6 +203,26 @@ def test_a_directory_that_leads_elsewhere_is_not_written_to(run: Path, tmp_path:
     assert FrozenLoop(checkpointer(tmp_path / "by another name")).run(STEPS).step == STEPS
 
 
+def test_nor_when_it_comes_while_training(run: Path, tmp_path: Path) -> None:
+    """Each save looks again."""
+    outside = tmp_path / "outside"
+    loop = FrozenLoop(checkpointer(run, on_error="raise", background=False))
+    train = loop.advance
+
+    def advance() -> None:
+        train()
+        if loop.step == REACHED + 1:
+            (run / "snapshots").rename(outside)
+            (run / "snapshots").symlink_to(outside)
+            there.extend(sorted(outside.rglob("*")))
+
+    there: list[Path] = []
+    loop.advance = advance  # type: ignore[method-assign]
+    with pytest.raises(StoreError, match="is a link to"):
+        loop.run(STEPS)
+    assert sorted(outside.rglob("*")) == there != []
+
+
 @pytest.mark.parametrize("name", ["pins", "requests"])
 def test_nobody_asks_or_pins_elsewhere(run: Path, tmp_path: Path, name: str) -> None:
     """Both work without the lock."""
