@@ -77,10 +77,12 @@ def changes(lines: str, folder: str) -> list[str]:
 
 
 def counted(name: str) -> tuple[list[str], Counter[Any], Counter[Any]]:
-    """Try one operation twice: what went unseen, and how many calls of each kind each thread made."""
+    """Try one operation twice: what went unseen, and how many calls of each kind each thread made - that have a number:
+    a look has none, and whichever thread is free takes it."""
     with in_memory() as scratch:
         trials = [Trial(OPERATIONS[name], scratch / which) for which in ("one", "other")]
-        one, other = (Counter((c.thread, c.name) for c in t.made if isinstance(c, Call)) for t in trials)
+        calls = ([call for call in t.made if isinstance(call, Call) and call.name != "look"] for t in trials)
+        one, other = (Counter((call.thread, call.name) for call in made) for made in calls)
         return [*trials[0].unseen, *trials[1].unseen], one, other
 
 
