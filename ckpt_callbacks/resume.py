@@ -331,7 +331,7 @@ def _step_over(store: LocalStore, bad: str, problems: Sequence[str]) -> None:
 
 def _readable(snapshot: Snapshot, reads: tuple[str, ...]) -> Snapshot:
     found = snapshot.manifest.framework
-    if found not in reads:
+    if found is not None and found not in reads:  # where nobody says, what is inside it tells whether it fits
         raise ResumeError(
             f"{snapshot.path} was written by {found}, and this callback carries on only from {' or '.join(reads)}. "
             "Train in another directory."

@@ -298,7 +298,7 @@ class Run:
         """What the checkpointer that wrote the newest snapshot was told to monitor."""
         latest = self.latest
         recorded = latest.manifest.monitors if latest else ()
-        return tuple(_monitor(one) for one in recorded if "metric" in one)
+        return tuple(Monitor.from_dict(one) for one in recorded if "metric" in one)
 
     @property
     def policy(self) -> Mapping[str, Any]:
@@ -632,11 +632,6 @@ def _aliases(file: SafetensorsFile) -> dict[str, str]:
         return {str(alias): str(stored) for alias, stored in aliases.items()}
     except (ValueError, AttributeError, RecursionError) as error:
         raise CorruptSnapshotError(f"{file.path}: the header's aliases can't be parsed: {error}.") from error
-
-
-def _monitor(recorded: Mapping[str, Any]) -> Monitor:
-    known = {name: recorded[name] for name in ("metric", "mode", "min_delta", "relative") if name in recorded}
-    return Monitor(**known)
 
 
 def _read_back(text: str) -> Rule | None:

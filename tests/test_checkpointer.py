@@ -466,6 +466,17 @@ def test_a_run_of_another_framework_is_refused(tmp_path):
         checkpointer(tmp_path).begin({})
 
 
+def test_a_snapshot_that_does_not_say_who_wrote_it_is_carried_on_from(tmp_path):
+    """`framework` is optional, so what verifies without it resumes as well."""
+    Loop(checkpointer(tmp_path)).run(4)
+    newest = Run(tmp_path / "run").latest
+    nobody = replace(newest.manifest, framework=None)
+    (newest.path / "manifest.json").write_bytes(nobody.to_bytes())
+    one = checkpointer(tmp_path)
+    Loop(one).run(6)
+    assert one.resumed.snapshot.id == newest.id
+
+
 def test_a_program_may_change_its_directory(tmp_path, monkeypatch):
     """A relative path means what it meant when the callback was made."""
     monkeypatch.chdir(tmp_path)

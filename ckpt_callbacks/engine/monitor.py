@@ -67,6 +67,12 @@ class Monitor:
         delta = f":{float(self.min_delta)}{' of best' if self.relative else ''}" if self.min_delta else ""
         return f"{self.metric}:{self.mode}{delta}"
 
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Monitor:
+        """The inverse of `as_dict`; members that are no arguments are left alone."""
+        known = ("metric", "mode", "min_delta", "relative")
+        return cls(**{name: plain[name] for name in known if name in plain})
+
     def as_dict(self) -> dict[str, Any]:
         """The arguments by name, for JSON; ``mode`` is never ``"auto"`` here."""
         return {"metric": self.metric, "mode": self.mode, "min_delta": self.min_delta, "relative": self.relative}

@@ -3,7 +3,7 @@
 `manifest.json` is ASCII JSON. Its last member is ``digest``, over every byte of the file before the line on which it
 stands, so that a change to the manifest itself is seen; each data file is there with its size and digest. Numbers
 that JSON doesn't know are the strings ``"nan"``, ``"inf"`` and ``"-inf"``. Fields that this version doesn't know are
-kept as they are.
+kept as they are. All others are checked when they are read, so that nobody after that need doubt types and ranges.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from typing import Any, Literal, NoReturn
 import xxhash
 
 from ckpt_callbacks.engine.moment import Progress
+from ckpt_callbacks.engine.monitor import Monitor
 from ckpt_callbacks.engine.snapshot import Record
-from ckpt_callbacks.errors import CorruptSnapshotError, StoreError
+from ckpt_callbacks.errors import ConfigurationError, CorruptSnapshotError, StoreError
 
 __all__ = ["DROPPED", "FORMAT", "NAME", "FileInfo", "Manifest", "digest_of", "finite", "plain_name"]
 
@@ -33,6 +34,8 @@ DROPPED = ".manifest.dropped"
 """What a deletion calls it."""
 MAX_BYTES = 16 << 20
 MAX_DEPTH = 64
+MAX_COUNT = (1 << 53) - 1
+"""The largest whole number that every reader of JSON has exactly."""
 
 _DIGEST = "xxh3-128:"
 _DIGEST_FORM = re.compile(_DIGEST + "[0-9a-f]{32}")
@@ -157,7 +160,16 @@ class Manifest:
     def committed(
         self, id: str, sequence: int, parent: str | None, files: Mapping[str, FileInfo], run: str | None = None
     ) -> Manifest:
-        """This draft with what the commit found out."""
+        """This draft with what the commit found out.
+
+        Raises:
+            StoreError: no number is left after the highest in the run.
+        """
+        if sequence > MAX_COUNT:
+            raise StoreError(
+                f"a snapshot of this run has the sequence {sequence - 1}, after which there is none: expected less "
+                f"than {MAX_COUNT}. `ckpt show` tells it of each; move that one out of snapshots/."
+            )
         return replace(self, id=id, sequence=sequence, parent=parent, files=dict(files), run=run)
 
     @property
@@ -251,22 +263,22 @@ class Manifest:
             run=read.optional_text("run"),
             parent=read.optional_text("parent"),
             progress=read.progress(),
-            elapsed=read.number("elapsed", document.get("elapsed", 0.0)),
+            elapsed=read.finite("elapsed", document.get("elapsed", 0.0)),
             metrics={name: read.number(f"metrics.{name}", value) for name, value in read.mapping("metrics").items()},
-            reasons=read.texts("reasons"),
+            reasons=read.texts("reasons", document["reasons"]),
             content=read.content(),
             note=read.optional_text("note"),
-            finished=document.get("finished") is True,
+            finished=read.flag("finished"),
             created=read.time("created"),
             framework=read.optional_text("framework"),
-            versions={name: str(value) for name, value in read.mapping("versions").items()},
-            monitors=tuple(one for one in read.sequence("monitors") if isinstance(one, dict)),
+            versions=read.named_texts("versions", read.mapping("versions")),
+            monitors=read.monitors(),
             unhealthy=read.optional_text("unhealthy"),
             abandoned=read.ranges("abandoned"),
             origin=read.optional_text("origin"),
-            policy=read.mapping("policy"),
-            provenance=read.mapping("provenance"),
-            past=read.mapping("past"),
+            policy=read.policy(),
+            provenance=read.provenance(),
+            past=read.past(),
             files=read.files(),
             extra={name: value for name, value in document.items() if name not in _KNOWN},
         )
@@ -389,22 +401,36 @@ class _Reader:
     def optional_text(self, name: str) -> str | None:
         return None if self.document.get(name) is None else self.text(name)
 
+    def flag(self, name: str) -> bool:
+        value = self.document.get(name, False)
+        return value if isinstance(value, bool) else self.refuse(name, "true or false", value)
+
     def sequence(self, name: str) -> list[Any]:
-        value = self.document.get(name, [])
+        return self.items(name, self.document.get(name, []))
+
+    def items(self, name: str, value: Any) -> list[Any]:
         return value if isinstance(value, list) else self.refuse(name, "a list", value)
 
-    def texts(self, name: str) -> tuple[str, ...]:
-        values = self.sequence(name)
+    def texts(self, name: str, value: Any) -> tuple[str, ...]:
+        values = self.items(name, value)
         return tuple(one if isinstance(one, str) else self.refuse(name, "a list of strings", one) for one in values)
 
     def mapping(self, name: str) -> dict[str, Any]:
-        value = self.document.get(name, {})
+        return self.members(name, self.document.get(name, {}))
+
+    def members(self, name: str, value: Any) -> dict[str, Any]:
         return value if isinstance(value, dict) else self.refuse(name, "an object", value)
 
+    def named_texts(self, name: str, value: Any) -> dict[str, str]:
+        for key, one in self.members(name, value).items():
+            if not isinstance(one, str):
+                self.refuse(f"{name}.{key}", "a string", one)
+        return dict(value)
+
     def count(self, name: str, value: Any) -> int:
-        if type(value) is int and 0 <= value < 1 << 63:
+        if type(value) is int and 0 <= value <= MAX_COUNT:
             return value
-        return self.refuse(name, "a whole number that is not negative", value)
+        return self.refuse(name, f"a whole number that is not negative, and at most {MAX_COUNT}", value)
 
     def number(self, name: str, value: Any) -> float:
         if type(value) in (int, float):
@@ -416,6 +442,10 @@ class _Reader:
             return _NON_FINITE[value]
         return self.refuse(name, 'a number, "nan", "inf" or "-inf"', value)
 
+    def finite(self, name: str, value: Any) -> float:
+        found = self.number(name, value)
+        return found if math.isfinite(found) else self.refuse(name, "a finite number", value)
+
     def ranges(self, name: str) -> tuple[tuple[int, int], ...]:
         found = []
         for one in self.sequence(name):
@@ -423,6 +453,43 @@ class _Reader:
                 self.refuse(name, "pairs of first and last", one)
             found.append((self.count(name, one[0]), self.count(name, one[1])))
         return tuple(found)
+
+    def monitors(self) -> tuple[dict[str, Any], ...]:
+        return tuple(self._monitor(one) for one in self.sequence("monitors"))
+
+    def _monitor(self, value: Any) -> dict[str, Any]:
+        one = self.members("monitors", value)
+        if "min_delta" in one:
+            self.finite("monitors.min_delta", one["min_delta"])
+        if "metric" in one:
+            try:
+                Monitor.from_dict(one)
+            except ConfigurationError as error:
+                self.refuse("monitors", f"what makes a monitor ({error})", one)
+        return one
+
+    def policy(self) -> dict[str, Any]:
+        value = self.mapping("policy")
+        if not isinstance(value.get("save", ""), str):
+            self.refuse("policy.save", "a string", value["save"])
+        self.texts("policy.keep", value.get("keep", []))
+        return value
+
+    def provenance(self) -> dict[str, Any]:
+        value = self.mapping("provenance")
+        self.texts("provenance.command", value.get("command", []))
+        for name in ("git", "machine"):
+            self.named_texts(f"provenance.{name}", value.get(name, {}))
+        return value
+
+    def past(self) -> dict[str, Any]:
+        value = self.mapping("past")
+        if "seen" in value:
+            self._counters("past.seen", value["seen"])
+        self.finite("past.elapsed", value.get("elapsed", 0.0))
+        for name, best in self.members("past.best", value.get("best", {})).items():
+            self.number(f"past.best.{name}", best)
+        return value
 
     def content(self) -> Content:
         contents: tuple[Content, ...] = ("full", "weights")
@@ -435,16 +502,21 @@ class _Reader:
         text = self.text(name)
         try:
             value = datetime.fromisoformat(text)
+            return value.astimezone(UTC) if value.tzinfo else self.refuse(name, "a time with its offset from UTC", text)
         except ValueError:
-            self.refuse(name, "an ISO 8601 time", text)
-        return value.astimezone(UTC) if value.tzinfo else self.refuse(name, "a time with its offset from UTC", text)
+            return self.refuse(name, "an ISO 8601 time", text)
+        except OverflowError:
+            return self.refuse(name, "a time in the years 1 to 9999 of UTC", text)
 
     def progress(self) -> Progress:
-        value = self.mapping("progress")
-        for name in _COUNTERS:
-            if name not in value:
-                self.refuse(f"progress.{name}", "the member", "nothing")
-        return Progress(**{name: self.count(f"progress.{name}", value[name]) for name in _COUNTERS})
+        return Progress(**self._counters("progress", self.document["progress"]))
+
+    def _counters(self, name: str, value: Any) -> dict[str, int]:
+        members = self.members(name, value)
+        for counter in _COUNTERS:
+            if counter not in members:
+                self.refuse(f"{name}.{counter}", "the member", "nothing")
+        return {counter: self.count(f"{name}.{counter}", members[counter]) for counter in _COUNTERS}
 
     def files(self) -> dict[str, FileInfo]:
         return {name: self._file(name, value) for name, value in self.mapping("files").items()}

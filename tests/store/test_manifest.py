@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from ckpt_callbacks.engine.moment import Progress
 from ckpt_callbacks.errors import CorruptSnapshotError, StoreError
-from ckpt_callbacks.store.manifest import FORMAT, FileInfo, Manifest, digest_of, finite, plain_name
+from ckpt_callbacks.store.manifest import FORMAT, MAX_COUNT, FileInfo, Manifest, digest_of, finite, plain_name
 
-counters = st.integers(0, 2**62)
+counters = st.integers(0, 2**53 - 1)
 text = st.text(max_size=20)
 names = st.text("abcdefgh._-0123", min_size=1, max_size=20).filter(plain_name)
 json_values = st.recursive(
@@ -146,6 +146,27 @@ def test_a_missing_optional_member_has_a_default(name: str) -> None:
         ({"files": {"a": {"size": 1, "digest": "md5:00"}}}, "'files.a.digest': expected"),
         ({"files": {"a": {"size": -1, "digest": digest_of(b"")}}}, "'files.a.size': expected"),
         ({"note": 3}, "'note': expected a string"),
+        ({"created": "9999-12-31T23:59:59-12:00"}, "'created': expected a time in the years 1 to 9999"),
+        ({"created": "0001-01-01T00:00:00+12:00"}, "'created': expected a time in the years 1 to 9999"),
+        ({"sequence": 2**53}, "'sequence': expected a whole number .* at most 9007199254740991"),
+        ({"progress": {"step": 2**53, "epoch": 0, "batch": 0, "batches": 0}}, "'progress.step': expected a whole"),
+        ({"elapsed": "inf"}, "'elapsed': expected a finite number"),
+        ({"finished": "yes"}, "'finished': expected true or false"),
+        ({"versions": {"torch": ["2"]}}, "'versions.torch': expected a string"),
+        ({"provenance": {"machine": [1]}}, "'provenance.machine': expected an object"),
+        ({"provenance": {"machine": {"cores": 2}}}, "'provenance.machine.cores': expected a string"),
+        ({"provenance": {"git": 5}}, "'provenance.git': expected an object"),
+        ({"provenance": {"command": [1]}}, "'provenance.command': expected a list of strings"),
+        ({"policy": {"save": 5}}, "'policy.save': expected a string"),
+        ({"policy": {"keep": "keep_all()"}}, "'policy.keep': expected a list"),
+        ({"past": {"seen": 7}}, "'past.seen': expected an object"),
+        ({"past": {"seen": {"step": 1}}}, "'past.seen.epoch': expected the member"),
+        ({"past": {"elapsed": "nan"}}, "'past.elapsed': expected a finite number"),
+        ({"past": {"best": {"loss:min": "low"}}}, "'past.best.loss:min': expected a number"),
+        ({"monitors": [5]}, "'monitors': expected an object"),
+        ({"monitors": [{"metric": 5}]}, "'monitors': expected what makes a monitor"),
+        ({"monitors": [{"metric": "loss", "mode": "sideways"}]}, "'monitors': expected what makes a monitor"),
+        ({"monitors": [{"metric": "loss", "min_delta": 10**400}]}, "'monitors.min_delta': expected a number"),
     ],
 )
 def test_a_member_of_another_kind_is_named(members: dict[str, Any], message: str) -> None:
@@ -187,6 +208,13 @@ def test_hostile_json_is_refused(raw: bytes, message: str) -> None:
 def test_a_name_that_leads_elsewhere_is_not_plain(name: str) -> None:
     """Files of a snapshot lie in its directory, on every file system."""
     assert not plain_name(name)
+
+
+def test_no_number_that_readers_refuse_is_given_to_a_commit() -> None:
+    """One snapshot with the highest sequence must not make all later ones unreadable."""
+    assert EXAMPLE.committed("a", MAX_COUNT, None, {}).sequence == MAX_COUNT
+    with pytest.raises(StoreError, match=r"has the sequence 9007199254740991.*move that one out"):
+        EXAMPLE.committed("a", MAX_COUNT + 1, None, {})
 
 
 def test_any_time_zone_is_read_as_utc() -> None:
