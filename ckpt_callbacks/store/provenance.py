@@ -2,7 +2,7 @@
 
 Only files are read, no program is started. A value is left out, shown as ``***``, when the name before it looks like
 a secret's, when it is the user part of a URL, or when it begins as well-known tokens do. It is rather left out once
-too often.
+too often: what could be a secret is not worth the record.
 """
 
 from __future__ import annotations
@@ -24,10 +24,26 @@ _SECRET_NAME = re.compile(
     r"token(?!i[sz])|secret|passw|passphrase|pwd|credential|auth(?!or(?!i[sz]))|bearer|signature|cookie|(pass|key|keys|sig|dsn)$",
     re.IGNORECASE,
 )
-_NAMED_VALUE = re.compile(r"""(?P<name>[A-Za-z_][\w.-]*)["']?\s*[=:]\s*["']?(?=[^\s/])""")
-_URL_USER = re.compile(r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]+:/{1,2})[^/\s]+(?=@)")  # as a path it has one slash
+_SECRET_WORDS = frozenset(
+    (
+        *("pat", "pw", "pass", "pswd", "key", "keys", "pin", "otp"),
+        *("jwt", "sas", "cred", "creds", "session", "webhook", "private"),
+    )
+)
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_NAMED_VALUE = re.compile(r"""(?P<name>[A-Za-z_][\w.-]*)["']?\s*[=:]\s*["']?(?=\S)""")
+_OPTION = re.compile(r"--[a-z][a-z_.-]*(=.*)?", re.DOTALL)
+_SHORT_OPTION = re.compile(r"-[uUp]")
+# A URL that became a path has one slash.
+_URL_USER = re.compile(r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]+:/{1,2})(?P<user>\S+)@(?P<rest>[^\s@]*)")
+_REFERENCE = re.compile(r"best|latest|\d+(-[0-9a-f]{6})?")
+_USER = re.compile(r"(?<![\w.+-])[\w.+-]+:(?!/)\S+@(?=[\w.-])")
+_SCHEME_OF_ACCESS = re.compile(r"\b(?P<how>bearer(?=\s+\S)|basic(?=\s+[A-Za-z0-9+/]{8,}=*))\s+\S+", re.IGNORECASE)
+_PRIVATE_KEY = re.compile(r"-----BEGIN.*", re.DOTALL)
+_HEX = re.compile(r"[0-9a-fA-F]{32,}")  # an API key, or a digest
 _KNOWN_TOKEN = re.compile(
-    r"\b(?:hf_|gh[opsru]_|github_pat_|glpat-|sk-|xox[abprs]-|AKIA|ASIA|eyJ)[\w.-]{8,}",
+    r"(?<![A-Za-z0-9])(?:hf_|gh[opsru]_|github_pat_|gl[a-z]{2,6}-|sk-|[rsp]k_(?:live|test)_|xox[a-z]-|xapp-|AKIA|ASIA|AIza|"
+    r"ya29\.|npm_|pypi-|dckr_pat_|shpat_|dapi|SG\.|whsec_|eyJ)[\w.-]{8,}",
 )
 
 
@@ -69,26 +85,50 @@ def _command(arguments: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _redacted(arguments: Sequence[str]) -> Iterator[str]:
-    secret_follows = False
+    before = ""
     for argument in arguments:
-        if secret_follows and not argument.startswith("-"):
-            secret_follows = False
-            yield _HIDDEN
-            continue
-        secret_follows = (
-            argument.startswith("-") and not re.search(r"[=:\s]", argument) and bool(_SECRET_NAME.search(argument))
+        yield (
+            _HIDDEN if _HEX.fullmatch(argument) or _follows(before, argument) else _redact(_without_attached(argument))
         )
-        yield _redact(argument)
+        before = argument
+
+
+def _follows(before: str, argument: str) -> bool:
+    """Whether an argument is the value of a secret option that stands before it. It may begin with a dash itself."""
+    if _SHORT_OPTION.fullmatch(before):  # curl -u user:password, but also python -u train.py
+        return ":" in argument if before != "-p" else not argument.isdecimal()
+    names_one = before.startswith("-") and not re.search(r"[=:\s]", before)
+    if not names_one or _OPTION.fullmatch(argument):
+        return False
+    return _is_secret(before) or ("user" in before.lower() and ":" in argument)
+
+
+def _without_attached(argument: str) -> str:
+    """``-uuser:password``, ``--user=user:password``, ``-ppassword``: an option with its value in one argument."""
+    return re.sub(r"(?s)^(-[uU](?=[^:]*:)|-p(?=.)|--?[\w.-]*user[\w.-]*=(?=[^:]*:)).+", rf"\1{_HIDDEN}", argument)
+
+
+def _is_secret(name: str) -> bool:
+    words = {word.lower() for word in _WORD.findall(name)}
+    return bool(_SECRET_NAME.search(name) or words & _SECRET_WORDS)
 
 
 def _redact(argument: str) -> str:
     """One argument without the secrets inside it; all that follows a secret's name goes with it."""
-    argument = _URL_USER.sub(rf"\g<scheme>{_HIDDEN}", argument)
+    argument = _USER.sub(f"{_HIDDEN}@", _URL_USER.sub(_without_user, _PRIVATE_KEY.sub(_HIDDEN, argument)))
     for match in _NAMED_VALUE.finditer(argument):
-        if _SECRET_NAME.search(match["name"]):
+        if _is_secret(match["name"]):
             argument = argument[: match.end()] + _HIDDEN
             break
-    return _KNOWN_TOKEN.sub(_HIDDEN, argument)
+    return _KNOWN_TOKEN.sub(_HIDDEN, _SCHEME_OF_ACCESS.sub(rf"\g<how> {_HIDDEN}", argument))
+
+
+def _without_user(url: re.Match[str]) -> str:
+    """A password may hold any sign, so all before the last ``@`` goes - unless that begins ``@best`` of a reference."""
+    server = url["user"].partition("/")[0]
+    if "/" in url["user"] and not re.search("[:@]", server) and _REFERENCE.fullmatch(url["rest"]):
+        return url[0]
+    return f"{url['scheme']}{_HIDDEN}@{url['rest']}"
 
 
 @cache

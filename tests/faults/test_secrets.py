@@ -26,6 +26,12 @@ SECRETS = {
     "header": "B3arerS3cret",
     "note": "N0teS3cret",
     "failure": "F4ilureS3cret",
+    "slash": "Sl4sh/S3cret",
+    "dash": "-D4shS3cret",
+    "user": "Us3rS3cret",
+    "pat": "P4tS3cret",
+    "short": "Sh0rtS3cret",
+    "key": "AIzaG00gleS3cretG00gleS3cret",
 }
 
 TRAIN = """
@@ -59,6 +65,9 @@ def test_no_secret_reaches_a_file_or_a_log(tmp_path: Path) -> None:
         f"https://me:{SECRETS['at']}@example.org",
         f"https://example.org/data?user=me&token={SECRETS['query']}",
         *("--header", f"Authorization: Bearer {SECRETS['header']}"),
+        f"https://me:{SECRETS['slash']}@example.org/data",
+        *("--token", SECRETS["dash"], "-u", f"me:{SECRETS['user']}"),
+        *(f"--pat={SECRETS['pat']}", "--db.pw", SECRETS["short"], SECRETS["key"]),
     ]
     done = subprocess.run(
         [sys.executable, "-c", TRAIN, str(tmp_path / "run"), *arguments],
