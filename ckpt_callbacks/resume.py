@@ -15,7 +15,7 @@ from ckpt_callbacks.proof import Outcome
 from ckpt_callbacks.run import Problem, Snapshot, Verification, resolve_reference
 from ckpt_callbacks.state import payload
 from ckpt_callbacks.state.pages import fresh
-from ckpt_callbacks.store import LIMIT, LocalStore, load_directory
+from ckpt_callbacks.store import LocalStore, load_directory
 
 __all__ = [
     "Choice",
@@ -269,35 +269,30 @@ def _named(store: LocalStore, reference: str | Path, reads: tuple[str, ...]) -> 
             f"{snapshot.id} holds weights only, which training can't carry on from. Name a full snapshot, or load "
             "its weights into a new run with ckpt_callbacks.torch.load_weights / ckpt_callbacks.keras.load_weights."
         )
+    if not elsewhere:
+        store.attempts.forgive(snapshot.id)
     return replace(load(_readable(snapshot, reads)), origin=str(reference))
 
 
 def _newest_good(store: LocalStore, reads: tuple[str, ...]) -> Choice | None:
     """The newest full snapshot that verifies, and that processes survive to load - unless no other is left."""
-    last, deaths = store.attempts.last()
-    deadly = last if deaths >= LIMIT and any(one.id == last for one in store.manifests()) else None
+    there = {one.id for one in store.manifests()}
+    deadly = {id: deaths for id, deaths in store.attempts.spared().items() if id in there}
+    if not deadly:
+        return _search(store, reads, {})
     found = _search(store, reads, deadly)
-    if deadly is None:
-        return found
-    if found is None:
-        return _search(store, reads, None)
-    warn(
-        f"stepped over snapshot {deadly}: {deaths} processes in a row died while they loaded it. It stays as it is; "
-        f"resume='{store.root}@{deadly}' tries it once more"
-    )
-    store.journal.append(
-        "stepped over", id=deadly, problems=[f"{deaths} processes died while they loaded it"], aside=None
-    )
-    return found
+    return found if found is not None else _search(store, reads, {})
 
 
-def _search(store: LocalStore, reads: tuple[str, ...], spared: str | None) -> Choice | None:
+def _search(store: LocalStore, reads: tuple[str, ...], deadly: Mapping[str, int]) -> Choice | None:
+    """The newest full snapshot that verifies and is none of the ``deadly``."""
     files: dict[str, memoryview] = {}
 
     def check(id: str) -> list[str]:
         files.clear()  # before others are read
-        if id == spared:
-            return ["it is spared"]
+        if id in deadly:
+            return [f"{deadly[id]} processes in a row died while they loaded it."]
+        store.attempts.spare(deadly)  # before another's attempt takes the place of its last one
         store.attempts.begin(id)
         found, problems = store.load(id, fresh)
         files.update(found)
@@ -308,14 +303,25 @@ def _search(store: LocalStore, reads: tuple[str, ...], spared: str | None) -> Ch
     except UnreachableError as error:
         raise UnreachableError(f"{error} To go on from an older snapshot, name it with resume=.") from error
     for bad, problems in stepped_over:
-        if bad != spared:
+        if bad not in deadly:
             _step_over(store, bad, problems)
+        elif found is not None:
+            _spare(store, bad, problems)
     if found is not None:
         return Choice(_readable(Snapshot(found, store.path(found.id)), reads), files, named=False, origin=found.origin)
-    if store.manifests() and spared is None:
+    if store.manifests() and not deadly:
         named = "" if store.own() else ". Those of another run are carried on from if resume= names one"
         warn(f"{store.root} has no good full snapshot to carry on from: starting fresh beside what is there{named}")
     return None
+
+
+def _spare(store: LocalStore, deadly: str, problems: Sequence[str]) -> None:
+    """Say that a snapshot of which processes die is stepped over, and how it is not."""
+    warn(
+        f"stepped over snapshot {deadly}: {' '.join(problems)} It stays as it is, and is stepped over until "
+        f"resume='{store.root}@{deadly}' tries it once more, or `ckpt repair {store.root}` was run"
+    )
+    store.journal.append("stepped over", id=deadly, problems=list(problems), aside=None)
 
 
 def _step_over(store: LocalStore, bad: str, problems: Sequence[str]) -> None:

@@ -117,11 +117,13 @@ class Repair:
         removed: directories that a crash had left half-written.
         aside: ids of damaged snapshots -> where they lie now.
         back: ids of those that lay aside and are snapshots again.
+        forgiven: ids of those that were stepped over because processes died of them, and are tried again.
     """
 
     removed: tuple[str, ...]
     aside: Mapping[str, Path]
     back: tuple[str, ...]
+    forgiven: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, repr=False)
@@ -506,6 +508,7 @@ class Run:
         with self._store.lock():
             self._store.renew_identity()
             removed = self._store.clean()
+            forgiven = [id for id in self._store.attempts.spared() if self._store.attempts.forgive(id)]
             back = [id for path in self._store.aside() if (id := self._store.bring_back(path)) is not None]
             aside = {}
             for problem in self.verify().problems:
@@ -516,7 +519,7 @@ class Run:
             for name, snapshot in (("latest", self.latest), ("best", self.best())):
                 if snapshot is not None:
                     self._store.link(name, snapshot.id)  # type: ignore[arg-type]
-        return Repair(tuple(removed), aside, tuple(back))
+        return Repair(tuple(removed), aside, tuple(back), tuple(forgiven))
 
     def aside(self) -> list[Path]:
         """Damaged snapshots that were set aside: their directories."""

@@ -314,6 +314,29 @@ def test_a_snapshot_that_kills_every_process_is_stepped_over(tmp_path, caplog):
     assert not (tmp_path / "run" / ".resuming").exists()
 
 
+def test_a_deadly_snapshot_stays_stepped_over(tmp_path, caplog):
+    """Also if the process that stepped over it dies before its next save; until it is named, or the run repaired."""
+    Loop(checkpointer(tmp_path, keep=keep_all())).run(4)
+    run = Run(tmp_path / "run")
+    deadly = run.latest.id
+    (run.path / ".resuming").write_text(json.dumps({"id": deadly, "deaths": 3}))
+    for _ in range(5):
+        one = checkpointer(tmp_path, keep=keep_all())
+        with pytest.raises(RuntimeError, match="killed"):
+            Loop(one).run(4, fail_at=2)
+        assert one.resumed.step == 2
+    assert caplog.text.count(f"stepped over snapshot {deadly}") == 5
+    assert run.repair().forgiven == (deadly,)
+    one = checkpointer(tmp_path, keep=keep_all())
+    Loop(one).run(4)
+    assert one.resumed.snapshot.id == deadly
+    (run.path / ".deadly").write_text(json.dumps({deadly: 3}))
+    one = checkpointer(tmp_path, keep=keep_all(), resume=f"{run.path}@{deadly}")
+    Loop(one).run(4)
+    assert one.resumed.snapshot.id == deadly
+    assert not (run.path / ".deadly").exists()
+
+
 def test_the_only_snapshot_is_tried_again_and_again(tmp_path):
     """To start afresh would be worse."""
     Loop(checkpointer(tmp_path)).run(2)

@@ -22,6 +22,7 @@ def repair(run: Directory, as_json: AsJson = False) -> None:
                 "removed": list(done.removed),
                 "aside": {id: str(path) for id, path in done.aside.items()},
                 "back": list(done.back),
+                "forgiven": list(done.forgiven),
             }
         )
         return
@@ -34,4 +35,5 @@ def _lines(done: Repair) -> list[str]:
         *(f"removed {name}, which a crash had left" for name in done.removed),
         *(f"set {id} aside: {path}" for id, path in done.aside.items()),
         *(f"brought {id} back" for id in done.back),
+        *(f"{id} is tried again: processes had died while they loaded it" for id in done.forgiven),
     ] or ["nothing to repair"]

@@ -84,7 +84,7 @@ class LocalStore:
         self.journal = Journal(self.root / "events.jsonl")
         self.trace = Trace(self.root / "trace.bin")
         self.inbox = Inbox(self.root)
-        self.attempts = Attempts(self.root / ".resuming")
+        self.attempts = Attempts(self.root / ".resuming", self.root / ".deadly")
         self._snapshots = self.root / "snapshots"
         self._pins = self.root / "pins"
         self._damaged = self.root / "damaged"

@@ -9,28 +9,55 @@ import pytest
 from ckpt_callbacks.store import Attempts
 
 
+def attempts(folder: Path) -> Attempts:
+    return Attempts(folder / "a", folder / "b")
+
+
 def test_deaths_of_one_snapshot_are_counted(tmp_path: Path) -> None:
     """As long as nobody lives, and it is the same one."""
-    assert Attempts(tmp_path / "a").last() == (None, 0)
+    assert attempts(tmp_path).last() == (None, 0)
     for deaths in (1, 2, 3):
-        Attempts(tmp_path / "a").begin("x")
-        assert Attempts(tmp_path / "a").last() == ("x", deaths)
-    Attempts(tmp_path / "a").begin("y")
-    assert Attempts(tmp_path / "a").last() == ("y", 1)
-    Attempts(tmp_path / "a").over()
-    assert Attempts(tmp_path / "a").last() == (None, 0)
+        attempts(tmp_path).begin("x")
+        assert attempts(tmp_path).last() == ("x", deaths)
+    attempts(tmp_path).begin("y")
+    assert attempts(tmp_path).last() == ("y", 1)
+    attempts(tmp_path).over()
+    assert attempts(tmp_path).last() == (None, 0)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"id": 1}', b'{"id": "x", "deaths": "many"}', b"\xff"])
 def test_a_torn_file_counts_nothing(tmp_path: Path, content: bytes) -> None:
     """It was written as a process died."""
     (tmp_path / "a").write_bytes(content)
-    assert Attempts(tmp_path / "a").last() == (None, 0)
+    assert attempts(tmp_path).last() == (None, 0)
 
 
 def test_a_place_that_can_not_be_written_stands_in_nobodys_way(tmp_path: Path) -> None:
     """The resume matters more than the count."""
-    one = Attempts(tmp_path / "absent" / "a")
+    one = attempts(tmp_path / "absent")
     one.begin("x")
     one.over()
     assert one.last() == (None, 0)
+
+
+def test_who_was_stepped_over_stays_so(tmp_path: Path) -> None:
+    """Until somebody forgives it, whatever else processes die of; an empty list needs no file."""
+    one = attempts(tmp_path)
+    for _ in range(3):
+        one.begin("x")
+    assert one.spared() == {"x": 3}
+    one.spare(one.spared())
+    one.begin("y")
+    assert one.spared() == {"x": 3}
+    assert not one.forgive("y")
+    assert one.forgive("x")
+    assert one.spared() == {}
+    assert one.last() == ("y", 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"x": "many"}', b"\xff", b"[" * 70_000])
+def test_a_torn_list_spares_none(tmp_path: Path, content: bytes) -> None:
+    """It was written as a process died; the one of just now is known all the same."""
+    (tmp_path / "b").write_bytes(content)
+    assert attempts(tmp_path).spared() == {}
