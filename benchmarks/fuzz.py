@@ -7,6 +7,7 @@ words of the format. It must refuse them by an error of ours, or read them right
 from __future__ import annotations
 
 import argparse
+import logging
 import multiprocessing
 import random
 import resource
@@ -28,6 +29,7 @@ def main() -> int:
     parser.add_argument("--atheris", metavar="TARGET", choices=[*TARGETS], help="one reader, guided by coverage")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
+    logging.disable()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     if arguments.atheris:
         return _guided(arguments.atheris, arguments.inputs)

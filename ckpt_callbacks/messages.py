@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-__all__ = ["say", "steps", "warn"]
+__all__ = ["printable", "say", "steps", "warn"]
 
 PATIENCE = 3.0
 """Seconds that a piece of work may take in silence."""
@@ -18,13 +18,20 @@ _log = logging.getLogger("ckpt_callbacks")
 def say(text: str) -> None:
     """Tell the user something good to know, in one line on stderr (or wherever the program sends its log)."""
     _prepare()
-    _log.info(text)
+    _log.info(printable(text))
 
 
 def warn(text: str) -> None:
     """Tell the user something that needs attention."""
     _prepare()
-    _log.warning(text)
+    _log.warning(printable(text))
+
+
+def printable(text: str) -> str:
+    """A text that may come from a file or a file's name, with what steers a terminal, or can't be encoded, escaped."""
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
 
 
 def steps(total: int, what: str) -> Iterator[int]:

@@ -276,8 +276,9 @@ def _named(store: LocalStore, reference: str | Path, reads: tuple[str, ...]) -> 
 
 def _newest_good(store: LocalStore, reads: tuple[str, ...]) -> Choice | None:
     """The newest full snapshot that verifies, and that processes survive to load - unless no other is left."""
-    there = {one.id for one in store.manifests()}
+    there = {*store.problems(), *(one.id for one in store.manifests())}
     deadly = {id: deaths for id, deaths in store.attempts.spared().items() if id in there}
+    store.attempts.spare(deadly)  # before the attempt to load another one takes the place of the last
     if not deadly:
         return _search(store, reads, {})
     found = _search(store, reads, deadly)
@@ -292,7 +293,6 @@ def _search(store: LocalStore, reads: tuple[str, ...], deadly: Mapping[str, int]
         files.clear()  # before others are read
         if id in deadly:
             return [f"{deadly[id]} processes in a row died while they loaded it."]
-        store.attempts.spare(deadly)  # before another's attempt takes the place of its last one
         store.attempts.begin(id)
         found, problems = store.load(id, fresh)
         files.update(found)

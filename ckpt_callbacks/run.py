@@ -78,11 +78,13 @@ class Verification:
         checked: the ids that were looked at, oldest first.
         problems: what is wrong; empty if nothing is.
         full: True if every byte was read, False if sizes only were compared.
+        strangers: directories among the snapshots that have no name of ours, and were not looked at.
     """
 
     checked: tuple[str, ...]
     problems: tuple[Problem, ...]
     full: bool = True
+    strangers: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -104,9 +106,9 @@ class Verification:
     def __str__(self) -> str:
         """Give one line, or one per problem."""
         count = f"{len(self.checked)} snapshot{'' if len(self.checked) == 1 else 's'}"
-        if self.ok:
-            return f"{count} checked, {'every byte' if self.full else 'sizes only'}: all good"
-        return "\n".join(map(str, self.problems))
+        good = f"{count} checked, {'every byte' if self.full else 'sizes only'}: all good"
+        others = [f"{name!a} is not a snapshot of this run: left alone" for name in self.strangers]
+        return "\n".join([*(map(str, self.problems) if self.problems else [good]), *others])
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,7 +387,7 @@ class Run:
             return self._found(self.latest, "latest snapshot")
         if name == "best":
             return self._found(self.best(), self._why_no_best())
-        if re.fullmatch(r"[0-9]+", name):
+        if re.fullmatch(r"[0-9]{1,16}", name):
             manifests = (*self._store.manifests(), *self._store.own())  # the run's own before others
             of_step = [self._snapshot(one) for one in manifests if one.progress.step == int(name)]
             return self._found(of_step[-1] if of_step else None, f"snapshot of step {int(name)}")
@@ -415,7 +417,8 @@ class Run:
         # A live run may also be in the middle of a deletion.
         for id in [] if owner_of(self.path) else self._store.leftovers():
             found.setdefault(id, (Problem(id, "manifest.json is missing, so this is no snapshot any more."),))
-        return Verification(tuple(found), tuple(one for problems in found.values() for one in problems), full)
+        problems = tuple(one for problems in found.values() for one in problems)
+        return Verification(tuple(found), problems, full, tuple(self._store.strangers()))
 
     # Changing ------------------------------------------------------------------------------------------------------
 

@@ -228,13 +228,14 @@ def _in_a_run(data: bytes) -> None:
         (directory / name).write_bytes(b"".join(chunks))
     (directory / "manifest.json").write_bytes(_signed(data))
     known = MANIFEST.id in {one.id for one in store.manifests()}
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+    with redirect_stdout(io.StringIO()) as said, redirect_stderr(io.StringIO()):
         for as_json in (False, True):
             ls(str(store.root), as_json)
             explain(str(store.root), as_json)
             for id in (first, MANIFEST.id) if known else (first,):
                 show(f"{store.root}@{id}", as_json)
         choice = resume.choose(store, "auto", reads=("none",), load=None, first=True)
+    assert said.getvalue().replace("\n", "").isprintable()
     assert choice is not None
     resume.differences(choice.snapshot, {"devices": "cuda"})
     ResumeReport(choice.snapshot, 0, 0, 0).likely_causes("x")

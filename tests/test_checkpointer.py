@@ -337,6 +337,14 @@ def test_a_deadly_snapshot_stays_stepped_over(tmp_path, caplog):
     assert not (run.path / ".deadly").exists()
 
 
+def test_a_deadly_snapshot_that_is_gone_is_forgotten(tmp_path):
+    """The list does not outlive what it speaks of."""
+    Loop(checkpointer(tmp_path)).run(4)
+    (tmp_path / "run" / ".deadly").write_text(json.dumps({"000000009-abcdef": 3}))
+    Loop(checkpointer(tmp_path)).run(6)
+    assert not (tmp_path / "run" / ".deadly").exists()
+
+
 def test_the_only_snapshot_is_tried_again_and_again(tmp_path):
     """To start afresh would be worse."""
     Loop(checkpointer(tmp_path)).run(2)

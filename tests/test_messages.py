@@ -32,3 +32,18 @@ def test_work_that_ends_early_is_let_go(monkeypatch):
     with pytest.raises(ValueError, match="data"):
         work.throw(ValueError("data"))
     assert list(work) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("näive · ✓\nsecond line", "näive · ✓\nsecond line"),
+        ("\x1b]0;title\x07\x1b[2J\r", "\\x1b]0;title\\x07\\x1b[2J\\r"),
+        ("\udcff\udcfe", "\\udcff\\udcfe"),
+    ],
+)
+def test_what_steers_a_terminal_or_can_not_be_encoded_is_escaped(caplog, text, shown):
+    """A name or a note is read, whatever is in it."""
+    messages.warn(text)
+    assert caplog.messages == [shown]
+    assert messages.printable(text).encode()

@@ -5,16 +5,18 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from ckpt_callbacks.errors import CheckpointError
+from ckpt_callbacks.messages import printable
 from ckpt_callbacks.run import Run, Snapshot
 from ckpt_callbacks.store.manifest import finite
 
@@ -57,15 +59,23 @@ def errors_in_one_line(command: Callable[_Arguments, _Result]) -> Callable[_Argu
         except BrokenPipeError:  # `ckpt ls | head`: typer knows what to do
             raise
         except (CheckpointError, OSError) as error:
-            typer.echo(f"ckpt: {' '.join(str(error).split())}", err=True)
+            typer.echo(f"ckpt: {printable(' '.join(str(error).split()))}", err=True)
             raise typer.Exit(2) from None
 
     return wrapped
 
 
+class _Screen(Console):
+    """Whatever a file says, and whatever a file is called: it is printed, and does nothing else to a terminal."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
 def console() -> Console:
     """Where tables go: 80 columns, or the terminal's width."""
-    return Console(highlight=False, markup=False, emoji=False)
+    return _Screen(highlight=False, markup=False, emoji=False)
 
 
 def emit(document: Mapping[str, Any]) -> None:

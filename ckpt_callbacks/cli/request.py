@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ckpt_callbacks.cli.output import AsJson, Directory, emit, errors_in_one_line
+from ckpt_callbacks.messages import printable
 from ckpt_callbacks.run import Run
 from ckpt_callbacks.store import owner_of
 
@@ -32,16 +33,16 @@ def request(
     owner = owner_of(found.path)
     if not as_json:
         whom = str(owner) if owner else "whoever trains there (no live process is known to this machine)"
-        typer.echo(f"asking {whom}", err=True)
+        typer.echo(f"asking {printable(whom)}", err=True)
     name = found.request(note, stop=stop, wants_answer=timeout > 0)
     outcome = _wait(found, name, timeout) if timeout > 0 else {}
     if as_json:
         emit({"run": str(found.path), "request": name, **(outcome or {"error": "no answer"})})
     elif outcome and "id" in outcome:
-        typer.echo(f"saved {outcome['id']}")
+        typer.echo(f"saved {printable(str(outcome['id']))}")
     if outcome is None or "error" in outcome:
         why = outcome["error"] if outcome else f"no answer in {timeout:g} s; the request is withdrawn"
-        typer.echo(f"ckpt: {why}", err=True)
+        typer.echo(f"ckpt: {printable(why)}", err=True)
         raise typer.Exit(1)
 
 

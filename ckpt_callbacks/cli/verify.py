@@ -31,6 +31,7 @@ def verify(
                 "ok": found.ok,
                 "full": found.full,
                 "checked": list(found.checked),
+                "strangers": list(found.strangers),
                 "problems": [{"snapshot": problem.snapshot, "problem": problem.text} for problem in found.problems],
             }
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ckpt_callbacks.store.files import disk
+from ckpt_callbacks.store.writing import DurableFiles
 
 __all__ = ["LIMIT", "Attempts"]
 
@@ -27,10 +28,11 @@ class Attempts:
     Args:
         path: the file of the one that is loaded.
         spared: the file of those that are stepped over.
+        files: writes it, for a snapshot may take the whole machine down.
     """
 
-    def __init__(self, path: Path, spared: Path) -> None:
-        self.path, self._spared = path, spared
+    def __init__(self, path: Path, spared: Path, files: DurableFiles) -> None:
+        self.path, self._spared, self._files = path, spared, files
 
     def last(self) -> tuple[str | None, int]:
         """The id of the snapshot that a process died of last, and how many did in a row."""
@@ -43,7 +45,14 @@ class Attempts:
     def begin(self, id: str) -> None:
         """This process is about to load it: until `over`, it counts as one that died."""
         last, deaths = self.last()
-        _write(self.path, {"id": id, "deaths": deaths + 1 if last == id else 1})
+        count = deaths + 1 if last == id else 1
+        with contextlib.suppress(OSError):
+            descriptor = disk.open_update(self.path)
+            try:
+                disk.truncate(descriptor)
+                disk.write(descriptor, json.dumps({"id": id, "deaths": count}).encode())
+            finally:
+                disk.close(descriptor)
 
     def over(self) -> None:
         """It lives: the state is in its place, or an error was told."""
@@ -58,8 +67,11 @@ class Attempts:
 
     def spare(self, ids: Mapping[str, int]) -> None:
         """Step over these from now on, until somebody names them or repairs the run."""
-        if ids != _read(self._spared):
-            _write(self._spared, ids)
+        with contextlib.suppress(OSError):
+            if ids and ids != _read(self._spared):
+                self._files.write_small(self._spared, json.dumps(ids).encode())
+            elif not ids and disk.lexists(self._spared):
+                disk.unlink(self._spared)
 
     def forgive(self, id: str) -> bool:
         """Try it again, as if no process had died of it; tell whether it was stepped over."""
@@ -79,17 +91,3 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _write(path: Path, document: Mapping[str, Any]) -> None:
-    """An empty document needs no file."""
-    with contextlib.suppress(OSError):
-        if not document:
-            disk.unlink(path)
-            return
-        descriptor = disk.open_update(path)
-        try:
-            disk.truncate(descriptor)
-            disk.write(descriptor, json.dumps(document).encode())
-        finally:
-            disk.close(descriptor)

@@ -98,7 +98,7 @@ class Index:
             listed = {entry.name: entry.is_symlink() for entry in twice(lambda: disk.list(self._path))}
         linked = [Path(target).name for name in LINKS if (target := disk.readlink(os.path.join(self._root, name)))]
         unlisted = [id for id in linked if id not in listed and manifests.plain_name(id)]
-        return [name for name, link in listed.items() if not link and not name.startswith(".")] + unlisted
+        return [name for name, link in listed.items() if not link and manifests.plain_name(name)] + unlisted
 
     def get(self, id: str | None) -> Manifest | None:
         """What is known of one."""
@@ -128,7 +128,7 @@ class Index:
     def _look_at(self, name: str) -> bool:
         """Read a manifest if it is not known as it is; tell whether there is one. What was refused is read again."""
         path = f"{self._path}/{name}/{manifests.NAME}"
-        if name.startswith("."):
+        if not manifests.plain_name(name):
             return False
         try:
             status = twice(lambda: disk.stat(path))

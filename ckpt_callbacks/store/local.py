@@ -84,7 +84,7 @@ class LocalStore:
         self.journal = Journal(self.root / "events.jsonl")
         self.trace = Trace(self.root / "trace.bin")
         self.inbox = Inbox(self.root)
-        self.attempts = Attempts(self.root / ".resuming", self.root / ".deadly")
+        self.attempts = Attempts(self.root / ".resuming", self.root / ".deadly", self._files)
         self._snapshots = self.root / "snapshots"
         self._pins = self.root / "pins"
         self._damaged = self.root / "damaged"
@@ -449,12 +449,21 @@ class LocalStore:
         return leftovers
 
     def _directories(self) -> list[tuple[str, set[str]]]:
-        """All that lies in `snapshots/`, with the names that each holds - which are known, or this is an error: a disk
+        """All of ours in `snapshots/`, with the names that each holds - which are known, or this is an error: a disk
         that doesn't answer must not make a snapshot look as if it had no manifest."""
         return [
             (entry.name, {inner.name for inner in self._list(entry.path)})
             for entry in self._list(self._snapshots)
+            if entry.is_dir(follow_symlinks=False) and (manifests.plain_name(entry.name) or entry.name.startswith("."))
+        ]
+
+    def strangers(self) -> list[str]:
+        """Directories in `snapshots/` that have no name of ours: somebody else's, so they are left alone."""
+        return [
+            entry.name
+            for entry in self._list(self._snapshots)
             if entry.is_dir(follow_symlinks=False)
+            and not (manifests.plain_name(entry.name) or entry.name.startswith("."))
         ]
 
     # Integrity -----------------------------------------------------------------------------------------------------
@@ -642,8 +651,9 @@ class LocalStore:
             self._files.make_own(self._pins)
             self._files.write_in_place(self._pins / id, note or "")
         except OSError as error:
+            what = "is pinned, but without its note" if self._pinned_by_now(id) else "is not pinned"
             raise StoreError(
-                f"{self._pins / id} can't be written: {error}, so {id} is not pinned. {remedy(error)}."
+                f"{self._pins / id} can't be written: {error}, so {id} {what}. {remedy(error)}."
             ) from error
         # Looked at after the pin is there, so that no deletion can fall between.
         with told(f"{path} can't be looked at"):

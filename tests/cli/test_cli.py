@@ -156,7 +156,7 @@ def test_verify_is_quiet_success_or_named_problems(store: LocalStore) -> None:
     assert ckpt("verify", "runs/digits@latest").exit_code == 0
     assert ckpt("verify", str(path.parent), exit_code=1).stdout == text
     document = ckpt_json("verify", "runs/digits@1200", exit_code=1)
-    assert set(document) == {"ok", "full", "checked", "problems"}
+    assert set(document) == {"ok", "full", "checked", "problems", "strangers"}
     assert [problem["snapshot"] for problem in document["problems"]] == [path.parent.name]
 
 
@@ -210,3 +210,38 @@ def test_help_names_the_commands() -> None:
     for name in ("ls", "show", "verify"):
         assert name in text
         assert "--json" in ckpt(name, "--help").stdout
+
+
+ODD_NAMES = ("ünï code", "a\nb", "٣-abc", "9" * 201, "x" * 255, "-x y", os.fsdecode(b"\xff\xfe"))
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+@pytest.mark.parametrize("inside", ["manifest.json", "data"])
+def test_directories_that_are_not_ours_are_left_alone(store: LocalStore, name: str, inside: str) -> None:
+    """Nothing of ours has such a name: they are named once, by verify, and no command fails or moves them."""
+    stranger = store.root / "snapshots" / name
+    stranger.mkdir()
+    (stranger / inside).write_text("{}")
+    assert f"{name!a} is not a snapshot of this run" in ckpt("verify", "runs/digits").stdout.replace("\n", "")
+    assert ckpt_json("verify", "runs/digits")["strangers"] == [name]
+    assert ckpt("repair", "runs/digits").stdout.splitlines() == ["nothing to repair"]
+    for command in ("ls", "explain", "prune"):
+        assert name not in ckpt(command, "runs/digits").stdout
+    store.lock().release()
+    store.clean()
+    assert (stranger / inside).read_text() == "{}"
+
+
+def test_nothing_that_a_file_says_steers_the_terminal(store: LocalStore) -> None:
+    """Notes, reasons, names of metrics: escapes are shown, not obeyed; an undecodable name of the run as well."""
+    evil = "\x1b]0;title\x07\x1b[2J"
+    draft = Manifest.draft(progress=Progress(step=4800), metrics={evil: 1.0}, reasons=(evil,), note=evil)
+    store.commit(draft, {"model.safetensors": [save({evil: np.zeros(1)})]})
+    store.pin(store.manifests()[-1].id, evil)
+    odd = os.fsdecode(b"runs/\xff")
+    Path("runs/digits").rename(odd)
+    for command in (("ls", odd), ("show", odd), ("explain", odd), ("verify", odd), ("prune", odd), ("pin", odd)):
+        said = ckpt(*command)
+        assert said.output.replace("\n", "").isprintable()
+    assert "\\x1b[2J" in ckpt("show", odd).stdout
+    assert "\\udcff" in ckpt("ls", odd + "x", exit_code=2).output

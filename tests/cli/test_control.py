@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
+import os
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -14,6 +16,7 @@ from typer.testing import CliRunner, Result
 from ckpt_callbacks import Run, every_steps, keep_last, keep_when, on_best, when
 from ckpt_callbacks.cli import app
 from ckpt_callbacks.store import LocalStore
+from ckpt_callbacks.store.files import disk
 from tests.loop import Loop, checkpointer
 
 
@@ -59,6 +62,23 @@ def test_prune_does_not_delete_for_the_sake_of_what_is_damaged(run: Run) -> None
     ckpt("repair", "run")
     ckpt("prune", "run", "--keep", "keep_last(1)")
     assert steps(run) == [12]
+
+
+@pytest.mark.parametrize(
+    ("refused", "what"), [("write", "is pinned, but without its note"), ("open_update", "is not pinned")]
+)
+def test_a_pin_on_a_full_disk_says_what_is_true(
+    run: Run, monkeypatch: pytest.MonkeyPatch, refused: str, what: str
+) -> None:
+    """That the file is there is what counts, not what could be written into it."""
+
+    def full(*_: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(disk, refused, full)
+    said = ckpt("pin", "run@12", "--note", "x", exit_code=2).output
+    assert f"{run.get(12).id} {what}" in said
+    assert run.get(12).pinned is (what != "is not pinned")
 
 
 def test_prune_says_first_and_does_then(run: Run) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from ckpt_callbacks.store import Attempts
+from ckpt_callbacks.store.writing import DurableFiles
 
 
 def attempts(folder: Path) -> Attempts:
-    return Attempts(folder / "a", folder / "b")
+    return Attempts(folder / "a", folder / "b", DurableFiles("none"))
 
 
 def test_deaths_of_one_snapshot_are_counted(tmp_path: Path) -> None:
