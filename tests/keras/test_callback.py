@@ -556,11 +556,22 @@ class Breaks(keras.callbacks.Callback):
         raise RuntimeError("the user's own error")
 
 
+@pytest.fixture(autouse=True)
+def earlier():
+    """The threads that there are before a test: some tests of others end a run without its leave."""
+    _earlier.clear()
+    _earlier.update(threading.enumerate())
+
+
+_earlier: set[threading.Thread] = set()
+
+
 def ended(directory) -> bool:
     """Whether nothing of ours runs any more, soon: the run can be used by others."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        ours = [one for one in threading.enumerate() if one.name.startswith("ckpt-") or one.name == "fit-watch"]
+        threads = {*threading.enumerate()} - _earlier
+        ours = [one for one in threads if one.name.startswith("ckpt-") or one.name == "fit-watch"]
         if not ours and owner_of(directory) is None:
             return True
         time.sleep(0.05)
