@@ -195,7 +195,23 @@ class _Torch:
         return torch.from_numpy(data).view(element).as_strided(shape, [stride // size for stride in strides])
 
 
-class _Tensorflow:
+class _Opaque:
+    """A library into whose arrays nobody sees: each is copied alone, and at once."""
+
+    def gather(self, arrays: Sequence[Any], out: Bytes) -> bool:
+        return False
+
+    def lend(self, array: Any, steady: Mapping[int, Any]) -> Lent | None:
+        return None
+
+    def join(self, array: Any, start: int, stop: int) -> Any | None:
+        return None
+
+    def allocate(self, nbytes: int) -> Bytes:
+        return NUMPY.allocate(nbytes)
+
+
+class _Tensorflow(_Opaque):
     name = "tensorflow"
 
     def look(self, value: Any) -> Leaf:
@@ -216,24 +232,12 @@ class _Tensorflow:
     def copy_into(self, array: Any, out: Bytes) -> None:
         out[:] = self.fetch(array)[0]
 
-    def gather(self, arrays: Sequence[Any], out: Bytes) -> bool:
-        return False
-
-    def lend(self, array: Any, steady: Mapping[int, Any]) -> Lent | None:
-        return None
-
-    def join(self, array: Any, start: int, stop: int) -> Any | None:
-        return None
-
-    def allocate(self, nbytes: int) -> Bytes:
-        return NUMPY.allocate(nbytes)
-
     def make(self, data: Bytes, dtype: str, shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> Any:
         tensorflow = sys.modules["tensorflow"]
         return tensorflow.constant(NUMPY.make(data, dtype, shape, strides, offset), tensorflow.as_dtype(dtype))
 
 
-class _Jax:
+class _Jax(_Opaque):
     name = "jax"
 
     def look(self, value: Any) -> Leaf:
@@ -255,18 +259,6 @@ class _Jax:
 
     def copy_into(self, array: Any, out: Bytes) -> None:
         NUMPY.copy_into(np.asarray(array), out)
-
-    def gather(self, arrays: Sequence[Any], out: Bytes) -> bool:
-        return False
-
-    def lend(self, array: Any, steady: Mapping[int, Any]) -> Lent | None:
-        return None
-
-    def join(self, array: Any, start: int, stop: int) -> Any | None:
-        return None
-
-    def allocate(self, nbytes: int) -> Bytes:
-        return NUMPY.allocate(nbytes)
 
     def make(self, data: Bytes, dtype: str, shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> Any:
         jax = sys.modules["jax"]

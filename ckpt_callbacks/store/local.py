@@ -125,17 +125,14 @@ class LocalStore:
                 self.clean()
             return facts
 
-    def renew_identity(self) -> bool:
-        """Write ``run.json`` if it is missing or damaged; tell whether it was damaged. Only for the lock's holder."""
+    def renew_identity(self) -> None:
+        """Write ``run.json`` if it is missing or damaged, from what the snapshots say. Only for the lock's holder."""
         try:
             if self._identity.read():
-                return False
-            self._identity.write(self.run_id())
-            return False
+                return
         except CorruptSnapshotError as error:
-            self._identity.write(self.run_id())
             warn(f"{error} It is written anew now, from what the snapshots say")
-            return True
+        self._identity.write(self.run_id())
 
     def describe(self) -> dict[str, Any]:
         """What ``run.json`` says; empty if it is absent.
