@@ -7,6 +7,7 @@ import ctypes
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from types import FrameType
@@ -21,6 +22,10 @@ Handler = Callable[[int, FrameType | None], Any]
 
 Obey = Callable[[Handler, int, FrameType | None], None]
 """Calls a program's own handler, and sees to it that the signal is obeyed."""
+
+ECHO_SECONDS = 1.0
+"""A scheduler signals a whole group and a script passes on what it got: what comes twice within this time came once.
+Not so Ctrl-C, which a person types."""
 
 
 def exit_code(number: int) -> int:
@@ -58,9 +63,9 @@ def _on_main_thread(act: Callable[[], None]) -> None:
 class Signals:
     """Notes signals while a fit runs.
 
-    A signal to leave is noted once; when another comes before it was answered, it is passed to the handler that was
-    there before, so that an impatient sender is obeyed. Only the main thread may install handlers: elsewhere this
-    object notes nothing.
+    A signal to leave is noted once; when another comes before it was answered, and is no echo of it, it is passed to
+    the handler that was there before, so that an impatient sender is obeyed. Only the main thread may install
+    handlers: elsewhere this object notes nothing.
 
     Args:
         wanted: names of the signals to listen to -> whether the process shall leave then.
@@ -76,6 +81,7 @@ class Signals:
         obey: Obey = call,
     ) -> None:
         self.came: signal.Signals | None = None
+        self._since = 0.0  # when it came
         known = {getattr(signal, name, None): leave for name, leave in wanted.items()}
         self._wanted = {number: leave for number, leave in known.items() if isinstance(number, signal.Signals)}
         self._still_running, self._obey = still_running, obey
@@ -147,11 +153,16 @@ class Signals:
             self._handle_in_child(number)
         elif not self._installed:
             self._pass_on(number, frame, call)
-        elif self._wanted[signal.Signals(number)] and (self.leaves or not self._still_running(frame)):
+        elif self._wanted[signal.Signals(number)] and not self._still_running(frame):
             self._pass_on(number, frame, self._obey)
         elif not self.leaves:
-            self.came = signal.Signals(number)
+            self.came, self._since = signal.Signals(number), time.monotonic()
             self._note()
+        elif self._wanted[signal.Signals(number)] and not self._is_echo(number):
+            self._pass_on(number, frame, self._obey)
+
+    def _is_echo(self, number: int) -> bool:
+        return number == self.came != signal.SIGINT and time.monotonic() < self._since + ECHO_SECONDS
 
     def _note(self) -> None:
         assert self.came is not None

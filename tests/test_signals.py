@@ -8,7 +8,14 @@ import threading
 
 import pytest
 
+from ckpt_callbacks import signals
 from ckpt_callbacks.signals import Signals, exit_code
+
+
+@pytest.fixture(autouse=True)
+def no_echo(monkeypatch):
+    """A test's second signal comes at once, and means it."""
+    monkeypatch.setattr(signals, "ECHO_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -28,6 +35,21 @@ def test_the_first_signal_is_noted_and_the_second_passed_on(received):
     assert (request.came, received) == (signal.SIGTERM, [])
     os.kill(os.getpid(), signal.SIGTERM)
     assert received == [signal.SIGTERM]
+
+
+def test_an_echo_is_no_second_signal(received, monkeypatch):
+    """A scheduler signals the group, and a script passes its own on: that is one SIGTERM. Ctrl-C is typed twice."""
+    monkeypatch.setattr(signals, "ECHO_SECONDS", 3600.0)
+    for number, passed_on in ((signal.SIGTERM, 0), (signal.SIGINT, 1)):
+        typed: list[int] = []
+        outer = signal.signal(number, lambda number, frame, typed=typed: typed.append(number))
+        request = Signals({signal.Signals(number).name: True}, still_running=lambda _: True)
+        request.install()
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
+        assert (request.came, len(typed)) == (number, passed_on)
+        request.remove()
+        signal.signal(number, outer)
 
 
 def test_after_fit_the_programs_handler_is_back(received):

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ckpt_callbacks.cli.output import (
+    ABANDONED,
     AsJson,
     Reference,
     age,
@@ -48,9 +49,10 @@ def show(ref: Reference, as_json: AsJson = False) -> None:
 
 
 def _document(snapshot: Snapshot, tensors: list[dict[str, Any]]) -> dict[str, Any]:
-    manifest = snapshot.manifest
+    manifest, run = snapshot.manifest, _run_of(snapshot)
     return {
-        **describe(snapshot, marks(_run_of(snapshot))),
+        **describe(snapshot, marks(run)),
+        "abandoned": run is not None and snapshot.id in run.abandoned(),
         "framework": manifest.framework,
         "finished": manifest.finished,
         "monitors": [dict(monitor) for monitor in manifest.monitors],
@@ -85,6 +87,7 @@ def _facts(snapshot: Snapshot) -> dict[str, str | Text | None]:
         "is": ", ".join(distinct),
         "content": snapshot.content,
         "not healthy": manifest.unhealthy,
+        "line": ABANDONED if run and snapshot.id in run.abandoned() else None,
         "metrics": "\n".join(f"{name} {number(value)}" for name, value in snapshot.metrics.items()),
         "note": snapshot.note,
         "pin note": pin_note,

@@ -179,6 +179,9 @@ def test_what_training_went_back_from_is_said_to_be_abandoned(run: Run) -> None:
     assert {one["id"] for one in listed if one["abandoned"]} == left
     for command in (["explain"], ["prune", "--dry-run"]):
         assert set(ckpt_json(command[0], "run", *command[1:])["abandoned"]) == left
+    for one in run.snapshots():
+        assert ckpt_json("show", str(one.path))["abandoned"] == (one.id in left)
+        assert ("never the best" in ckpt("show", str(one.path)).stdout) == (one.id in left)
 
 
 def test_ls_tells_why_snapshots_are_gone(run: Run) -> None:

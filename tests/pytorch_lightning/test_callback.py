@@ -367,6 +367,7 @@ warnings.simplefilter("ignore")
 import pytorch_lightning as pl
 from ckpt_callbacks import keep_all, on_signal
 from ckpt_callbacks.pytorch_lightning import Checkpointer
+from ckpt_callbacks.signals import ECHO_SECONDS
 from torch.utils.data import DataLoader
 from tests.pytorch_lightning.conftest import fit, loader
 
@@ -385,7 +386,10 @@ class Preempted(pl.Callback):
                 time.sleep(0.5)  # the workers die meanwhile
             else:
                 os.kill(os.getpid(), number)
-            if how == ["twice"]:
+            if how == ["echo"]:
+                os.kill(os.getpid(), number)
+            elif how == ["twice"]:
+                time.sleep(0 if number == signal.SIGINT else ECHO_SECONDS)
                 os.kill(os.getpid(), number)
                 print("went on")
 
@@ -439,6 +443,14 @@ def test_a_signal_to_the_whole_group_ends_the_workers_and_loses_nothing(tmp_path
     command = [*preempted(tmp_path, name, "on_train_batch_start", 2), "group"]
     done = subprocess.run(command, capture_output=True, text=True, start_new_session=True)
     assert done.returncode == 128 + signal.Signals[name], done.stderr
+    assert Run(tmp_path / "run").latest.step == 3
+
+
+def test_a_signal_that_comes_with_its_echo_is_one(tmp_path):
+    """A scheduler signals the group, the launching script passes its own on: the run saves, and leaves."""
+    command = preempted(tmp_path, "SIGTERM", "on_validation_batch_start", 3)
+    done = subprocess.run([*command, "echo"], capture_output=True, text=True)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
     assert Run(tmp_path / "run").latest.step == 3
 
 
