@@ -40,6 +40,7 @@ from ckpt_callbacks.proof import Outcome, Proof
 from ckpt_callbacks.resume import Restored, ResumeReport
 from ckpt_callbacks.run import Run, Snapshot, resolve_reference
 from ckpt_callbacks.saving import Content, Keeper, Requests, Saver
+from ckpt_callbacks.saving.garbage import no_search
 from ckpt_callbacks.state.captured import Captured
 from ckpt_callbacks.state.health import first_not_finite
 from ckpt_callbacks.store import LocalStore, Manifest, RunLock, Step, machine, provenance, without_secret
@@ -432,7 +433,7 @@ class BaseCheckpointer:
             self.stops = self.stops or any(request.stop for request in waiting)
         unhealthy = self._unhealthy(metrics) if metrics or not math.isfinite(self._loss) else None
         moment = Moment(progress, now - self._began, events, metrics, note, signal, unhealthy is None)
-        capture = functools.cache(capture)
+        capture = functools.cache(no_search()(capture))
         try:
             decision, unhealthy = self._decide(moment, unhealthy, capture)
         except BaseException as error:

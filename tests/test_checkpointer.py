@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import signal
@@ -233,6 +234,27 @@ def test_without_a_fence_the_next_boundary_is_one(tmp_path, beside):
         loop.weights += 1
     one.end()
     assert held(one) == {3: {2.0}, 4: {3.0}}
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_python_looks_for_no_garbage_amid_a_save(tmp_path, wanted):
+    """A walk over thousands of tensors would set it off again and again; after it all is as it was."""
+    seen = []
+
+    class Watched(Loop):
+        def capture(self):
+            seen.append(gc.isenabled())
+            if self.step == 6:
+                raise RuntimeError("no state to be had")
+            return super().capture()
+
+    (gc.enable if wanted else gc.disable)()
+    try:
+        with pytest.raises(RuntimeError, match="no state"):
+            Watched(checkpointer(tmp_path)).run(9)
+        assert (seen, gc.isenabled()) == ([wanted, False, False, False], wanted)  # the first one is a rehearsal
+    finally:
+        gc.enable()
 
 
 def test_parents_form_a_chain_over_resumes(tmp_path):

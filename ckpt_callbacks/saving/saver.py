@@ -12,6 +12,7 @@ from ckpt_callbacks.engine import Event, Moment
 from ckpt_callbacks.errors import InexactError
 from ckpt_callbacks.messages import say, warn
 from ckpt_callbacks.run import Snapshot
+from ckpt_callbacks.saving.garbage import no_search
 from ckpt_callbacks.saving.keeper import Keeper
 from ckpt_callbacks.saving.overlap import Overlap
 from ckpt_callbacks.saving.requests import Request, Requests
@@ -150,11 +151,13 @@ class Saver:
         at_once = any(request.stop for request in waiting)
         try:
             captured = capture()
-            packed = self.pack(captured)
+            with no_search():
+                packed = self.pack(captured)
             self._writer.make_room()
             steady = {} if at_once else self._may_be_copied_later(moment, captured)
             self._saved_at = now
-            staged = packed.stage(self._arena, steady)
+            with no_search():
+                staged = packed.stage(self._arena, steady)
             if staged.copying.unfinished:
                 self._copier.begin(staged.copying.work)
                 self._staging = _Staging(staged.copying, draft.reasons, waiting)

@@ -167,6 +167,7 @@ class Packer:
 
     def __init__(self) -> None:
         self._shards = {MODEL: Shards(), STATE: Shards()}
+        self._layouts: dict[str, tuple[object, Layout]] = {}  # file -> what the last one held, and how it was laid out
 
     def pack(
         self,
@@ -220,8 +221,17 @@ class Packer:
         images = {}
         for name, part in zip(names_of(base, len(parts)), parts, strict=True):
             own = {alias: stored for alias, stored in aliases.items() if stored in part}
-            images[name] = Image.of(part, {"aliases": json.dumps(own)} if own else {})
+            images[name] = Image(self._layout(name, part, {"aliases": json.dumps(own)} if own else {}), part)
         return images
+
+    def _layout(self, name: str, part: Mapping[str, Source], metadata: Mapping[str, str]) -> Layout:
+        """Where everything lies in a file: as in the last one of this name, if it held tensors of the same shapes."""
+        held = metadata, [(key, tensor.dtype, tensor.shape) for key, tensor in part.items()]
+        before, layout = self._layouts.get(name, (None, None))
+        if layout is None or before != held:
+            layout = Layout.of(part, metadata)
+            self._layouts[name] = held, layout
+        return layout
 
 
 def _fill(image: Image, out: Bytes, steady: Mapping[int, Any]) -> list[tuple[Lent, Bytes]]:

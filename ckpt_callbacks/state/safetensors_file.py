@@ -120,11 +120,6 @@ class Image:
     layout: Layout
     tensors: Mapping[str, Source]
 
-    @classmethod
-    def of(cls, tensors: Mapping[str, Source], metadata: Mapping[str, str] | None = None) -> Image:
-        """The image of a file with these tensors. ConfigurationError: a name can't be stored, or there are too many."""
-        return cls(Layout.of(tensors, metadata), tensors)
-
     @property
     def size(self) -> int:
         """The file's size in bytes."""

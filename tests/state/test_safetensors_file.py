@@ -126,7 +126,8 @@ def test_a_layout_needs_no_bytes() -> None:
 def test_an_image_is_filled_with_what_the_tensors_hold_then() -> None:
     """It is laid out before, and nothing is copied on the way into it."""
     array = np.zeros(4)
-    image = Image.of(plan({"a": array}).sources)
+    sources = plan({"a": array}).sources
+    image = Image(Layout.of(sources), sources)
     array[0] = 1
     assert filled(image).endswith(array.tobytes())
 

@@ -10,7 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from ckpt_callbacks.state import HostTensor, Image, Source, as_numpy, decode, encode, from_json, open_file, to_json
+from ckpt_callbacks.state import (
+    HostTensor,
+    Image,
+    Layout,
+    Source,
+    as_numpy,
+    decode,
+    encode,
+    from_json,
+    open_file,
+    to_json,
+)
 from ckpt_callbacks.state.libraries import NUMPY
 
 
@@ -35,9 +46,8 @@ def write(path: Path, tensors: Mapping[str, HostTensor], metadata: Mapping[str, 
 
 def image_of(tensors: Mapping[str, HostTensor], metadata: Mapping[str, str] | None = None) -> Image:
     """The image of a file with tensors that are in memory already."""
-    return Image.of(
-        {name: Source(tensor.dtype, tensor.shape, NUMPY, tensor.data) for name, tensor in tensors.items()}, metadata
-    )
+    sources = {name: Source(tensor.dtype, tensor.shape, NUMPY, tensor.data) for name, tensor in tensors.items()}
+    return Image(Layout.of(sources, metadata), sources)
 
 
 def filled(image: Image) -> bytes:
