@@ -42,7 +42,7 @@ from ckpt_callbacks.run import Run, Snapshot, resolve_reference
 from ckpt_callbacks.saving import Content, Keeper, Requests, Saver
 from ckpt_callbacks.saving.garbage import no_search
 from ckpt_callbacks.state.captured import Captured
-from ckpt_callbacks.state.health import first_not_finite
+from ckpt_callbacks.state.files.health import first_not_finite
 from ckpt_callbacks.store import LocalStore, Manifest, RunLock, Step, machine, provenance, without_secret
 
 __all__ = ["BaseCheckpointer"]

@@ -13,8 +13,8 @@ from ckpt_callbacks.errors import ResumeError, SnapshotNotFoundError, StoreError
 from ckpt_callbacks.messages import say, warn
 from ckpt_callbacks.proof import Outcome
 from ckpt_callbacks.run import Problem, Snapshot, Verification, resolve_reference
-from ckpt_callbacks.state import payload
-from ckpt_callbacks.state.pages import fresh
+from ckpt_callbacks.state.files import payload
+from ckpt_callbacks.state.memory.pages import fresh
 from ckpt_callbacks.store import LocalStore, load_directory
 
 __all__ = [

@@ -44,7 +44,7 @@ from ckpt_callbacks.store import (
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from ckpt_callbacks.state.safetensors_file import SafetensorsFile
+    from ckpt_callbacks.state.tensors.safetensors_file import SafetensorsFile
 
 __all__ = ["Problem", "Repair", "Run", "Snapshot", "Verification", "human_size", "resolve_reference"]
 
@@ -211,7 +211,7 @@ class Snapshot:
             SnapshotNotFoundError: it was deleted.
             UnreachableError: it can't be read now.
         """
-        from ckpt_callbacks.state.tensors import as_numpy
+        from ckpt_callbacks.state.tensors.tensor import as_numpy
 
         found: dict[str, npt.NDArray[Any]] = {}
         aliases: dict[str, str] = {}
@@ -229,7 +229,7 @@ class Snapshot:
         Raises:
             CorruptSnapshotError, SnapshotNotFoundError, UnreachableError: as `weights` does.
         """
-        from ckpt_callbacks.state.safetensors_file import open_file
+        from ckpt_callbacks.state.tensors.safetensors_file import open_file
 
         with unless_deleted(self.path):
             return [open_file(self.path / name) for name in sorted(self.manifest.files) if _WEIGHTS.fullmatch(name)]
@@ -440,7 +440,7 @@ class Run:
         """
         if dry_run:
             return self.verdict(rules)
-        from ckpt_callbacks.state.payload import of_weights
+        from ckpt_callbacks.state.files.payload import of_weights
 
         with self._store.lock():
             verdict = self.verdict(self.rules if rules is None else rules)

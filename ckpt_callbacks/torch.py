@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ckpt_callbacks.run import resolve_reference
-from ckpt_callbacks.state import payload
+from ckpt_callbacks.state.files import payload
 from ckpt_callbacks.state.selection import LoadReport, Names, Rename, match
 from ckpt_callbacks.store import unless_deleted
 

@@ -31,8 +31,8 @@ from ckpt_callbacks.cli.show import show
 from ckpt_callbacks.engine import Past, Progress, parse_rules, parse_trigger
 from ckpt_callbacks.resume import ResumeReport
 from ckpt_callbacks.state import tree
-from ckpt_callbacks.state.safetensors_file import open_bytes
-from ckpt_callbacks.state.tensors import HostTensor
+from ckpt_callbacks.state.tensors.safetensors_file import open_bytes
+from ckpt_callbacks.state.tensors.tensor import HostTensor
 from ckpt_callbacks.store import FileInfo, LocalStore, Manifest
 from ckpt_callbacks.store.manifest import digest_of
 

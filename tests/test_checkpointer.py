@@ -36,10 +36,10 @@ from ckpt_callbacks import (
 from ckpt_callbacks.checkpointer import BaseCheckpointer
 from ckpt_callbacks.engine import Event, Progress
 from ckpt_callbacks.saving.overlap import Overlap
-from ckpt_callbacks.state import copying
 from ckpt_callbacks.state.captured import Captured
-from ckpt_callbacks.state.copying import Copier, Copying, Lent
-from ckpt_callbacks.state.tensors import Source
+from ckpt_callbacks.state.memory import copying
+from ckpt_callbacks.state.memory.copying import Copier, Copying, Lent
+from ckpt_callbacks.state.tensors.tensor import Source
 from ckpt_callbacks.store import owner_of
 from ckpt_callbacks.store.files import disk
 from tests import processes

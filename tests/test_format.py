@@ -417,7 +417,7 @@ class Mine:
 def codec() -> Iterator[None]:
     ckpt_callbacks.register_codec(Mine, "mine", lambda _: [1, 2], lambda _: Mine())
     yield
-    from ckpt_callbacks.state.codecs import unregister_codec
+    from ckpt_callbacks.state.tree.codecs import unregister_codec
 
     unregister_codec("mine")
 
@@ -768,7 +768,7 @@ def test_required_members(tmp_path, in_repository):
 
 def test_tags():
     """The page's table of tags lists exactly those that the package reads, and the independent reader knows them."""
-    from ckpt_callbacks.state import decoding, leaves
+    from ckpt_callbacks.state.tree import decoding, leaves
 
     listed = [tag for row in table("tag | members | meaning") for tag in quoted(row[0])]
     assert sorted(listed) == sorted({*leaves.READERS, *decoding.READERS})
@@ -777,7 +777,7 @@ def test_tags():
 
 def test_element_types():
     """Each element type that the page names is stored as it says."""
-    from ckpt_callbacks.state.elements import BYTES_OF_OTHERS, NATIVE, stored_as
+    from ckpt_callbacks.state.tensors.elements import BYTES_OF_OTHERS, NATIVE, stored_as
 
     names, kinds = zip(*((quoted(row[0]), quoted(row[1])) for row in table("`dtype` | stored as")), strict=True)
     for name, kind in zip(spread(names[0]) + spread(names[1]), spread(kinds[0]) + spread(kinds[1]), strict=True):

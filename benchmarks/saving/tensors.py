@@ -14,10 +14,10 @@ import torch.distributed.checkpoint as dcp
 
 from benchmarks.saving.measure import Figures, Meter, evict, make_durable, serve, warm
 from ckpt_callbacks.engine import Progress
-from ckpt_callbacks.state import payload
-from ckpt_callbacks.state.arena import Arena
-from ckpt_callbacks.state.packing import Packer
-from ckpt_callbacks.state.pages import fresh
+from ckpt_callbacks.state.files import payload
+from ckpt_callbacks.state.files.packing import Packer
+from ckpt_callbacks.state.memory.arena import Arena
+from ckpt_callbacks.state.memory.pages import fresh
 from ckpt_callbacks.store import LocalStore, Manifest
 
 State = dict[str, torch.Tensor]

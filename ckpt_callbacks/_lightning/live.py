@@ -18,7 +18,7 @@ from ckpt_callbacks._lightning.weights import is_mask_or_masked, modules_of, sha
 from ckpt_callbacks.checkpointer import BaseCheckpointer
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.state import random_state
-from ckpt_callbacks.state.attributes import Attributes, outermost
+from ckpt_callbacks.state.objects.attributes import Attributes, outermost
 
 __all__ = ["NOTHING", "Live", "put_back_groups"]
 

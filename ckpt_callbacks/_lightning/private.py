@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 import torch
 
-from ckpt_callbacks.state.kinds import has_variables
-from ckpt_callbacks.state.scripts import assigned_by, is_script, mentions
+from ckpt_callbacks.state.objects.kinds import has_variables
+from ckpt_callbacks.state.objects.scripts import assigned_by, is_script, mentions
 
 __all__ = [
     "asked_in_epoch",

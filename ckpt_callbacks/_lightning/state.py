@@ -31,7 +31,7 @@ from ckpt_callbacks.engine import Progress
 from ckpt_callbacks.resume import Restored
 from ckpt_callbacks.state import random_state
 from ckpt_callbacks.state.captured import Captured
-from ckpt_callbacks.state.pages import LARGE, fresh
+from ckpt_callbacks.state.memory.pages import LARGE, fresh
 
 __all__ = ["Where", "capture", "devices", "for_evaluation", "progress_of", "put_back", "size", "to_checkpoint"]
 

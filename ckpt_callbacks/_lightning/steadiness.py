@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ckpt_callbacks._lightning import private
-from ckpt_callbacks.state.uncounted import held_by, is_countable, is_trusted, may_go_uncounted
+from ckpt_callbacks.state.objects.uncounted import held_by, is_countable, is_trusted, may_go_uncounted
 
 __all__ = ["Fences", "steady_tensors"]
 

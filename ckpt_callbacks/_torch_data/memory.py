@@ -19,10 +19,10 @@ import torch
 
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.state import random_state
-from ckpt_callbacks.state.kinds import base_of
-from ckpt_callbacks.state.parts import content_of, fill, items_of
-from ckpt_callbacks.state.scripts import codes_of, is_script
-from ckpt_callbacks.state.tokens import is_bulky, leaf_types, quick, storable
+from ckpt_callbacks.state.objects.kinds import base_of
+from ckpt_callbacks.state.objects.parts import content_of, fill, items_of
+from ckpt_callbacks.state.objects.scripts import codes_of, is_script
+from ckpt_callbacks.state.objects.tokens import is_bulky, leaf_types, quick, storable
 
 __all__ = ["Memory", "Was", "changed", "held", "iterators", "outline", "put_back", "sets_attributes", "values"]
 

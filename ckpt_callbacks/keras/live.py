@@ -14,9 +14,10 @@ import keras
 from ckpt_callbacks.keras import private
 from ckpt_callbacks.keras.settings import Known, Settings, Traced, joined
 from ckpt_callbacks.messages import warn
-from ckpt_callbacks.state import random_state, scripts
-from ckpt_callbacks.state.attributes import Attributes
-from ckpt_callbacks.state.kinds import is_variable
+from ckpt_callbacks.state import random_state
+from ckpt_callbacks.state.objects import scripts
+from ckpt_callbacks.state.objects.attributes import Attributes
+from ckpt_callbacks.state.objects.kinds import is_variable
 
 __all__ = ["Live"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ckpt_callbacks.keras import private
 from ckpt_callbacks.keras.sources import same
-from ckpt_callbacks.state.attributes import Attributes, Saved
+from ckpt_callbacks.state.objects.attributes import Attributes, Saved
 
 __all__ = ["Known", "Settings", "Traced", "joined"]
 

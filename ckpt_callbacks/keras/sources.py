@@ -9,7 +9,7 @@ from typing import Any
 from ckpt_callbacks.errors import ResumeError
 from ckpt_callbacks.keras import private
 from ckpt_callbacks.state import encode, random_state
-from ckpt_callbacks.state.attributes import Attributes
+from ckpt_callbacks.state.objects.attributes import Attributes
 from ckpt_callbacks.state.tree import to_json
 
 __all__ = ["Iterations", "Memory", "Passed", "Source", "irregular", "moved", "same", "without"]

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 
 from ckpt_callbacks.keras import private
-from ckpt_callbacks.state.uncounted import held_by, is_countable, is_trusted, may_go_uncounted
+from ckpt_callbacks.state.objects.uncounted import held_by, is_countable, is_trusted, may_go_uncounted
 
 __all__ = ["steady_tensors"]
 

@@ -10,7 +10,7 @@ import keras
 from ckpt_callbacks.errors import ResumeError
 from ckpt_callbacks.keras.state import names_of
 from ckpt_callbacks.run import resolve_reference
-from ckpt_callbacks.state import payload
+from ckpt_callbacks.state.files import payload
 from ckpt_callbacks.state.selection import LoadReport, Names, Rename, match
 from ckpt_callbacks.store import unless_deleted
 

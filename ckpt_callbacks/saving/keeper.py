@@ -12,8 +12,8 @@ from ckpt_callbacks.engine import Docket, Monitor, Record, Rule, Verdict
 from ckpt_callbacks.errors import StoreError
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.run import Snapshot, human_size
-from ckpt_callbacks.state.packing import Files
-from ckpt_callbacks.state.payload import of_weights
+from ckpt_callbacks.state.files.packing import Files
+from ckpt_callbacks.state.files.payload import of_weights
 from ckpt_callbacks.store import LocalStore, Manifest
 
 __all__ = ["Keeper"]

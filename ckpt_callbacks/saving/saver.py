@@ -17,10 +17,10 @@ from ckpt_callbacks.saving.keeper import Keeper
 from ckpt_callbacks.saving.overlap import Overlap
 from ckpt_callbacks.saving.requests import Request, Requests
 from ckpt_callbacks.saving.writer import Writer
-from ckpt_callbacks.state.arena import Arena
 from ckpt_callbacks.state.captured import Captured
-from ckpt_callbacks.state.copying import Copier, Copying
-from ckpt_callbacks.state.packing import Packed, Packer, Staged
+from ckpt_callbacks.state.files.packing import Packed, Packer, Staged
+from ckpt_callbacks.state.memory.arena import Arena
+from ckpt_callbacks.state.memory.copying import Copier, Copying
 from ckpt_callbacks.store import Manifest
 
 __all__ = ["Content", "Saver"]

@@ -1,8 +1,6 @@
 """What a snapshot holds: a tree of plain values and tensors, and the random generators."""
 
-from ckpt_callbacks.state.codecs import register_codec, unregister_codec
-from ckpt_callbacks.state.grammar import MAX_DEPTH
-from ckpt_callbacks.state.lent import Member
+from ckpt_callbacks.state.objects.lent import Member
 from ckpt_callbacks.state.random_state import (
     capture,
     capture_generators,
@@ -11,9 +9,11 @@ from ckpt_callbacks.state.random_state import (
     restore,
     restore_generators,
 )
-from ckpt_callbacks.state.safetensors_file import Image, Layout, SafetensorsFile, open_file
-from ckpt_callbacks.state.tensors import HostTensor, Source, as_numpy
+from ckpt_callbacks.state.tensors.safetensors_file import Image, Layout, SafetensorsFile, open_file
+from ckpt_callbacks.state.tensors.tensor import HostTensor, Source, as_numpy
 from ckpt_callbacks.state.tree import Encoded, Plan, decode, encode, from_json, plan, to_json
+from ckpt_callbacks.state.tree.codecs import register_codec, unregister_codec
+from ckpt_callbacks.state.tree.grammar import MAX_DEPTH
 
 __all__ = [
     "MAX_DEPTH",

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from ckpt_callbacks.errors import CheckpointError, CorruptSnapshotError
-from ckpt_callbacks.state import scripts
+from ckpt_callbacks.state.objects import scripts
 
 __all__ = [
     "capture",

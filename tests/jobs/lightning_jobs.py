@@ -24,7 +24,7 @@ from ckpt_callbacks import every_batches, on_end
 from ckpt_callbacks._torch_data.source import Source
 from ckpt_callbacks.pytorch_lightning import Checkpointer
 from ckpt_callbacks.state import random_state
-from ckpt_callbacks.state.attributes import Attributes
+from ckpt_callbacks.state.objects.attributes import Attributes
 from ckpt_callbacks.store.writing import DurableFiles
 from tests.processes import die
 

@@ -33,7 +33,7 @@ from ckpt_callbacks import (
     on_end,
 )
 from ckpt_callbacks.keras import Checkpointer, load_weights, private
-from ckpt_callbacks.state.pages import fresh
+from ckpt_callbacks.state.memory.pages import fresh
 from ckpt_callbacks.store import owner_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")

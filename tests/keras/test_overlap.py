@@ -87,7 +87,7 @@ def both(job: str, directory: Path) -> tuple[list[bool], list[int]]:
     """What came of the copies beside training, and the steps of which a copy made at once differs."""
     from ckpt_callbacks.keras import private
     from ckpt_callbacks.saving.overlap import Overlap
-    from ckpt_callbacks.state.copying import Copier, Copying
+    from ckpt_callbacks.state.memory.copying import Copier, Copying
 
     outcomes: list[bool] = []
     conclude, begin, before = Copying.conclude, Copier.begin, private.models.before_applying

@@ -16,9 +16,9 @@ from ckpt_callbacks._lightning import steadiness
 from ckpt_callbacks._lightning.steadiness import steady_tensors
 from ckpt_callbacks.pytorch_lightning import Checkpointer
 from ckpt_callbacks.saving.overlap import Overlap
-from ckpt_callbacks.state import copying
-from ckpt_callbacks.state.copying import Copier, Copying
-from ckpt_callbacks.state.uncounted import is_countable
+from ckpt_callbacks.state.memory import copying
+from ckpt_callbacks.state.memory.copying import Copier, Copying
+from ckpt_callbacks.state.objects.uncounted import is_countable
 from tests.pytorch_lightning.conftest import fit
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")

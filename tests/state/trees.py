@@ -22,7 +22,7 @@ from ckpt_callbacks.state import (
     open_file,
     to_json,
 )
-from ckpt_callbacks.state.libraries import NUMPY
+from ckpt_callbacks.state.tensors.libraries import NUMPY
 
 
 def through_memory(tree: Any, **options: Any) -> Any:

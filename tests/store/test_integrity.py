@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ckpt_callbacks.errors import SnapshotNotFoundError
-from ckpt_callbacks.state.pages import fresh
+from ckpt_callbacks.state.memory.pages import fresh
 from ckpt_callbacks.store import LocalStore, Manifest, integrity
 from ckpt_callbacks.store.files import disk
 

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from ckpt_callbacks.keras.private.datasets import KERNEL_RANDOM, operations_of
-from ckpt_callbacks.state.scripts import assigned_by
+from ckpt_callbacks.state.objects.scripts import assigned_by
 
 __all__ = [
     "before_applying",

@@ -8,10 +8,10 @@ import keras
 import numpy as np
 
 from ckpt_callbacks.keras.private.models import layers_of, leaves, own_attributes
-from ckpt_callbacks.state.kinds import is_variable
-from ckpt_callbacks.state.pages import LARGE
+from ckpt_callbacks.state.memory.pages import LARGE
+from ckpt_callbacks.state.objects.kinds import is_variable
 from ckpt_callbacks.state.random_state import is_generator
-from ckpt_callbacks.state.safetensors_file import ALIGNMENT
+from ckpt_callbacks.state.tensors.safetensors_file import ALIGNMENT
 
 __all__ = [
     "assign",

@@ -1,0 +1,114 @@
+"""The files of a snapshot, the manifest aside: what they are called, and what they hold.
+
+``model.safetensors``  the weights, under the framework's own names
+``state.safetensors``  every other tensor
+``state.json``         the tree of both: plain values, and references to the tensors
+
+Of either of the first two there may be several, numbered: see `shards`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ckpt_callbacks.door import IrregularError, reading
+from ckpt_callbacks.errors import CorruptSnapshotError
+from ckpt_callbacks.state import tree
+from ckpt_callbacks.state.files.shards import pattern_of
+from ckpt_callbacks.state.memory.pages import LARGE
+from ckpt_callbacks.state.tensors.safetensors_file import ALIGNMENT, SafetensorsFile, open_bytes, open_file
+from ckpt_callbacks.state.tensors.tensor import HostTensor
+
+__all__ = ["INDEX", "MODEL", "STATE", "TREE", "of_weights", "read", "read_weights"]
+
+MODEL, STATE, TREE = "model.safetensors", "state.safetensors", "state.json"
+INDEX = "model.safetensors.index.json"
+
+
+def read_weights(directory: Path) -> dict[str, Any]:
+    """Read a snapshot's weights and nothing else: tensors over the mapped file, whose pages are copied if written to.
+
+    Raises:
+        CorruptSnapshotError: a file is missing or can't be parsed.
+    """
+    try:
+        with reading(directory / TREE) as file:
+            text = file.readall()
+    except (FileNotFoundError, IrregularError) as error:
+        raise CorruptSnapshotError(f"{directory / TREE} is missing: {error.strerror}.") from error
+    except MemoryError as error:
+        raise CorruptSnapshotError(f"{directory / TREE} is larger than memory: no tree is.") from error
+    structure = _structure(text, directory)
+    names = _named(MODEL, [path.name for path in directory.iterdir()])
+    tensors = _joined(open_file(directory / name, writable=True) for name in names)
+    return dict(tree.decode(structure["weights"], tensors, copy=False))
+
+
+def read(
+    files: Mapping[str, memoryview], directory: Path, content: str = "full"
+) -> tuple[dict[str, Any], Any, dict[str, str]]:
+    """Make a snapshot of its files' bytes: its weights, the rest of its state (None if it holds weights only), and what
+    is missing, why.
+
+    Large tensors, and all weights, lie in the memory of ``files``: whoever wants to keep weights copies them into a
+    model. Nobody else may look at that memory any more.
+
+    Args:
+        files: name -> bytes.
+        directory: where they were read: what errors call it.
+        content: what the manifest promises. The tree of a snapshot that was demoted to ``"weights"`` still speaks of
+            the rest, whose tensors are gone.
+
+    Raises:
+        CorruptSnapshotError: a file is missing or can't be parsed.
+    """
+    if TREE not in files:
+        raise CorruptSnapshotError(f"{directory / TREE} is missing.")
+    structure = _structure(bytes(files[TREE]), directory)
+
+    def tensors(base: str) -> dict[str, HostTensor]:
+        missing = [name for name in _named(base, files) if name not in files]
+        if missing:
+            raise CorruptSnapshotError(f"{directory / missing[0]} is missing.")
+        return _joined(
+            open_bytes(np.frombuffer(files[name], np.uint8), directory / name) for name in _named(base, files)
+        )
+
+    weights = dict(tree.decode(structure["weights"], tensors(MODEL), copy=False))
+    if content == "weights" or "rest" not in structure:
+        return weights, None, {}
+    rest = tree.decode(structure["rest"], tensors(STATE), copy=_has_no_place)
+    return weights, rest, dict(structure.get("missing", {}))
+
+
+def of_weights(name: str) -> bool:
+    """Whether a file stays when a snapshot is reduced to its weights."""
+    return pattern_of(STATE).fullmatch(name) is None
+
+
+def _has_no_place(host: HostTensor) -> bool:
+    """Whether a tensor can't stay where its file was read to: it is small, which is no reason to keep a file's memory,
+    or lies where no allocator would put it, which some kernels' results depend on."""
+    return host.nbytes < LARGE or host.data.ctypes.data % ALIGNMENT != 0
+
+
+def _named(base: str, names: Iterable[str]) -> list[str]:
+    """The file of that name, or those that stand in its place."""
+    pattern = pattern_of(base)
+    return sorted(name for name in names if pattern.fullmatch(name)) or [base]
+
+
+def _joined(files: Iterable[SafetensorsFile]) -> dict[str, HostTensor]:
+    return {name: tensor for file in files for name, tensor in file.items()}
+
+
+def _structure(text: bytes, directory: Path) -> dict[str, Any]:
+    path = directory / TREE
+    structure = tree.from_json(text, str(path))
+    if not isinstance(structure, dict) or "weights" not in structure:
+        raise CorruptSnapshotError(f"{path}: expected an object with 'weights', found {type(structure).__name__}.")
+    return structure
