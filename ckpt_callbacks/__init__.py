@@ -45,6 +45,7 @@ from ckpt_callbacks.errors import (
     RunLockedError,
     SnapshotNotFoundError,
     StoreError,
+    UnreachableError,
     UnstorableError,
 )
 
@@ -69,6 +70,7 @@ __all__ = [
     "Snapshot",
     "SnapshotNotFoundError",
     "StoreError",
+    "UnreachableError",
     "UnstorableError",
     "every",
     "every_batches",

@@ -265,7 +265,7 @@ class BaseCheckpointer:
         followed = (*self.monitors, *self.trigger.monitors)
         self._past = resume.past_of(self._store, choice, self._keeper.abandoned or (), followed)
         self._began = time.monotonic() - self._past.elapsed
-        return resume.read(choice)
+        return resume.restored(choice)
 
     def _trace(self, choice: resume.Choice | None) -> None:
         """Begin to record steps, and wait for those on record that will be computed again."""
@@ -282,7 +282,7 @@ class BaseCheckpointer:
         Raises:
             SnapshotNotFoundError, CorruptSnapshotError: about the snapshot.
         """
-        return resume.read(resume.load(resolve_reference(reference)))
+        return resume.restored(resume.load(resolve_reference(reference)))
 
     def rehearse(self, captured: Captured) -> int:
         """Try once, when training starts, whether the state can be stored; say in a line how exact a resume will be.

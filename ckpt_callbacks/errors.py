@@ -9,7 +9,7 @@
     ├── ResumeError             a snapshot that doesn't fit the run that should carry on from it
     └── StoreError              what lies on disk
         ├── CorruptSnapshotError     bytes that differ from what the manifest promises
-        ├── UnreachableError         bytes that can't be read now, and may be good (permissions, a network)
+        ├── UnreachableError         bytes that can't be read now, and may be good (permissions, a newer format)
         ├── SnapshotNotFoundError    a reference that names nothing (also a LookupError)
         └── RunLockedError           another process writes to this run
 """
@@ -80,7 +80,8 @@ class CorruptSnapshotError(StoreError):
 
 
 class UnreachableError(StoreError):
-    """A file can't be read now, which says nothing of its bytes: nothing was changed. The message names the cause."""
+    """A file can't be read now, which says nothing of its bytes: nothing was changed. The message names the cause, such
+    as a permission, a disk that is away, or a newer format."""
 
 
 class SnapshotNotFoundError(StoreError, LookupError):

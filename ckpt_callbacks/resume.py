@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ckpt_callbacks.engine import Monitor, Past, best_of
-from ckpt_callbacks.errors import ResumeError, SnapshotNotFoundError, StoreError, UnreachableError
+from ckpt_callbacks.errors import (
+    CheckpointError,
+    CorruptSnapshotError,
+    ResumeError,
+    SnapshotNotFoundError,
+    StoreError,
+    UnreachableError,
+)
 from ckpt_callbacks.messages import say, warn
 from ckpt_callbacks.proof import Outcome
 from ckpt_callbacks.run import Problem, Snapshot, Verification, resolve_reference
@@ -27,24 +34,26 @@ __all__ = [
     "is_own",
     "load",
     "past_of",
-    "read",
+    "restored",
 ]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A snapshot to carry on from, verified.
+    """A snapshot to carry on from, verified and read.
 
     Attributes:
         snapshot: which one.
-        files: the bytes that were verified.
+        weights, rest, missing: as of `Restored`.
         named: whether the user named this very one. A run that had stopped by itself (early stopping) then goes on.
         origin: the reference with which the user began this line of training, or None.
     """
 
     snapshot: Snapshot
-    files: Mapping[str, memoryview]
-    named: bool
+    weights: Mapping[str, Any]
+    rest: Any
+    missing: Mapping[str, str]
+    named: bool = False
     origin: str | None = None
 
 
@@ -70,6 +79,24 @@ class Restored:
         """Whether nothing is left to train, if the framework had ``stopped`` by itself (early stopping): a snapshot
         that the user names is one to go on from."""
         return stopped and not self.named
+
+    @contextlib.contextmanager
+    def placing(self) -> Iterator[None]:
+        """Let whatever goes wrong while the state is put back say of which snapshot it is, and what can be done.
+
+        Raises:
+            ResumeError: from the error that was met.
+        """
+        try:
+            yield
+        except (CheckpointError, MemoryError):
+            raise
+        except Exception as error:
+            raise ResumeError(
+                f"{self.snapshot.path} can't be put back into this training: {type(error).__name__}: {error}. "
+                "Either the program or its packages are no longer those that saved it, or it is not what a program "
+                "has saved. To go on from another snapshot, name it with resume= (`ckpt ls` lists them)."
+            ) from error
 
 
 @dataclass
@@ -215,25 +242,21 @@ def is_own(store: LocalStore, snapshot: Snapshot) -> bool:
     return here and any(one.id == snapshot.id for one in store.own())
 
 
-def read(choice: Choice) -> Restored:
-    """Make a snapshot's state of its bytes, which nobody else may look at any more: large tensors lie in them.
-
-    Raises:
-        CorruptSnapshotError: a file is missing or can't be parsed.
-    """
-    found = payload.read(choice.files, choice.snapshot.path, choice.snapshot.content)
-    return Restored(choice.snapshot, *found, named=choice.named)
+def restored(choice: Choice) -> Restored:
+    """What an adapter puts back."""
+    return Restored(choice.snapshot, choice.weights, choice.rest, choice.missing, named=choice.named)
 
 
 def load(snapshot: Snapshot) -> Choice:
     """Read the very snapshot that the user named.
 
     Raises:
-        CorruptSnapshotError: it does not verify.
+        CorruptSnapshotError: it does not verify, or can't be read.
     """
     files, problems = load_directory(snapshot.path, fresh)
     Verification((snapshot.id,), tuple(Problem(snapshot.id, text) for text in problems)).require_ok()
-    return Choice(snapshot, files, named=True)
+    weights, rest, missing = payload.read(files, snapshot.path, snapshot.content)
+    return Choice(snapshot, weights, rest, missing, named=True)
 
 
 def differences(snapshot: Snapshot, now: Mapping[str, str]) -> dict[str, tuple[str, str]]:
@@ -279,24 +302,32 @@ def _newest_good(store: LocalStore, reads: tuple[str, ...]) -> Choice | None:
     there = {*store.problems(), *(one.id for one in store.manifests())}
     deadly = {id: deaths for id, deaths in store.attempts.spared().items() if id in there}
     store.attempts.spare(deadly)  # before the attempt to load another one takes the place of the last
-    if not deadly:
-        return _search(store, reads, {})
     found = _search(store, reads, deadly)
-    return found if found is not None else _search(store, reads, {})
+    if found is None and deadly:
+        _try_again(store, deadly)
+        found = _search(store, reads, {})
+    if found is None:
+        _begin_afresh(store)
+    return found
 
 
 def _search(store: LocalStore, reads: tuple[str, ...], deadly: Mapping[str, int]) -> Choice | None:
-    """The newest full snapshot that verifies and is none of the ``deadly``."""
-    files: dict[str, memoryview] = {}
+    """The newest full snapshot that verifies, can be read and is none of the ``deadly``."""
+    read: dict[str, Any] = {}
 
     def check(id: str) -> list[str]:
-        files.clear()  # before others are read
+        read.clear()  # before others are read
         if id in deadly:
             return [f"{deadly[id]} processes in a row died while they loaded it."]
         store.attempts.begin(id)
-        found, problems = store.load(id, fresh)
-        files.update(found)
-        return problems
+        files, problems = store.load(id, fresh)
+        if problems:
+            return problems
+        try:
+            read["weights"], read["rest"], read["missing"] = payload.read(files, store.path(id))
+        except CorruptSnapshotError as error:
+            return [f"its digests are right, but {error}"]
+        return []
 
     try:
         found, stepped_over = store.newest_good("full", check=check)
@@ -307,12 +338,31 @@ def _search(store: LocalStore, reads: tuple[str, ...], deadly: Mapping[str, int]
             _step_over(store, bad, problems)
         elif found is not None:
             _spare(store, bad, problems)
-    if found is not None:
-        return Choice(_readable(Snapshot(found, store.path(found.id)), reads), files, named=False, origin=found.origin)
-    if store.manifests() and not deadly:
+    if found is None:
+        return None
+    return Choice(_readable(Snapshot(found, store.path(found.id)), reads), **read, origin=found.origin)
+
+
+def _try_again(store: LocalStore, deadly: Mapping[str, int]) -> None:
+    """Say that the only snapshots left are those of which processes die: to start afresh would lose more."""
+    died = ", ".join(f"{id} ({deaths} in a row)" for id, deaths in deadly.items())
+    warn(
+        f"{store.root} has no good snapshot but those that processes died of while they loaded them: {died}. The "
+        "newest is tried again. If this process dies too, look for what killed it (dmesg: was memory full?) and "
+        "mend that; another directory starts afresh"
+    )
+
+
+def _begin_afresh(store: LocalStore) -> None:
+    """Say that training starts from the beginning though there was something to carry on from."""
+    if store.manifests():
         named = "" if store.own() else ". Those of another run are carried on from if resume= names one"
         warn(f"{store.root} has no good full snapshot to carry on from: starting fresh beside what is there{named}")
-    return None
+    elif aside := store.aside():
+        warn(
+            f"{store.root} has no snapshot to carry on from, only damaged ones that were set aside, "
+            f"{', '.join(path.name for path in aside[-3:])}: training starts from the beginning"
+        )
 
 
 def _spare(store: LocalStore, deadly: str, problems: Sequence[str]) -> None:

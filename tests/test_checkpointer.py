@@ -23,6 +23,7 @@ from ckpt_callbacks import (
     ResumeError,
     Run,
     StoreError,
+    UnreachableError,
     UnstorableError,
     every_steps,
     keep_all,
@@ -42,6 +43,7 @@ from ckpt_callbacks.state.memory.copying import Copier, Copying, Lent
 from ckpt_callbacks.state.tensors.tensor import Source
 from ckpt_callbacks.store import owner_of
 from ckpt_callbacks.store.files import disk
+from ckpt_callbacks.store.manifest import FileInfo, digest_of
 from tests import processes
 from tests.loop import Loop, checkpointer
 
@@ -302,17 +304,89 @@ def test_damage_is_stepped_over(tmp_path, caplog):
     assert Run(tmp_path / "run").aside() == [aside]
 
 
-def test_a_snapshot_of_a_later_version_is_stepped_over_and_left_alone(tmp_path, caplog):
-    """It is not damaged: whoever installs that version has it."""
+def test_a_snapshot_of_a_later_version_is_refused_and_left_alone(tmp_path):
+    """It is not damaged, and to go back behind it in silence would lose what that version has trained."""
     Loop(checkpointer(tmp_path, keep=keep_all())).run(8)
     newest = Run(tmp_path / "run").latest
     text = (newest.path / "manifest.json").read_text().replace('"format": 1', '"format": 2')
     (newest.path / "manifest.json").write_text(text)
+    with pytest.raises(UnreachableError, match=r"is of format 2.*install that or a newer one.*name it with resume="):
+        Loop(checkpointer(tmp_path)).run(9)
+    assert (newest.path / "manifest.json").read_text() == text
+    one = checkpointer(tmp_path, resume=f"{tmp_path}/run@6")
+    Loop(one).run(9)
+    assert one.resumed.step == 6
+
+
+def test_a_flipped_format_is_damage(tmp_path, caplog):
+    """One bit makes 1 to 3, 5 or 9; the digest tells that it was 1."""
+    for number, flipped in enumerate("359"):
+        directory = tmp_path / flipped
+        Loop(checkpointer(directory, keep=keep_all())).run(8)
+        path = Run(directory / "run").latest.path / "manifest.json"
+        path.write_text(path.read_text().replace('"format": 1', f'"format": {flipped}'))
+        one = checkpointer(directory)
+        Loop(one).run(9)
+        assert one.resumed.step == 6
+        assert caplog.text.count("manifest.json was changed after it was written") == number + 1
+
+
+def test_a_state_that_cannot_be_read_is_stepped_over(tmp_path, caplog):
+    """Its digests are right, and what they vouch for is no state: it will never be one."""
+    Loop(checkpointer(tmp_path, keep=keep_all())).run(8)
+    newest = Run(tmp_path / "run").latest
+    forge(newest, lambda tree: tree["weights"]["w"].update(ref="nope"))
     one = checkpointer(tmp_path)
     Loop(one).run(9)
     assert one.resumed.step == 6
-    assert (newest.path / "manifest.json").read_text() == text
-    assert "is of format 2" in caplog.text
+    assert f"stepped over snapshot {newest.id}: its digests are right, but" in caplog.text
+    assert "tensor 'nope' is not in the file" in caplog.text
+    (aside,) = Run(tmp_path / "run").aside()
+    with pytest.raises(CorruptSnapshotError, match=r"state\.json: .*'nope' is not in the file"):
+        Loop(checkpointer(tmp_path / "other", resume=str(aside))).run(9)
+
+
+@pytest.mark.parametrize("member", ["weights", "rest", "missing"])
+@pytest.mark.parametrize("value", [[], None, 3, "x"])
+def test_members_of_a_state_are_named_values(tmp_path, member, value):
+    """Whatever a file says in their place is an error of ours."""
+    Loop(checkpointer(tmp_path, keep=keep_all())).run(2)
+    newest = Run(tmp_path / "run").latest
+    forge(newest, lambda tree: tree.update({member: value}))
+    with pytest.raises(CorruptSnapshotError, match=f"expected names of values in '{member}'"):
+        Loop(checkpointer(tmp_path, resume=str(newest.path))).run(9)
+
+
+def test_a_state_that_cannot_be_put_back_names_its_snapshot(tmp_path):
+    """An adapter meets what it does not expect: the error says of which snapshot, and what can be done."""
+    Loop(checkpointer(tmp_path)).run(2)
+    restored = checkpointer(tmp_path).begin({})
+    told = rf"{restored.snapshot.id} can't be put back.*KeyError: 'x'.*resume="
+    with pytest.raises(ResumeError, match=told) as caught, restored.placing():
+        restored.rest["x"]
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_training_that_starts_from_the_beginning_says_why(tmp_path, caplog):
+    """All that could be carried on from is damaged."""
+    Loop(checkpointer(tmp_path)).run(4)
+    for snapshot in Run(tmp_path / "run").snapshots():
+        (snapshot.path / "manifest.json").write_text("{")
+    one = checkpointer(tmp_path)
+    Loop(one).run(1)
+    assert one.resumed is None
+    assert "training starts from the beginning" in caplog.text
+
+
+def forge(snapshot, change) -> None:
+    """Change a snapshot's tree, and sign it."""
+    tree = json.loads((snapshot.path / "state.json").read_bytes())
+    change(tree)
+    (snapshot.path / "state.json").write_text(json.dumps(tree))
+    data = (snapshot.path / "state.json").read_bytes()
+    info = FileInfo(len(data), digest_of(data))
+    manifest = replace(snapshot.manifest, files={**snapshot.manifest.files, "state.json": info})
+    (snapshot.path / "manifest.json").write_bytes(manifest.to_bytes())
 
 
 def die_loading(folder: str) -> None:
@@ -367,13 +441,15 @@ def test_a_deadly_snapshot_that_is_gone_is_forgotten(tmp_path):
     assert not (tmp_path / "run" / ".deadly").exists()
 
 
-def test_the_only_snapshot_is_tried_again_and_again(tmp_path):
-    """To start afresh would be worse."""
+def test_the_only_snapshot_is_tried_again_and_again(tmp_path, caplog):
+    """To start afresh would be worse; but that it is so is said."""
     Loop(checkpointer(tmp_path)).run(2)
     (tmp_path / "run" / ".resuming").write_text(json.dumps({"id": Run(tmp_path / "run").latest.id, "deaths": 7}))
     one = checkpointer(tmp_path)
     Loop(one).run(3)
     assert one.resumed.step == 2
+    assert "processes died of while they loaded them" in caplog.text
+    assert "(7 in a row). The newest is tried again" in caplog.text
 
 
 def test_a_named_snapshot_that_is_damaged_is_an_error(tmp_path):

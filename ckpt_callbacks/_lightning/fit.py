@@ -83,14 +83,17 @@ class Fit:
         _, restored = self._restored
         if path is not None and named is None:
             say(f"{path} was loaded when this run began; it carries on with its own snapshots now")
-        self.tape.pend(restored.rest["tape"])
-        self.trainer.should_stop = restored.is_over(restored.rest["trainer"]["should_stop"])
+        private.intercept_restoring(self.trainer, restored.placing)
+        with restored.placing():
+            self.tape.pend(restored.rest["tape"])
+            self.trainer.should_stop = restored.is_over(restored.rest["trainer"]["should_stop"])
         return restored.snapshot.path
 
     def load(self, path: str | Path) -> dict[str, Any]:
         """What Lightning's reader gets for the path that `Trainer.fit` was led to."""
         if self._restored is not None and Path(path) == self._restored[1].snapshot.path:
-            self._loaded = state.to_checkpoint(self._restored[1], self.trainer.lightning_module, self._modules)
+            with self._restored[1].placing():
+                self._loaded = state.to_checkpoint(self._restored[1], self.trainer.lightning_module, self._modules)
             return self._loaded
         return state.for_evaluation(self.callbacks[0].read(path))
 
@@ -101,7 +104,8 @@ class Fit:
         (owner, restored), self._restored = self._restored, None
         loaded, self._loaded = self._loaded, {}
         self._quiet.close()
-        state.put_back(self.trainer, self.tape, self.validation, self.live, restored, loaded)
+        with restored.placing():
+            state.put_back(self.trainer, self.tape, self.validation, self.live, restored, loaded)
         self._metrics = dict(self.trainer.callback_metrics)
         together.resumed_at(
             self.callbacks,
@@ -124,7 +128,8 @@ class Fit:
     def prepare(self) -> None:
         """Lightning is about to load the optimizers: give them the groups that a snapshot has."""
         if self._restored is not None:
-            put_back_groups(self.trainer, self._restored[1].rest["live"]["groups"])
+            with self._restored[1].placing():
+                put_back_groups(self.trainer, self._restored[1].rest["live"]["groups"])
 
     # Boundaries ----------------------------------------------------------------------------------------------------
 

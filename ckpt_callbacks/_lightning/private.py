@@ -10,7 +10,7 @@ import functools
 import importlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
 import torch
@@ -30,6 +30,7 @@ __all__ = [
     "intercept_end",
     "intercept_first_epoch",
     "intercept_loaders",
+    "intercept_restoring",
     "intercept_resume",
     "interrupted_between",
     "is_metric",
@@ -93,6 +94,22 @@ def intercept_resume(trainer: Any, choose: Callable[[Any], Any]) -> None:
         original(connector, choose(checkpoint_path), weights_only=weights_only)
 
     connector.resume_start = resume_start
+
+
+def intercept_restoring(trainer: Any, placing: Callable[[], AbstractContextManager[None]]) -> None:
+    """``_checkpoint_connector.restore_model`` and three more: what `Trainer.fit` puts back itself, each once.
+
+    Without it, an error of theirs would not say of which snapshot it speaks.
+    """
+    connector = trainer._checkpoint_connector
+    for name in ("restore_model", "restore_datamodule", "restore_callbacks", "restore_training_state"):
+
+        def restore(name: str = name) -> None:
+            delattr(connector, name)  # it would hold the snapshot for ever
+            with placing():
+                getattr(connector, name)()
+
+        setattr(connector, name, restore)
 
 
 def intercept_loaders(trainer: Any, train: _Wrap, validation: _Wrap) -> None:

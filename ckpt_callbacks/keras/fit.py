@@ -98,9 +98,8 @@ class Fit:
         self._awaiting.start()
         self._restored = together.begin(self.callbacks, _versions(), private.fits.devices())
         if self._restored is not None:
-            undo = self._live.remember_attributes(
-                self._restored[1].rest["live"]
-            )  # a step that is traced may change attributes
+            with self._restored[1].placing():  # a step that is traced may change attributes
+                undo = self._live.remember_attributes(self._restored[1].rest["live"])
             private.models.build(self._model(), running.epoch_iterator)
             undo()
         for callback in self.callbacks:
@@ -109,7 +108,8 @@ class Fit:
         private.fits.hear_first(running, self.epoch_begins, self.end)
         self._leaving.install()
         if self._restored is not None:
-            self._go_to(self._restored[1], running)
+            with self._restored[1].placing():
+                self._go_to(self._restored[1], running)
 
     def _go_to(self, restored: Restored, running: private.fits.Running) -> None:
         if restored.rest["validation"]["made"]:
@@ -129,12 +129,13 @@ class Fit:
         if self._restored is None or self._restored[1].rest["where"] not in places:
             return False
         (owner, restored), self._restored = self._restored, None
-        if complete:
-            self._tape.complete(restored.rest["tape"])
-            self._validation.complete(restored.rest["validation"])
-        else:
-            self._validation.put_back(restored.rest["validation"])
-        state.put_back(self._model(), self._live, restored, metrics=metrics, left=self._tape.left)
+        with restored.placing():
+            if complete:
+                self._tape.complete(restored.rest["tape"])
+                self._validation.complete(restored.rest["validation"])
+            else:
+                self._validation.put_back(restored.rest["validation"])
+            state.put_back(self._model(), self._live, restored, metrics=metrics, left=self._tape.left)
         together.resumed_at(
             self.callbacks,
             owner,

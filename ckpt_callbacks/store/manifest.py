@@ -24,7 +24,7 @@ import xxhash
 from ckpt_callbacks.engine.moment import Progress
 from ckpt_callbacks.engine.monitor import Monitor
 from ckpt_callbacks.engine.snapshot import Record
-from ckpt_callbacks.errors import ConfigurationError, CorruptSnapshotError, StoreError
+from ckpt_callbacks.errors import ConfigurationError, CorruptSnapshotError, StoreError, UnreachableError
 
 __all__ = ["DROPPED", "FORMAT", "NAME", "FileInfo", "Manifest", "digest_of", "finite", "plain_name"]
 
@@ -244,11 +244,12 @@ class Manifest:
 
         Raises:
             CorruptSnapshotError: it can't be parsed, lacks a required member, or was changed after it was written.
-            StoreError: it is of a newer format than this version reads.
+            UnreachableError: it is of a newer format than this version reads.
         """
         document = _parse(raw, where)
         read = _Reader(document, where)
-        _check_format(read, document, where)
+        if not _has_flipped_format(raw, document):
+            _check_format(read, document, where)
         for name in _REQUIRED:
             read.require(name)
         end = raw.rfind(_DIGEST_LINE)
@@ -367,12 +368,21 @@ def _check_format(read: _Reader, document: dict[str, Any], where: str) -> None:
         versions = document.get("versions")
         writer = versions.get("ckpt_callbacks") if isinstance(versions, dict) else None
         remedy = f"ckpt_callbacks {writer} wrote it: install that or a newer one" if writer else "install a newer one"
-        raise StoreError(
+        raise UnreachableError(
             f"{where} is of format {found}; ckpt_callbacks {package_version()} reads up to format {FORMAT}. "
             f"To use it, {remedy}."
         )
     if found < 1:
         raise CorruptSnapshotError(f"{where}: expected format 1, found {found}.")
+
+
+def _has_flipped_format(raw: bytes, document: dict[str, Any]) -> bool:
+    """Whether a bit of the format's number is damaged: with 1 in its place, all is as its digest says."""
+    found, end = document.get("format"), raw.rfind(_DIGEST_LINE)
+    if found not in (3, 5, 9) or end < 0:  # a bit away from 1
+        return False
+    mended = raw[: end + 1].replace(b'"format": %d' % found, b'"format": 1', 1)
+    return digest_of(mended) == document.get("digest")
 
 
 class _Reader:

@@ -9,7 +9,7 @@ Of either of the first two there may be several, numbered: see `shards`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def read_weights(directory: Path) -> dict[str, Any]:
     structure = _structure(text, directory)
     names = _named(MODEL, [path.name for path in directory.iterdir()])
     tensors = _joined(open_file(directory / name, writable=True) for name in names)
-    return dict(tree.decode(structure["weights"], tensors, copy=False))
+    return _decoded("weights", structure, tensors, directory, copy=False)
 
 
 def read(
@@ -78,11 +78,33 @@ def read(
             open_bytes(np.frombuffer(files[name], np.uint8), directory / name) for name in _named(base, files)
         )
 
-    weights = dict(tree.decode(structure["weights"], tensors(MODEL), copy=False))
+    weights = _decoded("weights", structure, tensors(MODEL), directory, copy=False)
     if content == "weights" or "rest" not in structure:
         return weights, None, {}
-    rest = tree.decode(structure["rest"], tensors(STATE), copy=_has_no_place)
-    return weights, rest, dict(structure.get("missing", {}))
+    rest = _decoded("rest", structure, tensors(STATE), directory, copy=_has_no_place)
+    return weights, rest, _mapping("missing", structure.get("missing", {}), directory)
+
+
+def _decoded(
+    name: str,
+    structure: Mapping[str, Any],
+    tensors: Mapping[str, HostTensor],
+    directory: Path,
+    *,
+    copy: bool | Callable[[HostTensor], bool],
+) -> dict[str, Any]:
+    try:
+        value = tree.decode(structure[name], tensors, copy=copy)
+    except CorruptSnapshotError as error:
+        raise CorruptSnapshotError(f"{directory / TREE}: {error}.") from error
+    return _mapping(name, value, directory)
+
+
+def _mapping(name: str, value: object, directory: Path) -> dict[str, Any]:
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        found = type(value).__name__
+        raise CorruptSnapshotError(f"{directory / TREE}: expected names of values in '{name}', found {found}.")
+    return value
 
 
 def of_weights(name: str) -> bool:
