@@ -163,7 +163,7 @@ def _ours(read: Callable[[bytes], Any]) -> Callable[[bytes], bool]:
     return guarded
 
 
-MODEL = {"model.safetensors": [save({"w": np.ones((2, 3), np.float32)})], "state.json": [b"{}"]}
+MODEL = {"model.safetensors": [save({"w": np.ones((2, 3), np.float32)})], "state.json": [b'{"weights":{}}']}
 MANIFEST = Manifest(
     "000000012-abcdef",
     7,
