@@ -22,6 +22,8 @@ __all__ = ["NAME", "Identity"]
 NAME = "run.json"
 FORMAT = 1
 MAX_BYTES = 1 << 20
+_OLDER = {"format", "run_id", "created"}
+"""The members of those that were written before there was a digest."""
 
 
 class Identity:
@@ -54,13 +56,19 @@ class Identity:
             raise self._damaged(str(error)) from error
         if not isinstance(facts, dict) or facts.get("digest", _digest_of(facts)) != _digest_of(facts):
             raise self._damaged("its digest is not that of what it says")
-        found = facts.get("format")
+        self._check_format(facts.get("format"))
+        if "digest" not in facts and facts.keys() != _OLDER:
+            raise self._damaged(f"without a digest it has exactly the members {', '.join(sorted(_OLDER))}")
+        if not (raw == _text(facts) if "digest" in facts else raw.endswith(b"}\n")):
+            raise self._damaged("its text is not as it was written")
+        return facts
+
+    def _check_format(self, found: object) -> None:
         if not isinstance(found, int) or found > FORMAT:
             raise StoreError(
                 f"{self.path}: this version of ckpt_callbacks reads runs of format {FORMAT}, found {found!r}. "
                 "Install a newer ckpt_callbacks."
             )
-        return facts
 
     def write(self, run_id: str | None) -> None:
         """Write a new one.
@@ -71,12 +79,17 @@ class Identity:
         created = datetime.now(UTC).isoformat(timespec="microseconds")
         facts = {"format": FORMAT, "run_id": run_id or uuid.uuid4().hex, "created": created}
         facts |= {"digest": _digest_of(facts)}
-        self._files.write_small(self.path, json.dumps(facts, indent=2).encode() + b"\n")
+        self._files.write_small(self.path, _text(facts))
 
     def _damaged(self, why: str) -> CorruptSnapshotError:
         return CorruptSnapshotError(
             f"{self.path} is damaged: {why}. It is written anew when the run trains again, or by `ckpt repair`."
         )
+
+
+def _text(facts: Mapping[str, Any]) -> bytes:
+    """The file, to the byte: spaces and line ends are none that a digest of members would see."""
+    return json.dumps(facts, indent=2).encode() + b"\n"
 
 
 def _digest_of(facts: Mapping[str, Any]) -> str:

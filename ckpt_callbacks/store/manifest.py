@@ -232,7 +232,7 @@ class Manifest:
         # ASCII, so that a name with an undecodable byte (a lone surrogate in Python) survives.
         body = json.dumps(finite(self.as_dict()), indent=2, allow_nan=False).encode("ascii")
         head = body.removesuffix(b"\n}") + b","
-        return head + _DIGEST_LINE + digest_of(head + b"\n").encode() + b'"\n}\n'
+        return head + _tail(digest_of(head + b"\n"))
 
     @classmethod
     def from_bytes(cls, raw: bytes, where: str = NAME) -> Manifest:
@@ -252,12 +252,7 @@ class Manifest:
             _check_format(read, document, where)
         for name in _REQUIRED:
             read.require(name)
-        end = raw.rfind(_DIGEST_LINE)
-        if end < 0 or digest_of(raw[: end + 1]) != document["digest"]:
-            raise CorruptSnapshotError(
-                f"{where} was changed after it was written: expected digest {document['digest']!r}, "
-                f"found {digest_of(raw[: end + 1])!r}. Use another snapshot, or put the file back from a copy."
-            )
+        _check_digest(raw, document["digest"], where)
         return cls(
             id=read.name("id"),
             sequence=read.count("sequence", document["sequence"]),
@@ -358,6 +353,26 @@ def _depth(value: Any) -> int:
     if not isinstance(value, list):
         return 0
     return 1 + max(map(_depth, value), default=0)
+
+
+def _tail(digest: str) -> bytes:
+    """The end of the file: all that the digest does not cover."""
+    return _DIGEST_LINE + digest.encode() + b'"\n}\n'
+
+
+def _check_digest(raw: bytes, digest: object, where: str) -> None:
+    """See that each byte is as it was written: the digest covers what is before it, and only one end may follow it."""
+    end = raw.rfind(_DIGEST_LINE)
+    found = digest_of(raw[: end + 1])
+    if end < 0 or found != digest:
+        changed = f"expected digest {digest!r}, found {found!r}"
+    elif raw[end:] != _tail(found):
+        changed = f"expected that it ends with {_tail(found)[-4:]!r} after its digest, found {raw[-4:]!r}"
+    else:
+        return
+    raise CorruptSnapshotError(
+        f"{where} was changed after it was written: {changed}. Use another snapshot, or put the file back from a copy."
+    )
 
 
 def _check_format(read: _Reader, document: dict[str, Any], where: str) -> None:

@@ -29,25 +29,36 @@ def test_it_is_what_was_written(tmp_path: Path) -> None:
 
 
 def test_every_flipped_byte_is_found(tmp_path: Path) -> None:
-    """But in the name of the digest, without which all else still is what it was."""
+    """Also in the name of the digest, and in what is only space between members."""
     one = identity(tmp_path)
     one.write(None)
-    whole, facts = one.path.read_bytes(), one.read()
-    for place in range(len(whole)):
-        one.path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        try:
-            found = one.read()
-        except StoreError:
-            continue
-        assert {key: found[key] for key in ("format", "run_id", "created")} == {
-            key: facts[key] for key in ("format", "run_id", "created")
-        }
+    whole = one.path.read_bytes()
+    for place, byte in enumerate(whole):
+        for other in {byte ^ 1 << bit for bit in range(8)} | {*b"\t\r\n "} - {byte}:
+            one.path.write_bytes(whole[:place] + bytes([other]) + whole[place + 1 :])
+            with pytest.raises(CorruptSnapshotError):
+                one.read()
+
+
+def test_every_cut_and_addition_is_found(tmp_path: Path) -> None:
+    """The last line feed counts as well."""
+    one = identity(tmp_path)
+    one.write(None)
+    whole = one.path.read_bytes()
+    for changed in [*(whole[:length] for length in range(len(whole))), whole + b"\n", whole + b" ", b"\n" + whole]:
+        one.path.write_bytes(changed)
+        with pytest.raises(CorruptSnapshotError):
+            one.read()
 
 
 def test_an_older_one_has_no_digest(tmp_path: Path) -> None:
-    """And is read as it is."""
-    (tmp_path / "run.json").write_text('{"format": 1, "run_id": "b", "created": "2026-01-01T00:00:00+00:00"}')
+    """And is read as it is; with any further member, or another end, it is none."""
+    (tmp_path / "run.json").write_text('{"format": 1, "run_id": "b", "created": "2026-01-01T00:00:00+00:00"}\n')
     assert identity(tmp_path).read()["run_id"] == "b"
+    for other in ['{"format": 1, "run_id": "b", "created": "", "digesu": ""}\n', '{"format": 1, "run_id": "b"}\n']:
+        (tmp_path / "run.json").write_text(other)
+        with pytest.raises(CorruptSnapshotError, match="without a digest"):
+            identity(tmp_path).read()
 
 
 def test_a_newer_format_is_no_damage(tmp_path: Path) -> None:

@@ -90,18 +90,23 @@ def test_the_file_is_ascii_json_without_constants_that_json_lacks() -> None:
 
 @given(st.data())
 def test_a_changed_byte_is_seen(data: st.DataObject) -> None:
-    """Whichever byte changes, the manifest is refused, or means exactly the same (other white space)."""
+    """Whichever byte changes, the manifest is refused, be it white space or the last line feed."""
     raw = bytearray(EXAMPLE.to_bytes())
     place = data.draw(st.integers(0, len(raw) - 1))
     raw[place] ^= data.draw(st.integers(1, 255))
-    try:
-        found = Manifest.from_bytes(bytes(raw))
-    except StoreError:
-        return
-    assert found == EXAMPLE
+    with pytest.raises(StoreError):
+        Manifest.from_bytes(bytes(raw))
 
 
-@given(st.integers(0, len(EXAMPLE.to_bytes()) - 2))
+@pytest.mark.parametrize("end", [b'"\n}', b'"\n}\n\n', b'"\n}\n ', b'"\n}\r\n', b'"}\n', b'" \n}\n'])
+def test_the_digest_is_followed_by_one_end_only(end: bytes) -> None:
+    """What stands after it is not covered by it, so it is compared."""
+    raw = EXAMPLE.to_bytes()
+    with pytest.raises(CorruptSnapshotError, match="was changed after it was written: expected that it ends with"):
+        Manifest.from_bytes(raw.removesuffix(b'"\n}\n') + end)
+
+
+@given(st.integers(0, len(EXAMPLE.to_bytes()) - 1))
 def test_a_torn_manifest_is_refused(length: int) -> None:
     """Half a manifest is no manifest."""
     with pytest.raises(CorruptSnapshotError, match=r"manifest\.json"):
