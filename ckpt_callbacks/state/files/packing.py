@@ -23,6 +23,7 @@ from ckpt_callbacks.state.files.still import is_still
 from ckpt_callbacks.state.memory.arena import Arena, Block
 from ckpt_callbacks.state.memory.copying import Copying, Lent, glance
 from ckpt_callbacks.state.memory.pages import Bytes, aligned
+from ckpt_callbacks.state.tensors.libraries import library_of
 from ckpt_callbacks.state.tensors.safetensors_file import Image, Layout
 from ckpt_callbacks.state.tensors.tensor import Source
 
@@ -190,10 +191,11 @@ class Packer:
         """
         absent = dict(missing or {})
 
-        def replacement(path: str, value: object) -> object:
+        def replacement(path: str, value: object, reason: str) -> object:
             if path.startswith(optional):
                 return repr(value)
-            absent[path] = f"{type(value).__name__} can't be stored without pickle"
+            why = "without pickle" if library_of(value) is None else f"({reason})"
+            absent[path] = f"{type(value).__name__} can't be stored {why}"
             return None
 
         model = tree.plan(dict(weights), views=False, on_unstorable=replacement)

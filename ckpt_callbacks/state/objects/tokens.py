@@ -83,8 +83,9 @@ def storable(value: Any) -> tuple[Any, str | None]:
     stored = {"state_dict": value.state_dict()} if is_stateful(value) else _plain(value)
     try:
         encode(stored, copy=False)
-    except UnstorableError:
-        return None, f"{type(value).__name__} can't be stored without pickle"
+    except UnstorableError as error:
+        why = f"({'; '.join(error.paths.values())})" if is_tensor(value) else "without pickle"
+        return None, f"{type(value).__name__} can't be stored {why}"
     return stored, None
 
 

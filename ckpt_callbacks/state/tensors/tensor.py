@@ -18,8 +18,8 @@ from ckpt_callbacks.state.memory.pages import Bytes
 from ckpt_callbacks.state.tensors.elements import BITS, ELEMENT_OF, element_of, size_of, stored_as
 
 __all__ = [
-    *("HostTensor", "Leaf", "Library", "Memory", "Source", "as_numpy", "c_strides", "extent", "memory_order"),
-    *("ordered_strides", "permuted"),
+    *("Expansion", "HostTensor", "Leaf", "Library", "Memory", "Source", "as_numpy", "c_strides", "extent"),
+    *("memory_order", "ordered_strides", "permuted"),
 ]
 
 
@@ -56,6 +56,12 @@ def as_numpy(host: HostTensor) -> npt.NDArray[Any]:
     element = ELEMENT_OF.get(host.dtype)
     return host.data if element is None else host.data.view(element_of(element)).reshape(host.shape)
 
+
+MOST_TIMES = 64
+"""How many times as many bytes as its memory has the elements of a view may take, whatever that comes to."""
+
+MOST_EXPANDED = 256 << 20
+"""How many bytes all others of a tree may take together."""
 
 # Looking at a tensor --------------------------------------------------------------------------------------------------
 
@@ -185,6 +191,30 @@ def extent(shape: tuple[int, ...], strides: tuple[int, ...], size: int) -> tuple
     """The first and the last-plus-one byte that a tensor touches, relative to its first element."""
     reach = [(n - 1) * stride for n, stride in zip(shape, strides, strict=True)]
     return sum(step for step in reach if step < 0), sum(step for step in reach if step > 0) + size
+
+
+class Expansion:
+    """How much more than their memory the elements of a tree's tensors would take: an axis whose stride is 0, or
+    windows that overlap, make any number of few bytes, and whoever copies such a view allocates them all.
+
+    Who writes a tree and who reads one count the same, so that what was written is read.
+    """
+
+    def __init__(self) -> None:
+        self._spent = 0
+
+    def refuses(self, shape: Sequence[int], size: int, nbytes: int) -> str | None:
+        """Why a tensor with elements of ``size`` bytes over ``nbytes`` of memory is too much; None if it isn't."""
+        needed = math.prod(shape) * size
+        if needed <= MOST_TIMES * nbytes:
+            return None
+        if self._spent + needed > MOST_EXPANDED:
+            return (
+                f"its {needed:,} bytes of elements lie in {nbytes:,} bytes of memory: expected at most {MOST_TIMES} "
+                f"times as many, or {MOST_EXPANDED:,} in all"
+            )
+        self._spent += needed
+        return None
 
 
 def permuted(data: Bytes, shape: tuple[int, ...], order: tuple[int, ...], size: int, out: Bytes) -> Bytes:

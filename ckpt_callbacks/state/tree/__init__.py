@@ -57,8 +57,8 @@ def encode(
     """Split ``tree`` into a JSON structure and named tensors.
 
     ``copy=False`` borrows the tensors' memory where it can: good until anybody writes to them. ``on_unstorable(path,
-    value)`` may return something else to store in place of a value that can't be, or raise; without it all such values
-    are collected.
+    value, reason)`` may return something else to store in place of a value that can't be, or raise; without it all such
+    values are collected.
 
     UnstorableError: the tree holds values that are neither tensors nor plain data, with the path of each.
     """
@@ -67,7 +67,7 @@ def encode(
 
 def plan(tree: object, *, views: bool = True, on_unstorable: OnUnstorable | None = None) -> Plan:
     """As ``encode``, up to the point where bytes are read: for whoever lays them out in memory of their own."""
-    encoder = Encoder(on_unstorable)
+    encoder = Encoder(on_unstorable, views=views)
     structure = encoder.value(tree, "")
     if encoder.refused:
         raise UnstorableError(encoder.refused)

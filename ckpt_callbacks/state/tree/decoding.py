@@ -17,7 +17,15 @@ from typing import Any
 from ckpt_callbacks.errors import CheckpointError, ConfigurationError, CorruptSnapshotError
 from ckpt_callbacks.state.tensors.elements import itemsize, stored_as
 from ckpt_callbacks.state.tensors.libraries import finish, library_named
-from ckpt_callbacks.state.tensors.tensor import HostTensor, Library, c_strides, extent, ordered_strides, permuted
+from ckpt_callbacks.state.tensors.tensor import (
+    Expansion,
+    HostTensor,
+    Library,
+    c_strides,
+    extent,
+    ordered_strides,
+    permuted,
+)
 from ckpt_callbacks.state.tree import codecs, leaves
 from ckpt_callbacks.state.tree.encoding import Encoder
 from ckpt_callbacks.state.tree.grammar import FACTORIES, MAX_DEPTH, ROOT, Node, OnFlattened, canonical, join, key_name
@@ -45,6 +53,7 @@ class Decoder:
         self.libraries: dict[str, Library] = {}
         self.memories: dict[tuple[str, str], Any] = {}
         self.made: dict[str, Any] = {}
+        self.expansion = Expansion()
 
     def value(self, node: Any, like: Any, path: str) -> Any:
         """The value that ``node`` stands for; ``like`` is the live one in its place, if there is one."""
@@ -133,6 +142,8 @@ class Decoder:
         if "view" in node:
             offset, strides = node["view"]["offset"], tuple(node["view"]["strides"])
             _check_within(shape, strides, offset, size, host.nbytes)
+            if (excess := self.expansion.refuses(shape, size, host.nbytes)) is not None:
+                raise _corrupt(path, excess)
             return finish(library, library.make(self._memory(lib, ref, host), dtype, shape, strides, offset), node)
         if (host.dtype, host.shape) != stored_as(dtype, shape):
             expected = " ".join(map(str, stored_as(dtype, shape)))

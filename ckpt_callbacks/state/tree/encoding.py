@@ -12,9 +12,10 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ckpt_callbacks.state.tensors.elements import RefusedError
+from ckpt_callbacks.state.tensors.elements import RefusedError, itemsize
 from ckpt_callbacks.state.tensors.libraries import library_of
 from ckpt_callbacks.state.tensors.shelf import Found
+from ckpt_callbacks.state.tensors.tensor import Expansion
 from ckpt_callbacks.state.tree import codecs, leaves
 from ckpt_callbacks.state.tree.grammar import (
     FACTORIES,
@@ -34,10 +35,14 @@ __all__ = ["Encoder"]
 
 
 class Encoder:
-    """One walk over a tree. ``found`` holds its tensors by identity, ``refused`` what can't be stored, by path."""
+    """One walk over a tree. ``found`` holds its tensors by identity, ``refused`` what can't be stored, by path.
 
-    def __init__(self, on_unstorable: OnUnstorable | None = None) -> None:
+    With ``views`` some tensors may be stored as views of one block, and then none is taken that a reader would refuse.
+    """
+
+    def __init__(self, on_unstorable: OnUnstorable | None = None, *, views: bool = False) -> None:
         self.on_unstorable = on_unstorable
+        self.expansion = Expansion() if views else None
         self.found: dict[int, Found] = {}
         self.refused: dict[str, str] = {}
         self.open: dict[int, str] = {}
@@ -81,7 +86,7 @@ class Encoder:
             return None
         hook, self.on_unstorable = self.on_unstorable, None  # what replaces a value must be storable as it is
         try:
-            return self.value(self.keep(hook(path, value)), path)
+            return self.value(self.keep(hook(path, value, reason)), path)
         finally:
             self.on_unstorable = hook
 
@@ -141,7 +146,12 @@ def _write_leaf(encoder: Encoder, value: Any, path: str) -> Node:
     if library is None:
         raise RefusedError(_what(value))
     node = {"$": "tensor"}
-    encoder.found[id(encoder.keep(value))] = Found(path or ROOT, library.look(value), node)
+    leaf = library.look(value)
+    if leaf.memory is not None and encoder.expansion is not None:
+        nbytes = leaf.memory.stop - leaf.memory.start
+        if (excess := encoder.expansion.refuses(leaf.shape, itemsize(leaf.dtype), nbytes)) is not None:
+            raise RefusedError(f"an expanded {type(value).__name__}: {excess}. Make a real copy of it, or its source")
+    encoder.found[id(encoder.keep(value))] = Found(path or ROOT, leaf, node)
     return node
 
 

@@ -15,7 +15,7 @@ MAX_DEPTH = 100
 """How many containers may lie within each other."""
 
 Node = dict[str, Any]
-OnUnstorable = Callable[[str, object], object]
+OnUnstorable = Callable[[str, object, str], object]
 OnFlattened = Callable[[str, str], None]
 
 ROOT = "(root)"

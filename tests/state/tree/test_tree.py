@@ -22,6 +22,8 @@ from hypothesis import strategies as st
 
 from ckpt_callbacks.errors import CorruptSnapshotError, UnstorableError
 from ckpt_callbacks.state import MAX_DEPTH, decode, encode, from_json, to_json
+from ckpt_callbacks.state.tensors.tensor import HostTensor
+from ckpt_callbacks.state.tree import plan
 from tests.ids import stable
 from tests.state.trees import bits, through_memory
 
@@ -296,7 +298,7 @@ def test_a_hook_replaces_what_cannot_be_stored() -> None:
     """Each offending leaf is offered with its path; what the hook returns is stored in its place."""
     seen: list[str] = []
 
-    def hook(path: str, value: object) -> object:
+    def hook(path: str, value: object, reason: str) -> object:
         seen.append(path)
         return {"repr": type(value).__name__, "tensor": torch.ones(1)}
 
@@ -309,13 +311,13 @@ def test_a_hook_replaces_what_cannot_be_stored() -> None:
 def test_a_replacement_must_be_storable_itself() -> None:
     """The hook is asked once; it can't go round in circles."""
     with pytest.raises(UnstorableError, match=r"a\.0: .*Odd"):
-        encode({"a": Odd()}, on_unstorable=lambda path, value: [value])
+        encode({"a": Odd()}, on_unstorable=lambda path, value, reason: [value])
 
 
 def test_a_hook_may_raise() -> None:
     """Its error is the caller's."""
 
-    def hook(path: str, value: object) -> object:
+    def hook(path: str, value: object, reason: str) -> object:
         raise LookupError(path)
 
     with pytest.raises(LookupError, match="a"):
@@ -325,7 +327,7 @@ def test_a_hook_may_raise() -> None:
 def test_tensors_within_a_refused_container_are_not_stored() -> None:
     """When a hook replaces a container, what it held goes with it; elsewhere the same tensor is stored."""
     tensor = torch.ones(2)
-    encoded = encode({"a": {1: tensor, (tensor,): 2}, "b": tensor}, on_unstorable=lambda path, value: "gone")
+    encoded = encode({"a": {1: tensor, (tensor,): 2}, "b": tensor}, on_unstorable=lambda path, value, reason: "gone")
     assert list(encoded.tensors) == ["a.1"]
     assert bits(decode(encoded.structure, encoded.tensors)["b"]) == bits(tensor)
 
@@ -412,6 +414,49 @@ def test_a_tensor_that_differs_from_its_description(change: dict[str, Any]) -> N
     encoded.structure["a"].update(change)
     with pytest.raises(CorruptSnapshotError, match="at a:"):
         decode(encoded.structure, encoded.tensors)
+
+
+BOMBS = [
+    ((1 << 30,), (0,), "float32"),
+    ((1 << 20, 1 << 20), (0, 4), "uint8"),  # windows that overlap
+    ((1 << 40, 1 << 40), (0, 0), "float64"),
+]
+
+
+@pytest.mark.parametrize(("shape", "strides", "dtype"), BOMBS, ids=stable)
+def test_a_view_is_never_much_larger_than_what_is_stored(shape: Any, strides: Any, dtype: str) -> None:
+    """A few bytes in a file can't ask for gigabytes of memory."""
+    node = {"$": "tensor", "lib": "torch", "dtype": dtype, "shape": list(shape), "ref": "a"}
+    block = HostTensor("U8", (1 << 23,), np.zeros(1 << 23, np.uint8))
+    with pytest.raises(CorruptSnapshotError, match=r"at 0: .* bytes of elements"):
+        decode([node | {"view": {"offset": 0, "strides": list(strides)}}], {"a": block})
+
+
+def test_many_views_together_are_not_much_larger_either() -> None:
+    """Each is just small enough; a reader takes two of them, and so does whoever saves."""
+    sizes = [[99 << 20, 1], [1, 99 << 20], [99 << 20]]
+    views = [{"offset": 0, "strides": [0] * len(size)} for size in sizes]
+    common = {"$": "tensor", "lib": "torch", "dtype": "uint8", "ref": "a"}
+    nodes = [common | {"shape": size, "view": view} for size, view in zip(sizes, views, strict=True)]
+    block = {"a": HostTensor("U8", (4,), np.zeros(4, np.uint8))}
+    assert [tuple(one.shape) for one in decode(nodes[:2], block)] == [(99 << 20, 1), (1, 99 << 20)]
+    with pytest.raises(CorruptSnapshotError, match="at 2: "):
+        decode(nodes, block)
+    tensor = torch.zeros(4, dtype=torch.uint8)
+    with pytest.raises(UnstorableError, match="2: an expanded Tensor") as caught:
+        plan([tensor[:1].expand(*size) for size in sizes])
+    assert list(caught.value.paths) == ["2"]
+
+
+@pytest.mark.parametrize("library", [torch, np], ids=["torch", "numpy"])
+def test_what_no_reader_would_take_is_refused_with_the_reason(library: Any) -> None:
+    """Also beside the tensor that it is a view of; what is expanded a little is stored as ever."""
+    small = library.arange(6.0)
+    with pytest.raises(UnstorableError, match="bytes of elements lie in"):
+        plan({"a": small, "b": library.broadcast_to(small, (1 << 28, 6))})
+    back = through_memory({"a": small, "b": library.broadcast_to(small, (1000, 6))})
+    assert tuple(back["b"].shape) == (1000, 6)
+    assert back["b"][999].tolist() == small.tolist()
 
 
 def test_a_kind_from_the_future_says_so() -> None:
