@@ -11,8 +11,8 @@ import json
 import operator
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
@@ -79,12 +79,14 @@ class Verification:
         problems: what is wrong; empty if nothing is.
         full: True if every byte was read, False if sizes only were compared.
         strangers: directories among the snapshots that have no name of ours, and were not looked at.
+        notes: what is not as it should be, and costs nothing but itself: sentences.
     """
 
     checked: tuple[str, ...]
     problems: tuple[Problem, ...]
     full: bool = True
     strangers: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -108,7 +110,7 @@ class Verification:
         count = f"{len(self.checked)} snapshot{'' if len(self.checked) == 1 else 's'}"
         good = f"{count} checked, {'every byte' if self.full else 'sizes only'}: all good"
         others = [f"{name!a} is not a snapshot of this run: left alone" for name in self.strangers]
-        return "\n".join([*(map(str, self.problems) if self.problems else [good]), *others])
+        return "\n".join([*(map(str, self.problems) if self.problems else [good]), *self.notes, *others])
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +122,18 @@ class Repair:
         aside: ids of damaged snapshots -> where they lie now.
         back: ids of those that lay aside and are snapshots again.
         forgiven: ids of those that were stepped over because processes died of them, and are tried again.
+        linked: links that were made or now point at another snapshot -> its id.
+        renewed: whether ``run.json`` was written anew.
+        left: what is wrong still: snapshots that can't be read now, or that a later version wrote.
     """
 
     removed: tuple[str, ...]
     aside: Mapping[str, Path]
     back: tuple[str, ...]
     forgiven: tuple[str, ...] = ()
+    linked: Mapping[str, str] = field(default_factory=dict)
+    renewed: bool = False
+    left: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True, repr=False)
@@ -418,7 +426,15 @@ class Run:
         for id in [] if owner_of(self.path) else self._store.leftovers():
             found.setdefault(id, (Problem(id, "manifest.json is missing, so this is no snapshot any more."),))
         problems = tuple(one for problems in found.values() for one in problems)
-        return Verification(tuple(found), problems, full, tuple(self._store.strangers()))
+        return Verification(tuple(found), problems, full, tuple(self._store.strangers()), tuple(self._notes()))
+
+    def _notes(self) -> Iterator[str]:
+        """What is to be renewed, and no damage: it can be derived from the snapshots."""
+        mended = "the next training, or `ckpt repair`,"
+        if self.snapshots() and not os.path.lexists(self.path / "run.json"):
+            yield f"run.json is missing: {mended} writes it anew"
+        for name, what in self._store.displaced().items():
+            yield f"{name} is no link, {what} lies in its place: {mended} sets that aside and makes the link"
 
     # Changing ------------------------------------------------------------------------------------------------------
 
@@ -509,20 +525,30 @@ class Run:
             StoreError: the directory can't be written.
         """
         with self._store.lock():
-            self._store.renew_identity()
+            renewed = self._store.renew_identity()
             removed = self._store.clean()
             forgiven = [id for id in self._store.attempts.spared() if self._store.attempts.forgive(id)]
             back = [id for path in self._store.aside() if (id := self._store.bring_back(path)) is not None]
+            problems = self.verify().problems
             aside = {}
-            for problem in self.verify().problems:
+            for problem in problems:
                 if problem.damage and problem.snapshot not in aside and self._store.is_damaged(problem.snapshot):
                     aside[problem.snapshot] = self._store.set_aside(problem.snapshot)
             for id, path in aside.items():
                 self._store.journal.append("set aside", id=id, aside=str(path.relative_to(self.path)))
-            for name, snapshot in (("latest", self.latest), ("best", self.best())):
-                if snapshot is not None:
-                    self._store.link(name, snapshot.id)  # type: ignore[arg-type]
-        return Repair(tuple(removed), aside, tuple(back), tuple(forgiven))
+            left = tuple(problem for problem in problems if problem.snapshot not in aside)
+            linked = self._link()
+        return Repair(tuple(removed), aside, tuple(back), tuple(forgiven), linked, renewed, left)
+
+    def _link(self) -> dict[str, str]:
+        """Renew the links; those that were not as they should be -> the snapshots that they point at now."""
+        best, latest = self.best(), self.latest
+        linked = {}
+        if latest is not None and self._store.link("latest", latest.id):
+            linked["latest"] = latest.id
+        if best is not None and self._store.link("best", best.id):
+            linked["best"] = best.id
+        return linked
 
     def aside(self) -> list[Path]:
         """Damaged snapshots that were set aside: their directories."""

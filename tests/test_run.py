@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -21,8 +22,9 @@ import ckpt_callbacks
 from ckpt_callbacks import Monitor, Run, Snapshot, keep_last
 from ckpt_callbacks.engine.moment import Progress
 from ckpt_callbacks.errors import ConfigurationError, CorruptSnapshotError, RunLockedError, SnapshotNotFoundError
-from ckpt_callbacks.run import human_size, resolve_reference
+from ckpt_callbacks.run import Repair, human_size, resolve_reference
 from ckpt_callbacks.store import LocalStore, Manifest
+from ckpt_callbacks.store.files import disk
 
 MakeRun = Callable[..., Run]
 
@@ -350,7 +352,56 @@ def test_repair_sets_aside_and_brings_back(make_run: MakeRun) -> None:
     (run.path / "damaged" / bad.id / "state.json").write_bytes(good)
     assert run.repair().back == (bad.id,)
     assert [snapshot.id for snapshot in run.snapshots()] == [first.id, bad.id]
-    assert (run.repair().removed, dict(run.repair().aside), run.repair().back) == ((), {}, ())
+    assert run.repair() == Repair((), {}, ())
+
+
+def test_a_copy_that_follows_links_is_mended(make_run: MakeRun, tmp_path: Path) -> None:
+    """What was `latest` is a directory then: it is named, and set aside by a repair as by the next save."""
+    run = make_run()
+    run.repair()
+    shutil.copytree(run.path, tmp_path / "copy")
+    copy = Run(tmp_path / "copy")
+    report = copy.verify()
+    assert report.ok
+    assert "latest is no link, a directory lies in its place" in str(report)
+    assert copy.repair().linked == {"latest": run.latest.id, "best": run.best().id}
+    assert {path.name for path in (copy.path / "damaged").iterdir()} == {"latest", "best"}
+    assert (copy.path / "latest").resolve() == copy.latest.path
+    assert copy.verify().notes == ()
+    assert [one.id for one in copy.snapshots()] == [one.id for one in run.snapshots()]
+    assert copy.repair() == Repair((), {}, ())
+
+
+def test_a_missing_run_json_is_told_and_is_no_damage(make_run: MakeRun) -> None:
+    """It can be written anew, from what the snapshots say."""
+    run = make_run()
+    id = run.id
+    (run.path / "run.json").unlink()
+    report = run.verify()
+    assert report.ok
+    assert "run.json is missing" in str(report)
+    assert run.repair().renewed
+    assert run.id == id
+    assert not run.repair().renewed
+
+
+def test_what_can_not_be_read_is_left_and_told(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A repair does not move it, for it may be good, and does not pass over it in silence either."""
+    run = make_run()
+    newest, read = run.latest.path / "manifest.json", disk.read
+
+    def refuse(path: str | Path, *limit: int) -> bytes:
+        if Path(path) == newest:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return read(path, *limit)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "read", refuse)
+        os.utime(newest)  # somebody has looked at it, and it is to be read again
+        done = run.repair()
+    assert dict(done.aside) == {}
+    assert [(problem.snapshot, problem.damage) for problem in done.left] == [(newest.parent.name, False)]
+    assert run.verify()
 
 
 def test_repair_leaves_what_a_later_version_wrote(make_run: MakeRun) -> None:
@@ -358,7 +409,9 @@ def test_repair_leaves_what_a_later_version_wrote(make_run: MakeRun) -> None:
     run = make_run()
     path = run.latest.path / "manifest.json"
     path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
-    assert dict(run.repair().aside) == {}
+    done = run.repair()
+    assert dict(done.aside) == {}
+    assert "format 2" in str(done.left[0])
     assert path.exists()
 
 

@@ -32,6 +32,7 @@ def verify(
                 "full": found.full,
                 "checked": list(found.checked),
                 "strangers": list(found.strangers),
+                "notes": list(found.notes),
                 "problems": [{"snapshot": problem.snapshot, "problem": problem.text} for problem in found.problems],
             }
         )

@@ -19,6 +19,7 @@ import xxhash
 
 from ckpt_callbacks.door import kind_of
 from ckpt_callbacks.errors import CorruptSnapshotError, SnapshotNotFoundError, StoreError, UnreachableError
+from ckpt_callbacks.limits import too_large
 from ckpt_callbacks.store import manifest as manifests
 from ckpt_callbacks.store.files import PAGE, disk
 from ckpt_callbacks.store.manifest import FileInfo, Manifest
@@ -196,6 +197,8 @@ def _deleted(directory: Path) -> SnapshotNotFoundError:
 
 def _compare(path: Path, info: FileInfo, digest_of: Callable[[Path], str] | None) -> str | None:
     """What is wrong with a file; without ``digest_of`` only its size is looked at."""
+    if (excess := too_large(path.name, info.size)) is not None:
+        return f"{excess}, so it is not read."
     try:
         status = twice(lambda: disk.stat(path))
         if (kind := kind_of(status.st_mode)) is not None:

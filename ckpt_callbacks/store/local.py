@@ -28,12 +28,14 @@ import json
 import os
 import re
 import secrets
+import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ckpt_callbacks.door import kind_of
 from ckpt_callbacks.engine.snapshot import Record
 from ckpt_callbacks.errors import (
     ConfigurationError,
@@ -42,6 +44,7 @@ from ckpt_callbacks.errors import (
     StoreError,
     UnreachableError,
 )
+from ckpt_callbacks.limits import too_large
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.store import manifest as manifests
 from ckpt_callbacks.store.attempts import Attempts
@@ -92,6 +95,7 @@ class LocalStore:
         self._identity = Identity(self.root, self._files)
         self._lock: RunLock | None = None
         self._parent: str | None = None  # what this object committed last
+        self._stuck: set[Path] = set()  # what lies in the place of links, and can't be moved
 
     # The run -------------------------------------------------------------------------------------------------------
 
@@ -125,14 +129,16 @@ class LocalStore:
                 self.clean()
             return facts
 
-    def renew_identity(self) -> None:
-        """Write ``run.json`` if it is missing or damaged, from what the snapshots say. Only for the lock's holder."""
+    def renew_identity(self) -> bool:
+        """Write ``run.json`` if it is missing or damaged, from what the snapshots say; whether it was so. Only for the
+        lock's holder."""
         try:
             if self._identity.read():
-                return
+                return False
         except CorruptSnapshotError as error:
             warn(f"{error} It is written anew now, from what the snapshots say")
         self._identity.write(self.run_id())
+        return True
 
     def describe(self) -> dict[str, Any]:
         """What ``run.json`` says; empty if it is absent.
@@ -273,6 +279,8 @@ class LocalStore:
                 f"{', '.join(files)} and {manifests.NAME} differ in upper and lower case only, which some file systems "
                 "don't tell apart: expected names that differ otherwise."
             )
+        for name, chunks in files.items():
+            _require_readable(too_large(name, _size_of(chunks)), draft.progress.step)
         with self._index.turn, self._writing(draft.progress.step):
             return self._commit(draft, files)
 
@@ -285,7 +293,7 @@ class LocalStore:
             earlier = self._large_files(draft.parent or self._parent)
             infos = {name: self._files.place(attempt / name, chunks, earlier) for name, chunks in files.items()}
             manifest = draft.committed(id, sequence, draft.parent or self._parent, infos, self.run_id())
-            self._files.write_small(attempt / manifests.NAME, manifest.to_bytes())
+            self._files.write_small(attempt / manifests.NAME, _readable(manifest))
             disk.rename(attempt, self._snapshots / id)
         except BaseException:
             self._abandon(attempt)
@@ -566,21 +574,30 @@ class LocalStore:
         """
         with self._index.turn:
             try:
-                self._files.make_own(self._damaged)
-                taken = {entry.name for entry in self._list(self._damaged)}
-                names = (id if number == 1 else f"{id}+{number}" for number in itertools.count(1))
-                target = self._damaged / next(name for name in names if name not in taken)
-                disk.rename(self.path(id), target)
-                self._files.sync_directory(self._damaged)
-                self._files.sync_directory(self._snapshots)
+                target = self._move_aside(self.path(id))
             except OSError as error:
                 raise StoreError(f"snapshot {id} can't be set aside: {error}. {remedy(error)}.") from error
             self._index.forget(id)
         return target
 
+    def _move_aside(self, path: Path) -> Path:
+        """Move anything to ``damaged/``, under a name that nothing has there."""
+        self._files.make_own(self._damaged)
+        taken = {entry.name for entry in self._list(self._damaged)}
+        names = (path.name if number == 1 else f"{path.name}+{number}" for number in itertools.count(1))
+        target = self._damaged / next(name for name in names if name not in taken)
+        disk.rename(path, target)
+        self._files.sync_directory(self._damaged)
+        self._files.sync_directory(path.parent)
+        return target
+
     def aside(self) -> list[Path]:
-        """What was set aside, by name."""
-        return [Path(entry.path) for entry in self._list(self._damaged) if entry.is_dir(follow_symlinks=False)]
+        """The snapshots that were set aside, by name; what lay in the place of a link is none."""
+        return [
+            Path(entry.path)
+            for entry in self._list(self._damaged)
+            if entry.is_dir(follow_symlinks=False) and entry.name.partition("+")[0] not in LINKS
+        ]
 
     def bring_back(self, path: Path) -> str | None:
         """Make what was set aside a snapshot again, if it is whole now; its id. Only for the lock's holder.
@@ -589,7 +606,10 @@ class LocalStore:
             StoreError: it can't be moved.
         """
         with self._index.turn:
-            if verify_directory(path):
+            try:
+                if verify_directory(path):
+                    return None
+            except SnapshotNotFoundError:  # an empty directory
                 return None
             id = read_manifest(path).id
             with told(f"{path} can't be moved back"):
@@ -669,19 +689,51 @@ class LocalStore:
                 f"{self._pins / id} can't be removed: {error}, so {id} stays pinned. {remedy(error)}."
             ) from error
 
-    def link(self, name: Literal["best", "latest"], id: str) -> None:
-        """Point the link ``name`` at a snapshot. A cache: where links can't be made, nothing happens."""
+    def link(self, name: Literal["best", "latest"], id: str) -> bool:
+        """Point the link ``name`` at a snapshot; whether it had to be made. Only for the lock's holder.
+
+        A cache: where links can't be made, nothing happens. What is no link in its place, such as the directory that
+        copying programs make of it, is set aside.
+        """
         link, temporary = self.root / name, self.root / f".{name}{TEMPORARY}"
         if disk.readlink(link) == _link_target(id):
-            return
+            return False
         try:
             if disk.lexists(temporary):
                 disk.unlink(temporary)
             disk.symlink(_link_target(id), temporary)
+            if disk.lexists(link) and disk.readlink(link) is None:
+                self._displace(link)
             disk.rename(temporary, link)
-        except OSError:
+        except (OSError, StoreError):
             with contextlib.suppress(OSError):
                 disk.unlink(temporary)
+            return False
+        return True
+
+    def _displace(self, link: Path) -> None:
+        """Set aside what lies in the place of a link, and say so; that it can't be moved is said once."""
+        try:
+            aside = self._move_aside(link).relative_to(self.root)
+        except (OSError, StoreError) as error:
+            if link not in self._stuck:
+                self._stuck.add(link)
+                warn(f"{link} is no link any more, so it grows stale: what lies there can't be set aside ({error})")
+            raise
+        warn(
+            f"{link} is no link any more (a copy that follows links makes directories of them): what lay there is set "
+            f"aside as {aside}, and may be deleted"
+        )
+
+    def displaced(self) -> dict[str, str]:
+        """The links in whose place lies something else -> what."""
+        found = {}
+        for name in LINKS:
+            with contextlib.suppress(OSError):
+                mode = disk.stat(self.root / name).st_mode
+                if not stat.S_ISLNK(mode):
+                    found[name] = kind_of(mode) or "a file"
+        return found
 
     # Inside --------------------------------------------------------------------------------------------------------
 
@@ -733,6 +785,27 @@ class LocalStore:
         """Remove an attempt that failed, if that is possible now; else `clean` will."""
         with contextlib.suppress(OSError):
             self._remove(attempt)
+
+
+def _require_readable(excess: str | None, step: int) -> None:
+    """Nothing is written that no reader would take."""
+    if excess is not None:
+        raise StoreError(
+            f"the snapshot of step {step} was not written, for it could not be read back: {excess}. Earlier snapshots "
+            "are intact. Keep long lists out of the state, or make arrays or tensors of them."
+        )
+
+
+def _readable(manifest: Manifest) -> bytes:
+    """The manifest's file."""
+    raw = manifest.to_bytes()
+    excess = f"{manifests.NAME} has {len(raw):,} bytes: expected at most {manifests.MAX_BYTES:,}"
+    _require_readable(excess if len(raw) > manifests.MAX_BYTES else None, manifest.progress.step)
+    return raw
+
+
+def _size_of(chunks: Chunks) -> int:
+    return sum(memoryview(chunk).nbytes for chunk in chunks)
 
 
 @contextlib.contextmanager

@@ -326,3 +326,19 @@ def test_repair_tells_what_it_did(run: Run) -> None:
     assert str(Path("damaged") / bad.id) in text
     assert ckpt("repair", "run").stdout == "nothing to repair\n"
     assert ckpt_json("repair", "run")["aside"] == {}
+
+
+def test_repair_tells_of_links_and_of_what_it_left(run: Run) -> None:
+    """A link that was made is something that was done; what is wrong still makes the exit code 1."""
+    latest = run.latest
+    assert latest is not None
+    (run.path / "latest").unlink(missing_ok=True)
+    (run.path / "run.json").unlink()
+    told = ckpt("repair", "run").stdout
+    assert f"latest points at {latest.id} now\n" in told
+    assert "run.json is written anew\n" in told
+    path = latest.path / "manifest.json"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    assert f"left as it is: {latest.id}: manifest.json is of format 2" in ckpt("repair", "run", exit_code=1).stdout
+    path.write_text(path.read_text().replace('"format": 2', '"format": 1'))
+    assert ckpt_json("verify", "run")["notes"] == []

@@ -5,6 +5,7 @@ Nothing outside of the run is touched, nothing waits for ever, memory is not eat
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -247,11 +248,12 @@ def test_what_is_no_file_is_a_pin_all_the_same(run: Path, victim: Path) -> None:
         place.rmdir() if kind is directory else place.unlink()
 
 
-def test_a_file_that_its_manifest_swells_is_damage(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["model-00001-of-00002.safetensors", "state.json"])
+def test_a_file_that_its_manifest_swells_is_damage(run: Path, name: str) -> None:
     """A manifest can promise any size, and a file without blocks have it: no memory is asked for that can't be had."""
     snapshot = Run(run).latest
     assert snapshot is not None
-    swell(snapshot.path, "model-00001-of-00002.safetensors")
+    swell(snapshot.path, name)
     again = checkpointer(run)
     FrozenLoop(again).run(STEPS)
     assert again.resumed is not None
@@ -263,8 +265,13 @@ def test_a_snapshot_that_memory_can_not_hold_is_none_to_step_over(run: Path) -> 
     """It may be good: the error names the size, and nothing is changed."""
     snapshot = Run(run).latest
     assert snapshot is not None
-    swell(snapshot.path, "state.json")
-    with pytest.raises(UnreachableError, match=r"state\.json .*1,099,511,627,776 bytes.*more memory.*resume="):
+    promised = HUGE - 128
+    header = (
+        json.dumps({"big": {"dtype": "U8", "shape": [promised], "data_offsets": [0, promised]}}).ljust(120).encode()
+    )
+    (snapshot.path / "state.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    swell(snapshot.path, "state.safetensors")
+    with pytest.raises(UnreachableError, match=r"state\.safetensors .*1,099,511,627,776 bytes.*more memory.*resume="):
         FrozenLoop(checkpointer(run)).run(STEPS)
     assert snapshot.path.is_dir()
 

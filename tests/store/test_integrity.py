@@ -10,12 +10,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ckpt_callbacks.engine.moment import Progress
 from ckpt_callbacks.errors import SnapshotNotFoundError
 from ckpt_callbacks.state.memory.pages import fresh
-from ckpt_callbacks.store import LocalStore, Manifest, integrity
+from ckpt_callbacks.store import FileInfo, LocalStore, Manifest, integrity, load_directory, verify_directory
 from ckpt_callbacks.store.files import disk
 
 FILES = ["model.safetensors", "state.safetensors", "state.json", "manifest.json"]
+
+
+@pytest.mark.parametrize("name", ["state.json", "model.safetensors.index.json"])
+def test_a_size_is_looked_at_before_memory_is_asked_for(tmp_path: Path, name: str) -> None:
+    """A tree without end, which a manifest promises to the byte, takes neither memory nor time."""
+    size = 1 << 40
+    (tmp_path / name).touch()
+    os.truncate(tmp_path / name, size)
+    draft = Manifest.draft(progress=Progress(step=1))
+    manifest = draft.committed("000000001-abcdef", 1, None, {name: FileInfo(size, "xxh3-128:" + 32 * "0")})
+    (tmp_path / "manifest.json").write_bytes(manifest.to_bytes())
+    files, problems = load_directory(tmp_path, lambda size: pytest.fail(f"{size} bytes were asked for"))
+    assert files == {}
+    assert problems == verify_directory(tmp_path) == verify_directory(tmp_path, full=False)
+    assert problems[0].startswith(f"{name} has 1,099,511,627,776 bytes: expected at most ")
 
 
 def flip_first(path: Path) -> None:

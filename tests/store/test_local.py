@@ -21,6 +21,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from ckpt_callbacks import limits
 from ckpt_callbacks.engine.moment import Progress
 from ckpt_callbacks.errors import (
     ConfigurationError,
@@ -400,17 +401,71 @@ def test_links_are_relative_and_replaced(store: LocalStore, draft: Draft, files:
 def test_links_that_can_not_be_made_are_done_without(
     store: LocalStore, draft: Draft, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are caches: neither a file system without links nor a directory in their place is an error."""
+    """They are caches: a file system without links is no error, and what lies in their place stays there."""
 
     def refuse(target: str, link: Path) -> None:
         raise PermissionError("no links here")
 
     manifest = store.commit(draft(), files())
     (store.root / "best").mkdir()
-    store.link("best", manifest.id)
     monkeypatch.setattr(disk, "symlink", refuse)
-    store.link("latest", manifest.id)
+    assert not store.link("best", manifest.id)
+    assert not store.link("latest", manifest.id)
     assert {entry.name for entry in store.root.iterdir()} == {"best", "pins", "run.json", "snapshots"}
+
+
+def test_what_lies_in_the_place_of_a_link_is_set_aside(
+    store: LocalStore, draft: Draft, files: Files, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A copy that follows links makes directories of them: nothing of it is deleted, and it is said once."""
+    first, second = (store.commit(draft(step), files()) for step in (10, 20))
+    shutil.copytree(store.path(first.id), store.root / "latest")
+    (store.root / "best").write_text("mine")
+    assert store.displaced() == {"best": "a file", "latest": "a directory"}
+    assert store.link("latest", second.id)
+    assert store.link("best", second.id)
+    assert not store.link("best", second.id)
+    assert (store.root / "latest").resolve() == (store.root / "best").resolve() == store.path(second.id)
+    assert (store.root / "damaged" / "best").read_text() == "mine"
+    assert {path.name for path in (store.root / "damaged" / "latest").iterdir()} >= {"manifest.json", "state.json"}
+    assert [record.getMessage().count("is no link any more") for record in caplog.records] == [1, 1]
+    assert store.displaced() == {}
+    assert store.aside() == []  # none of it is a snapshot to bring back
+    (store.root / "latest").unlink()
+    (store.root / "latest").mkdir()
+    assert store.link("latest", second.id)
+    assert (store.root / "damaged" / "latest+2").is_dir()
+
+
+def test_a_link_whose_place_is_taken_for_good_is_said_once(
+    store: LocalStore, draft: Draft, files: Files, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is not worth an error, and silence would let it grow stale unseen."""
+    manifest = store.commit(draft(), files())
+    (store.root / "latest").mkdir()
+    (store.root / "damaged").write_text("no directory")
+    for _ in range(2):
+        assert not store.link("latest", manifest.id)
+    assert caplog.text.count("can't be set aside") == 1
+    assert not list(store.root.glob(".*.partial"))
+
+
+def test_nothing_is_written_that_no_reader_takes(
+    store: LocalStore, draft: Draft, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tree, an index or a manifest that is too large is an error when it is saved, not when it is needed."""
+    store.commit(draft(), files())
+    monkeypatch.setattr(limits, "TREE", 100)
+    with pytest.raises(StoreError, match=r"step 20 was not .* state\.json has 101 bytes: expected at most 100\."):
+        store.commit(draft(20), files() | {"state.json": [b"[", b" " * 99, b"]"]})
+    store.commit(draft(30), files() | {"state.json": [b"[", b" " * 98, b"]"]})
+    monkeypatch.setattr(limits, "INDEX", 10)
+    with pytest.raises(StoreError, match=r"index\.json has 11 bytes: expected at most 10\."):
+        store.commit(draft(40), files() | {"model.safetensors.index.json": [b" " * 11]})
+    with pytest.raises(StoreError, match=r"manifest\.json has 16,.* bytes: expected at most 16,777,216\."):
+        store.commit(draft(40, note="x" * (16 << 20)), files())
+    assert [one.progress.step for one in store.manifests()] == [10, 30]
+    assert not list(store.root.rglob(".*.partial"))
 
 
 def test_what_is_not_a_snapshot_is_not_listed(store: LocalStore, draft: Draft, files: Files) -> None:

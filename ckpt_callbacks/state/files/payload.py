@@ -9,6 +9,7 @@ Of either of the first two there may be several, numbered: see `shards`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 
 from ckpt_callbacks.door import IrregularError, reading
 from ckpt_callbacks.errors import CorruptSnapshotError
+from ckpt_callbacks.limits import too_large
 from ckpt_callbacks.state import tree
 from ckpt_callbacks.state.files.shards import pattern_of
 from ckpt_callbacks.state.memory.pages import LARGE
@@ -37,11 +39,11 @@ def read_weights(directory: Path) -> dict[str, Any]:
     """
     try:
         with reading(directory / TREE) as file:
+            if (excess := too_large(TREE, os.fstat(file.fileno()).st_size)) is not None:
+                raise CorruptSnapshotError(f"{directory}: {excess}.")
             text = file.readall()
     except (FileNotFoundError, IrregularError) as error:
         raise CorruptSnapshotError(f"{directory / TREE} is missing: {error.strerror}.") from error
-    except MemoryError as error:
-        raise CorruptSnapshotError(f"{directory / TREE} is larger than memory: no tree is.") from error
     structure = _structure(text, directory)
     names = _named(MODEL, [path.name for path in directory.iterdir()])
     tensors = _joined(open_file(directory / name, writable=True) for name in names)
