@@ -75,6 +75,12 @@ class Restored:
     missing: Mapping[str, str]
     named: bool = False
 
+    @property
+    def where(self) -> Any:
+        """The place in the framework's loop where the state was captured. ResumeError: it does not say."""
+        with self.placing():
+            return self.rest["where"]
+
     def is_over(self, stopped: bool) -> bool:
         """Whether nothing is left to train, if the framework had ``stopped`` by itself (early stopping): a snapshot
         that the user names is one to go on from."""

@@ -11,7 +11,7 @@ import functools
 import importlib
 import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 from types import FrameType
@@ -68,7 +68,7 @@ class Fit:
         self._loaded: dict[str, Any] = {}  # what Lightning restored itself from, after the user's hooks changed it
         self._leaving = Leaving(callbacks, lambda _: self._saves and self._restored is None, self._obey)
         private.intercept_loaders(trainer, self._record, self._follow)
-        private.intercept_resume(trainer, self._choose_path)
+        private.intercept_resume(trainer, self._choose_path, self._placing)
 
     # Resume --------------------------------------------------------------------------------------------------------
 
@@ -83,23 +83,27 @@ class Fit:
         _, restored = self._restored
         if path is not None and named is None:
             say(f"{path} was loaded when this run began; it carries on with its own snapshots now")
-        private.intercept_restoring(self.trainer, restored.placing)
+        private.intercept_restoring(self.trainer, self._placing)
         with restored.placing():
-            self.tape.pend(restored.rest["tape"])
+            self.tape.pend(restored.rest["tape"], restored.placing)
             self.trainer.should_stop = restored.is_over(restored.rest["trainer"]["should_stop"])
         return restored.snapshot.path
+
+    def _placing(self) -> AbstractContextManager[None]:
+        """Around what reads or puts back the chosen snapshot, if there is one."""
+        return nullcontext() if self._restored is None else self._restored[1].placing()
 
     def load(self, path: str | Path) -> dict[str, Any]:
         """What Lightning's reader gets for the path that `Trainer.fit` was led to."""
         if self._restored is not None and Path(path) == self._restored[1].snapshot.path:
-            with self._restored[1].placing():
+            with self._placing():
                 self._loaded = state.to_checkpoint(self._restored[1], self.trainer.lightning_module, self._modules)
             return self._loaded
         return state.for_evaluation(self.callbacks[0].read(path))
 
     def put_back(self, *places: state.Where, complete: bool = False) -> bool:
         """Put the chosen snapshot back if it was captured at one of these places; tell whether it was."""
-        if self._restored is None or self._restored[1].rest["where"] not in places:
+        if self._restored is None or self._restored[1].where not in places:
             return False
         (owner, restored), self._restored = self._restored, None
         loaded, self._loaded = self._loaded, {}
@@ -128,7 +132,7 @@ class Fit:
     def prepare(self) -> None:
         """Lightning is about to load the optimizers: give them the groups that a snapshot has."""
         if self._restored is not None:
-            with self._restored[1].placing():
+            with self._placing():
                 put_back_groups(self.trainer, self._restored[1].rest["live"]["groups"])
 
     # Boundaries ----------------------------------------------------------------------------------------------------
@@ -288,7 +292,7 @@ class Fit:
         if not self.trainer.optimizers:  # asked by `configure_optimizers`: nothing has changed yet
             return self.tape.ask(ask, datamodule)
         if self._restored is not None and self.tape.pending:
-            with self.live.asking(asked := self._restored[1].rest["live"]["asked"]):
+            with self._placing(), self.live.asking(asked := self._restored[1].rest["live"]["asked"]):
                 loaders = self.tape.ask(ask, datamodule)
             self.live.asked = asked
             return loaders

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import copy
 import functools
+import operator
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from ckpt_callbacks._lightning import private
@@ -21,6 +23,9 @@ from ckpt_callbacks.errors import ResumeError
 from ckpt_callbacks.state import random_state
 
 __all__ = ["Tape", "recording"]
+
+Placing = Callable[[], AbstractContextManager[None]]
+"""Lets an error say of which snapshot it is: see `Restored.placing`."""
 
 
 class Tape:
@@ -46,6 +51,7 @@ class Tape:
         self._expected: Any = None  # the random state that the next fetch must find
         self._asked: Any = None  # the random state when the user was asked for the loaders
         self._ask_again: Any = None  # the same, of the pending place
+        self.placing: Placing = nullcontext  # tells of which snapshot the pending place is
         self._datamodule: Any = None  # what the user's data module called its state then
         self.loader: Any = None  # the recording loader, once it is iterated
 
@@ -102,9 +108,9 @@ class Tape:
 
     # The way back ----------------------------------------------------------------------------------------------------
 
-    def pend(self, saved: Mapping[str, Any]) -> None:
-        """Let the next fetch go to a saved place first."""
-        self._pending, self._ask_again = dict(saved), saved["asked"]
+    def pend(self, saved: Mapping[str, Any], placing: Placing = nullcontext) -> None:
+        """Let the next fetch go to a saved place first; what goes wrong then is told by ``placing``."""
+        self._pending, self._ask_again, self.placing = dict(saved), saved["asked"], placing
 
     def ask(self, loaders: Callable[[], Any], datamodule: Any = None) -> Any:
         """Ask the user for the loaders, with the random numbers that made those of the pending place.
@@ -141,7 +147,8 @@ class Tape:
     def to_place(self) -> None:
         """Go to the pending place now, if there is one: a module that fetches for itself does so within its batch."""
         if self._pending is not None and self.loader is not None:
-            self.loader.go_back()
+            with self.placing():
+                self.loader.go_back()
 
     @property
     def pending(self) -> bool:
@@ -166,9 +173,10 @@ class Tape:
         self.replayed = max((source.replayed for source in self.sources), default=0)
         random_state.restore(here)  # whoever puts a whole state back may have done so by now
         self.seconds = time.perf_counter() - began
-        self._expected, self._ahead = saved["random"], None
-        self.fetched = saved["batches"] or 0
-        batches: int | None = saved["batches"]
+        batches = None if saved["batches"] is None else operator.index(saved["batches"])
+        self._expected, self._ahead, self.fetched = saved["random"], None, batches or 0
+        if self._expected is None:
+            self.placing = nullcontext  # it would hold the snapshot for ever
         return batches
 
     # An epoch --------------------------------------------------------------------------------------------------------
@@ -187,8 +195,9 @@ class Tape:
     def before_load(self, ahead: bool) -> None:
         """A batch is about to be loaded; ``ahead`` of another one that training has not used yet."""
         if self._expected is not None:
-            random_state.restore(self._expected)
-            self._expected = None
+            with self.placing():
+                random_state.restore(self._expected)
+            self._expected, self.placing = None, nullcontext
         if ahead:
             self._ahead = self._here(random=True)
 
@@ -214,7 +223,8 @@ def recording(combined_loader: type) -> type:
         def __next__(self) -> Any:
             tape = self.tape
             if tape.pending:
-                self.go_back()
+                with tape.placing():
+                    self.go_back()
             ahead = tape.prefetches()
             if tape.fetched or not ahead:  # else a resumed fit would make the first of two fetches too early
                 tape.before_fetch()

@@ -81,17 +81,22 @@ def dump_checkpoint(trainer: Any) -> dict[str, Any]:
     return dumped
 
 
-def intercept_resume(trainer: Any, choose: Callable[[Any], Any]) -> None:
+def intercept_resume(
+    trainer: Any, choose: Callable[[Any], Any], placing: Callable[[], AbstractContextManager[None]]
+) -> None:
     """``_checkpoint_connector.resume_start``: where `Trainer.fit` reads a checkpoint, before anything is restored.
 
-    ``choose`` gets the path that the user passed (or None) and gives the one to load. Without it, auto-resume would
+    ``choose`` gets the path that the user passed (or None) and gives the one to load; ``placing`` tells of which
+    snapshot an error is. Without it, auto-resume would
     need ``ckpt_path=`` in the user's script.
     """
     connector = trainer._checkpoint_connector
     original = type(connector).resume_start
 
     def resume_start(checkpoint_path: Any = None, weights_only: bool | None = None) -> None:
-        original(connector, choose(checkpoint_path), weights_only=weights_only)
+        path = choose(checkpoint_path)
+        with placing():
+            original(connector, path, weights_only=weights_only)
 
     connector.resume_start = resume_start
 
@@ -209,7 +214,7 @@ def asked_in_epoch(trainer: Any) -> int:
 
 def put_back_asked_in_epoch(trainer: Any, epoch: int) -> None:
     """Set what ``asked_in_epoch`` gave."""
-    trainer.fit_loop._last_train_dl_reload_epoch = epoch
+    trainer.fit_loop._last_train_dl_reload_epoch = int(epoch)
 
 
 def validation_loaders(trainer: Any) -> list[Any]:

@@ -201,13 +201,19 @@ def put_back(
     private.put_back_metrics(trainer, rest["metrics"])
     private.put_back_metric_states(trainer, rest["metric_states"])
     private.put_back_epoch_metrics(trainer, rest["epoch_metrics"], restored.snapshot.progress.batch)
-    trainer.accumulate_grad_batches = rest["trainer"]["accumulate_grad_batches"]
+    trainer.accumulate_grad_batches = _positive(rest["trainer"]["accumulate_grad_batches"])
     private.put_back_asked_in_epoch(trainer, rest["trainer"]["loaders_of_epoch"])
     _put_back_gradients(trainer, rest["grads"])
     validation.put_back(rest["validation"])
     tape.put_back_values(rest["data_values"])
     _put_back_generators(trainer, live, rest["generators"])
     random_state.restore(rest["random"])
+
+
+def _positive(count: int) -> int:
+    if type(count) is not int or count < 1:
+        raise ValueError(f"accumulate_grad_batches={count!r}, expected a whole number from 1")
+    return count
 
 
 def _batches_used(trainer: Any, tape: Tape) -> int:

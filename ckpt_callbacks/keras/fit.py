@@ -116,7 +116,7 @@ class Fit:
             private.fits.make_evaluated(self._model(), running)
             self._validation.begins(private.fits.evaluated(self._model()))
         progress = self._progress = restored.snapshot.progress
-        if restored.rest["where"] == "between batches":
+        if restored.where == "between batches":
             private.fits.begin_at_epoch(self._model(), progress.epoch)
             self._tape.pend(restored.rest["tape"], progress.batch)
         else:
@@ -126,7 +126,7 @@ class Fit:
 
     def _put_back(self, *places: str, metrics: bool, complete: bool = False) -> bool:
         """Put the chosen snapshot back if it was captured at one of these places; tell whether it was."""
-        if self._restored is None or self._restored[1].rest["where"] not in places:
+        if self._restored is None or self._restored[1].where not in places:
             return False
         (owner, restored), self._restored = self._restored, None
         with restored.placing():
