@@ -461,7 +461,7 @@ class BaseCheckpointer:
         decision = engine.decide(moment, past, self.trigger, self.monitors)
         if decision.past.best != past.best:
             captured = capture()
-            weight = first_not_finite(captured.weights, captured.watched)
+            weight = first_not_finite(captured.changing, captured.watched)
             if weight is not None:
                 unhealthy = f"{weight} is not finite"
                 decision = engine.decide(replace(moment, healthy=False), past, self.trigger, self.monitors)

@@ -20,7 +20,8 @@ class Captured:
             as its repr.
         missing: parts that resume would need and that can't be captured -> why.
         data: how a resume will reach the place in the data, in a few words.
-        trained: the names of weights that training changes. Others (masks, running statistics) tell nothing of health.
+        trained: the names of weights that training changes; None for all. In others (masks) infinities are fine, and
+            that they stand still or move (running statistics) says nothing.
         frozen: the names of weights that aren't trained: they are written once.
         steady: gives address -> tensor, of those that training should leave alone until the adapter calls `fence`:
             they may be copied meanwhile. For the boundary only.
@@ -37,5 +38,10 @@ class Captured:
 
     @property
     def watched(self) -> Set[str]:
-        """The names of the weights that tell of health."""
+        """The names of the weights that training changes."""
         return self.trained if self.trained is not None else self.weights.keys()
+
+    @property
+    def changing(self) -> Mapping[str, Any]:
+        """The weights but for those that are said to stay the same: these may be most, and far from this processor."""
+        return {name: value for name, value in self.weights.items() if name not in self.frozen}

@@ -644,3 +644,33 @@ def test_trained_weights_that_stand_still_are_told(tmp_path, caplog, lr, told):
     _, module = fit(Checkpointer(tmp_path / "run"), module=Normalized(lr))
     assert module.layer[0].running_mean.any()
     assert caplog.text.count("steps went on from 3 to 6, but no weight has changed") == told
+
+
+class Skips(Normalized):
+    """Skips a batch of which the loss is NaN; but its running statistics have seen it. Has a mask of infinities."""
+
+    def __init__(self) -> None:
+        super().__init__(0.1)
+        self.register_buffer("mask", torch.full((2, 2), -torch.inf).triu(1))
+
+    def training_step(self, batch, batch_idx):
+        if self.global_step == 4:
+            self.layer(batch[0] * torch.nan)
+            return None
+        return super().training_step(batch, batch_idx)
+
+
+def test_running_statistics_that_are_no_numbers_are_no_best(tmp_path, caplog):
+    """The weights are fine, and validation says whatever it says; the infinities of a mask are meant."""
+    falling = pl.callbacks.LambdaCallback(
+        on_validation_end=lambda trainer, _: trainer.callback_metrics.update(score=torch.tensor(-trainer.global_step))
+    )
+    callback = Checkpointer(tmp_path / "run", monitor="score", mode="min", restore_best=True)
+    _, module = fit(callback, epochs=4, module=Skips(), callbacks=[falling])
+    assert [one.manifest.unhealthy for one in callback.snapshots()] == [
+        None,
+        *["layer.0.running_mean is not finite"] * 2,
+    ]
+    assert callback.best.step == 3
+    assert all(value.isfinite().all() for name, value in module.layer.state_dict().items())
+    assert caplog.text.count("is not healthy") == 1

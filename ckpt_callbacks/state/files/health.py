@@ -22,42 +22,47 @@ Span = tuple[str, int, int, str]
 """A tensor's name, its start and stop in the file, and its type."""
 
 _FLOATS = {"F64": np.float64, "F32": np.float32, "C64": np.float32, "F16": np.float16}
-# Others have all bits of their exponent set in what is no finite number.
-_EXPONENTS: dict[str, tuple[type[np.unsignedinteger], int]] = {
-    "BF16": (np.uint16, 0x7F80),
-    "F8_E5M2": (np.uint8, 0x7C),
+# Of others: the bits but the sign, which an infinity has, and NaN exceeds.
+_INFINITY: dict[str, tuple[type[np.unsignedinteger], int, int]] = {
+    "BF16": (np.uint16, 0x7FFF, 0x7F80),
+    "F8_E5M2": (np.uint8, 0x7F, 0x7C),
 }
+# These have no infinity, and NaN in so few ways.
+_NANS = {"F8_E4M3": (0x7F, 0xFF), "F8_E8M0": (0xFF,), "F8_E4M3FNUZ": (0x80,), "F8_E5M2FNUZ": (0x80,)}
 
 
-def first_not_finite(weights: Mapping[str, Any], names: Set[str]) -> str | None:
-    """The name of the first of these live tensors that holds NaN or an infinity; None if all are finite."""
-    return next((name for name, value in weights.items() if name in names and not _has_only_numbers(value)), None)
+def first_not_finite(weights: Mapping[str, Any], trained: Set[str]) -> str | None:
+    """The name of the first of these live tensors that holds NaN, or that is trained and holds an infinity.
+
+    None if there is none. Where nothing is trained, an infinity may be meant: a mask is made of them.
+    """
+    return next((name for name, value in weights.items() if not _is_sound_live(value, name in trained)), None)
 
 
-def _has_only_numbers(value: Any) -> bool:
+def _is_sound_live(value: Any, trained: bool) -> bool:
     library = library_of(value)
     if library is None:
         return True
     host = library.look(value).source().host(copy=False)
-    return _is_finite(host.data, host.dtype)
+    return _is_sound(host.data, host.dtype, trained)
 
 
-def not_finite(layout: Layout, data: Bytes, names: Set[str]) -> Iterator[str]:
-    """The names of the tensors that hold NaN or an infinity, in the file's order.
+def not_finite(layout: Layout, data: Bytes, trained: Set[str]) -> Iterator[str]:
+    """The names of the tensors that hold NaN, or that are trained and hold an infinity, in the file's order.
 
     Args:
         layout: of the file.
         data: its bytes.
-        names: which tensors are looked at.
+        trained: of which tensors an infinity counts.
     """
     entries = json.loads(layout.header[8:])
-    watched = [(name, *span, entries[name]["dtype"]) for name, span in layout.spans.items() if name in names]
-    for group in _neighbours(watched):
+    spans = [(name, *span, entries[name]["dtype"]) for name, span in layout.spans.items()]
+    for group in _neighbours(spans):
         _, start, _, dtype = group[0]
         stop = group[-1][2]
-        if stop > start and not _is_finite(data[start:stop], dtype):  # then it is worth a look at each
+        if not _is_sound(data[start:stop], dtype):  # then it is worth a look at each
             yield from (
-                name for name, begin, end, kind in group if end > begin and not _is_finite(data[begin:end], kind)
+                name for name, begin, end, kind in group if not _is_sound(data[begin:end], kind, name in trained)
             )
 
 
@@ -73,17 +78,22 @@ def _neighbours(spans: Iterable[Span]) -> Iterator[list[Span]]:
         yield group
 
 
-def _is_finite(data: Bytes, dtype: str) -> bool:
+def _is_sound(data: Bytes, dtype: str, trained: bool = True) -> bool:
+    """Whether none of these numbers is NaN, nor an infinity that is ``trained``."""
     pieces = (data[start : start + PIECE] for start in range(0, len(data), PIECE))
     if dtype in _FLOATS:
-        return all(_sums_up(piece.view(_FLOATS[dtype])) for piece in pieces)
-    if dtype in _EXPONENTS:
-        kind, exponent = _EXPONENTS[dtype]
-        return all(bool(((piece.view(kind) & kind(exponent)) != exponent).all()) for piece in pieces)
-    return True
+        return all(_sums_up(piece.view(_FLOATS[dtype]), trained) for piece in pieces)
+    if dtype in _INFINITY:
+        kind, magnitude, infinity = _INFINITY[dtype]
+        limit = kind(infinity - trained)
+        return all(bool(((piece.view(kind) & kind(magnitude)) <= limit).all()) for piece in pieces)
+    return not any(bool((piece == nan).any()) for piece in pieces for nan in _NANS.get(dtype, ()))
 
 
-def _sums_up(numbers: npt.NDArray[np.floating]) -> bool:
+def _sums_up(numbers: npt.NDArray[np.floating], trained: bool) -> bool:
     """NaN and infinities make a sum that is none, and a sum takes half the time of a look at each number."""
     with np.errstate(all="ignore"):
-        return bool(np.isfinite(numbers.sum(dtype=numbers.dtype))) or bool(np.isfinite(numbers).all())
+        total = numbers.sum(dtype=numbers.dtype)
+        if trained:
+            return bool(np.isfinite(total)) or bool(np.isfinite(numbers).all())
+        return not np.isnan(total) or not np.isnan(numbers).any()

@@ -121,7 +121,7 @@ class Staged:
         }
 
     def not_finite(self, trained: Set[str]) -> str | None:
-        """The name of the first of these weights that holds NaN or an infinity; None if all are finite."""
+        """The name of the first weight that holds NaN, or that is trained and holds an infinity; None without."""
         files = [name for name in self.layouts if pattern_of(MODEL).fullmatch(name)]
         found = (one for name in files for one in not_finite(self.layouts[name], self.parts[name], trained))
         return next(found, None)

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import ml_dtypes
 import numpy as np
 import pytest
 import torch
 
-from ckpt_callbacks.state.files.health import PIECE
+from ckpt_callbacks.state.files.health import PIECE, first_not_finite
 from ckpt_callbacks.state.files.packing import Packer
 from ckpt_callbacks.state.memory.arena import Arena
 
 TYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.float8_e5m2]
 
 
-def found(**weights: object) -> str | None:
-    """The weight that is not finite, of a staged snapshot."""
+def found(trained: Iterable[str] | None = None, **weights: object) -> str | None:
+    """The weight that is not finite, of a staged snapshot; what is live says the same."""
+    names = set(weights if trained is None else trained)
     staged = Packer().pack(weights, None).stage(Arena())
     try:
-        return staged.not_finite(weights.keys())
+        name = staged.not_finite(names)
     finally:
         staged.release()
+    assert name == first_not_finite(weights, names)
+    return name
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
@@ -47,3 +51,38 @@ def test_large_numbers_are_finite() -> None:
 def test_whole_numbers_truth_values_and_nothing_are_finite() -> None:
     """There is nothing to look at."""
     assert found(i=torch.arange(5), b=torch.tensor([True]), e=torch.zeros(0), s=torch.tensor(1.0)) is None
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("place", [0, 1, -1])
+def test_an_infinity_may_be_meant_where_nothing_is_trained(dtype: torch.dtype, place: int) -> None:
+    """A mask is made of them. NaN is found beside it, and none is meant anywhere."""
+    mask = torch.zeros(PIECE + 3).to(dtype)
+    mask[place] = -math.inf
+    mask[5], mask[6] = math.inf, -math.inf
+    assert found(trained=("w",), mask=mask, w=torch.ones(3)) is None
+    assert found(trained=("mask",), mask=mask, w=torch.ones(3)) == "mask"
+    mask[7] = math.nan
+    assert found(trained=("w",), mask=mask, w=torch.ones(3)) == "mask"
+
+
+def test_the_one_of_many_small_ones_is_found() -> None:
+    """Those of one type lie side by side, and are looked at as one."""
+    many = {f"t{number:03}": torch.ones(3) for number in range(100)}
+    many["t050"] = torch.tensor([1.0, math.inf, -math.inf])
+    assert found(trained=(), **many) is None
+    many["t070"] = torch.tensor([1.0, math.nan, 1.0])
+    assert found(trained=(), **many) == "t070"
+    assert found(**many) == "t050"
+
+
+@pytest.mark.parametrize(
+    "dtype", ["float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "float8_e4m3fnuz", "float8_e5m2fnuz"]
+)
+def test_every_number_of_a_byte(dtype: str) -> None:
+    """As the library that knows these types says."""
+    for code in range(256):
+        codes = np.array([0x30, code, 0x30], np.uint8)
+        one, number = torch.from_numpy(codes).view(getattr(torch, dtype)), float(codes.view(dtype)[1])
+        assert (found(w=one) is None) == math.isfinite(number), hex(code)
+        assert (found(trained=(), w=one) is None) == (not math.isnan(number)), hex(code)
