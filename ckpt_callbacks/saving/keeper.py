@@ -60,13 +60,14 @@ class Keeper:
         free = self._store.free()
         if free is None or free >= nbytes:
             return
-        free += sum(record.size for record in self._dispensable(nbytes))
+        drop, demote = self._dispensable(nbytes)
+        free += sum(record.size for record in drop) + sum(map(self._reducible, demote))
         if free < nbytes:
             self._warn_once(
                 "room",
                 f"the next snapshot will probably not fit: it takes about {human_size(nbytes)}, and the disk of "
-                f"{self._store.root} has {human_size(free)} left, what may be deleted counted. Free some space, or "
-                "keep fewer snapshots",
+                f"{self._store.root} has {human_size(free)} left, what the rules let go of counted. Free some space, "
+                "or keep fewer snapshots",
             )
 
     def publish(
@@ -109,10 +110,8 @@ class Keeper:
         docket, verdict = self._hear(newest)
         if self._drop(verdict.drop) < len(verdict.drop):  # somebody pinned one this very moment
             self._docket = None
-        for id, why in verdict.demote.items():
-            if self._store.demote(id, of_weights):
-                self._store.journal.append("demoted", id=id, why=why)
-                docket.reduced(id, self._store.manifest(id).size)
+        for id in self._demote(verdict.demote):
+            docket.reduced(id, self._store.manifest(id).size)
         for sentence in verdict.exceeded:
             self._warn_once(sentence.partition(":")[0], sentence)
         self._explain(verdict)
@@ -144,6 +143,15 @@ class Keeper:
                 count += 1
         return count
 
+    def _demote(self, demoted: Mapping[str, str]) -> list[str]:
+        """Those of these that could be reduced to their weights."""
+        done = []
+        for id, why in demoted.items():
+            if self._store.demote(id, of_weights):
+                self._store.journal.append("demoted", id=id, why=why)
+                done.append(id)
+        return done
+
     def _explain(self, verdict: Verdict) -> None:
         """Journal why snapshots are kept, where that is news."""
         for id, reasons in verdict.keep.items():
@@ -154,22 +162,39 @@ class Keeper:
             self._told.pop(id, None)
 
     def _make_room(self, nbytes: int) -> None:
-        """If the disk is too full for the next snapshot, delete now what would be deleted after it."""
-        free = self._store.free()
-        if free is not None and free < nbytes:
-            with contextlib.suppress(StoreError):  # what matters is whether the snapshot can be written, which is next
-                self._drop(
-                    {one.id: "no rule keeps it, and the disk is too full to wait" for one in self._dispensable(nbytes)}
-                )
+        """If the disk is too full for the next snapshot, delete now what would be deleted after it; if that is not
+        enough, reduce what would be reduced."""
+        if not self._is_short_of(nbytes):
+            return
+        self._docket = None
+        drop, demote = self._dispensable(nbytes)
+        with contextlib.suppress(StoreError):  # what matters is whether the snapshot can be written, which is next
+            self._drop({one.id: "no rule keeps it, and the disk is too full to wait" for one in drop})
+            if self._is_short_of(nbytes):
+                self._demote({id: f"{why}, and the disk is too full to wait" for id, why in demote.items()})
 
-    def _dispensable(self, nbytes: int) -> list[Record]:
-        """What is dropped once a further snapshot is there, but for what must stay until it is."""
+    def _is_short_of(self, nbytes: int) -> bool:
+        free = self._store.free()
+        return free is not None and free < nbytes
+
+    def _dispensable(self, nbytes: int) -> tuple[list[Record], dict[str, str]]:
+        """What is dropped once a further snapshot is there, and what is reduced to its weights, why; but for what must
+        stay as it is until then."""
         records = self._store.records(self.abandoned)
         sequence = 1 + max((record.sequence for record in records), default=0)
         verdict = engine.judge([*records, Record("", sequence, size=nbytes)], self._rules)
-        needed = engine.judge(records, ()).keep
-        spared = {*needed, self._parent}
-        return [record for record in records if record.id in verdict.drop and record.id not in spared]
+        full = [record for record in records if record.content == "full"]
+        needed = {*engine.judge(records, ()).keep, *engine.judge(full, ()).keep, self._parent}
+        free = [record for record in records if record.id not in needed]
+        demoted = {record.id: verdict.demote[record.id] for record in free if record.id in verdict.demote}
+        return [record for record in free if record.id in verdict.drop], demoted
+
+    def _reducible(self, id: str) -> int:
+        """The bytes that a snapshot loses if it keeps its weights only."""
+        with contextlib.suppress(StoreError):  # gone this very moment
+            files = self._store.manifest(id).files
+            return sum(info.size for name, info in files.items() if not of_weights(name))
+        return 0
 
     def _look_at(self, manifest: Manifest, stands_still: Callable[[Path], bool]) -> None:
         """Warn of what makes a snapshot worth little: numbers that are none, weights that stand still."""

@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ckpt_callbacks import (
@@ -141,6 +142,23 @@ def test_a_full_disk_gets_room_by_the_rules_first(tmp_path, disk_of, caplog):
     Large(checkpointer(tmp_path, keep=keep_last(2))).run(8)
     assert steps(tmp_path) == [6, 8]
     assert "too full to wait" in events(tmp_path, "dropped")[0]["why"]
+
+
+def test_a_full_disk_gets_room_by_reducing_too(tmp_path, disk_of, caplog):
+    """What keeps its weights only after the next snapshot keeps them only before it, if that would not fit beside it;
+    never the newest that can be resumed from. That the disk is too small is told when not even this helps any more."""
+    disk_of(600_000)  # 80 kB of weights each, and as much again for what a resume needs
+    Large(checkpointer(tmp_path, keep=[keep_all(), weights_after(2)]), np.zeros(10_000)).run(10)
+    run = Run(tmp_path / "run")
+    assert [(one.step, one.content) for one in run.snapshots()] == [
+        *((2, "weights"), (4, "weights"), (6, "weights"), (8, "full"), (10, "full"))
+    ]
+    assert run.verify()
+    assert [entry["why"] for entry in events(tmp_path, "demoted")] == [
+        *["weights_after(2)"] * 2,
+        "weights_after(2), and the disk is too full to wait",
+    ]
+    assert caplog.text.count("has 120 kB left, what the rules let go of counted") == 1  # 40 kB are free
 
 
 def test_a_disk_that_will_not_hold_the_next_snapshot_is_told_of(tmp_path, disk_of, caplog):
