@@ -12,6 +12,7 @@ import copy
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from ckpt_callbacks.errors import ResumeError
@@ -22,6 +23,9 @@ from ckpt_callbacks.messages import steps
 from ckpt_callbacks.state import random_state
 
 __all__ = ["Tape"]
+
+Placing = Callable[[], AbstractContextManager[None]]
+"""See `Restored.placing`."""
 
 
 class Tape:
@@ -57,6 +61,7 @@ class Tape:
         self._note(begun=0)
         self._fetched = 0
         self._pending: dict[str, Any] | None = None
+        self._placing: Placing = nullcontext
         # Weakly: the iterator ends with its fit, however that ends, and by its end we know.
         self._epoch_iterator = weakref.ref(epoch_iterator)
         private.batches.replace_iterators(epoch_iterator, self._make)
@@ -86,23 +91,30 @@ class Tape:
             "lives_on": epoch_iterator is not None and private.batches.lives_on(epoch_iterator),
         }
 
-    def pend(self, saved: Mapping[str, Any], batch: int) -> None:
-        """Let the next epoch go on after ``batch`` batches, with the iterator of a saved tape."""
-        self._pending = {**saved, "batch": batch, "within": True}
+    def pend(self, saved: Mapping[str, Any], batch: int, placing: Placing = nullcontext) -> None:
+        """Let the next epoch go on after ``batch`` batches, with the iterator of a saved tape.
 
-    def pend_epoch(self, saved: Mapping[str, Any]) -> None:
-        """Let the next epoch begin as it would have after the epoch at whose end ``saved`` was taken.
+        Args:
+            saved: of the tape.
+            batch: how many batches.
+            placing: lets an error on the way say of which snapshot it is.
+        """
+        self._pending, self._placing = {**saved, "batch": batch, "within": True}, placing
+
+    def pend_epoch(self, saved: Mapping[str, Any], placing: Placing = nullcontext) -> None:
+        """Let the next epoch begin as it would have after the epoch at whose end ``saved`` was taken. As `pend`.
 
         With ``steps_per_epoch`` it goes on with the iterator of the epoch before, unless that was used up.
         """
         serves_many = private.batches.serves_many_epochs(self._epoch_iterator())
-        self._pending = {**saved, "batch": 0, "within": saved["lives_on"] and serves_many}
+        within = saved["lives_on"] and serves_many
+        self._pending, self._placing = {**saved, "batch": 0, "within": within}, placing
 
     def complete(self, saved: Mapping[str, Any]) -> None:
         """Leave the data as a fit left them whose end ``saved`` was taken at: another fit may use them next."""
         self.source.iterations.make_up(saved["iterations"])
         self.source.memory.put_back(saved["memory"])
-        self._pending = None
+        self._reached()
 
     def _note(self, begun: int) -> None:
         """An iterator is about to be made."""
@@ -119,10 +131,11 @@ class Tape:
         """Note, or put back, the state in which an iterator is made."""
         pending = self._pending
         if pending is not None and pending["within"]:
-            self._validation.make_up(pending["validations_before"])
-            self.source.iterations.make_up(pending["iterations_before"])
-            self.source.memory.put_back(pending["began_with"])
-            self._restore(pending["before_iter"])
+            with self._placing():
+                self._validation.make_up(pending["validations_before"])
+                self.source.iterations.make_up(pending["iterations_before"])
+                self.source.memory.put_back(pending["began_with"])
+                self._restore(pending["before_iter"])
         self._note(self.source.iterations.begun)
         self._fetched = 0
         if private.batches.iterates_at_once(self._epoch_iterator()):
@@ -131,12 +144,16 @@ class Tape:
 
     def _epoch(self, original: Callable[[], Iterator[Any]]) -> Iterator[Any]:
         if self._pending is not None:
-            self._begin_epoch(self._pending)
+            with self._placing():
+                self._begin_epoch(self._pending)
         self._before_epoch = random_state.capture()
         for first, last, iterator in original():
             count = last - first + 1
-            if self._pending is not None and not self._catch_up(iterator, first, count):
-                continue
+            if self._pending is not None:
+                with self._placing():
+                    there = self._catch_up(iterator, first, count)
+                if not there:
+                    continue
             self._before_fetch(first)
             self._about_to_fetch()
             yield first, last, iterator
@@ -154,7 +171,7 @@ class Tape:
         else:
             self.source.iterations.make_up(pending["iterations"])
             self.source.memory.put_back(pending["memory"])
-            self._pending = None
+            self._reached()
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         """Put the random state of an instant back, unless threads that load are drawing by now."""
@@ -202,7 +219,10 @@ class Tape:
         else:
             self.skipped = self._fetched
         random_state.restore(without(pending["here"], self.left))
-        self._pending = None
+        self._reached()
+
+    def _reached(self) -> None:
+        self._pending, self._placing = None, nullcontext  # both hold what the snapshot held
 
     def _drop(self, iterator: Iterator[Any], batches: int) -> None:
         assert self._pending is not None

@@ -118,10 +118,10 @@ class Fit:
         progress = self._progress = restored.snapshot.progress
         if restored.where == "between batches":
             private.fits.begin_at_epoch(self._model(), progress.epoch)
-            self._tape.pend(restored.rest["tape"], progress.batch)
+            self._tape.pend(restored.rest["tape"], progress.batch, restored.placing)
         else:
             stopped = restored.is_over(restored.rest["stop_training"])
-            self._tape.pend_epoch(restored.rest["tape"])
+            self._tape.pend_epoch(restored.rest["tape"], restored.placing)
             private.fits.begin_at_epoch(self._model(), self._params["epochs"] if stopped else progress.epoch)
 
     def _put_back(self, *places: str, metrics: bool, complete: bool = False) -> bool:
