@@ -92,9 +92,14 @@ class Restored:
 
         Raises:
             ResumeError: from the error that was met.
+            CorruptSnapshotError: as it was met.
         """
         try:
             yield
+        except (ResumeError, CorruptSnapshotError) as error:
+            if self.snapshot.id in str(error):
+                raise
+            raise type(error)(f"{self.snapshot.path}: {error}") from error
         except (CheckpointError, MemoryError):
             raise
         except Exception as error:

@@ -36,7 +36,7 @@ from ckpt_callbacks.state.tensors.tensor import HostTensor
 from ckpt_callbacks.store import FileInfo, LocalStore, Manifest
 from ckpt_callbacks.store.manifest import digest_of
 
-__all__ = ["TARGETS", "Target", "mutated"]
+__all__ = ["TARGETS", "Target", "mutated", "restructured"]
 
 ODD = (
     *(None, True, 0, -1, 7, 2**53 - 1, 2**53, 2**63, 10**400, 0.5, -1e308, 5e-324, "", "x", "nan", "inf", "-inf"),
