@@ -122,7 +122,8 @@ class BaseCheckpointer:
                 raise ConfigurationError("restore_best=True needs to know what is best: pass monitor= with it.")
             self.trigger, self.rules = engine.with_best(self.trigger, self.rules, self.monitors[0])
         if mirrors:
-            raise ConfigurationError(f"mirrors are not available yet: expected an empty tuple, found {mirrors!r}.")
+            found = without_secret(repr(mirrors))
+            raise ConfigurationError(f"mirrors are not available yet: expected an empty tuple, found {found}.")
         self._store = LocalStore(self.directory, durability=_one_of("durability", durability, ("full", "none")))
         self._keeper = Keeper(self._store, self.rules, self.monitors)
         self._requests = Requests()

@@ -32,6 +32,7 @@ from ckpt_callbacks.messages import say
 from ckpt_callbacks.resume import Restored
 from ckpt_callbacks.signals import Handler, exit_code
 from ckpt_callbacks.state.captured import Captured
+from ckpt_callbacks.store import without_secret
 from ckpt_callbacks.torch import load_weights
 
 __all__ = ["Fit"]
@@ -82,7 +83,7 @@ class Fit:
             return path
         _, restored = self._restored
         if path is not None and named is None:
-            say(f"{path} was loaded when this run began; it carries on with its own snapshots now")
+            say(f"{without_secret(str(path))} was loaded when this run began; it carries on with its own snapshots now")
         private.intercept_restoring(self.trainer, self._placing)
         with restored.placing():
             self.tape.pend(restored.rest["tape"], restored.placing)

@@ -20,6 +20,7 @@ __all__ = ["machine", "provenance", "without_secret", "without_secrets"]
 
 _HIDDEN = "***"
 _MAX_ARGUMENTS, _MAX_LENGTH = 256, 500
+_LONG_ENOUGH = 6  # a shorter value of a variable may be any word
 _SECRET_NAME = re.compile(
     r"token(?!i[sz])|secret|passw|passphrase|pwd|credential|auth(?!or(?!i[sz]))|bearer|signature|cookie|(pass|key|keys|sig|dsn)$",
     re.IGNORECASE,
@@ -27,7 +28,7 @@ _SECRET_NAME = re.compile(
 _SECRET_WORDS = frozenset(
     (
         *("pat", "pw", "pass", "pswd", "key", "keys", "pin", "otp"),
-        *("jwt", "sas", "cred", "creds", "session", "webhook", "private"),
+        *("jwt", "sas", "cred", "creds", "session", "webhook", "private", "login", "access"),
     )
 )
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
@@ -39,6 +40,8 @@ _URL_USER = re.compile(r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]+:/{1,2})(?P<user>\S
 _REFERENCE = re.compile(r"best|latest|\d+(-[0-9a-f]{6})?")
 _USER = re.compile(r"(?<![\w.+-])[\w.+-]+:(?!/)\S+@(?=[\w.-])")
 _SCHEME_OF_ACCESS = re.compile(r"\b(?P<how>bearer(?=\s+\S)|basic(?=\s+[A-Za-z0-9+/]{8,}=*))\s+\S+", re.IGNORECASE)
+_WEBHOOK = re.compile(r"(?P<where>\bhooks\.[\w.-]+|/webhooks?)/\S+", re.IGNORECASE)
+_NAME_AND_VALUE = re.compile(r"(?P<name>[A-Za-z_][\w.-]*)\s+\S+")
 _PRIVATE_KEY = re.compile(r"-----BEGIN.*", re.DOTALL)
 _HEX = re.compile(r"[0-9a-fA-F]{32,}")  # an API key, or a digest
 _KNOWN_TOKEN = re.compile(
@@ -85,12 +88,22 @@ def _command(arguments: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _redacted(arguments: Sequence[str]) -> Iterator[str]:
-    before = ""
+    before, known = "", _in_environment()
     for argument in arguments:
-        yield (
-            _HIDDEN if _HEX.fullmatch(argument) or _follows(before, argument) else _redact(_without_attached(argument))
-        )
+        name, equals, value = argument.rpartition("=")
+        if value in known:  # `train.py $MY_API_KEY`: the shell has put the value there
+            yield f"{name}{equals}{_HIDDEN}"
+        elif _HEX.fullmatch(argument) or _follows(before, argument):
+            yield _HIDDEN
+        else:
+            yield _redact(_without_attached(argument))
         before = argument
+
+
+def _in_environment() -> set[str]:
+    """The values of variables that are called like secrets; not directories, such as ``PWD`` has, nor short words."""
+    named = {value for name, value in os.environ.items() if _is_secret(name)}
+    return {value for value in named if len(value) >= _LONG_ENOUGH and not value.startswith(os.sep)}
 
 
 def _follows(before: str, argument: str) -> bool:
@@ -120,6 +133,9 @@ def _redact(argument: str) -> str:
         if _is_secret(match["name"]):
             argument = argument[: match.end()] + _HIDDEN
             break
+    if (both := _NAME_AND_VALUE.fullmatch(argument)) and _is_secret(both["name"]):
+        return f"{both['name']} {_HIDDEN}"
+    argument = _WEBHOOK.sub(rf"\g<where>/{_HIDDEN}", argument)
     return _KNOWN_TOKEN.sub(_HIDDEN, _SCHEME_OF_ACCESS.sub(rf"\g<how> {_HIDDEN}", argument))
 
 

@@ -61,11 +61,22 @@ from ckpt_callbacks.store.provenance import _git
         (["xoxb-abcdefghijkl"], ["***"]),
         (["AKIAABCDEFGHIJKL"], ["***"]),
         (["glpat-abcdefghijkl"], ["***"]),
+        (["https://hooks.slack.com/services/T0/B0/abc"], ["https://hooks.slack.com/***"]),
+        (["https://discord.com/api/webhooks/1/abc"], ["https://discord.com/api/webhooks/***"]),
+        (["api-key abc", "two words", "--login", "me/abc"], ["api-key ***", "two words", "--login", "***"]),
     ],
 )
 def test_values_of_secrets_are_left_out(arguments: list[str], shown: list[str]) -> None:
     """By the name before them, by their place in a URL, or by how they begin; ordinary arguments stay."""
     assert without_secrets(arguments) == shown
+
+
+def test_what_the_shell_took_from_the_environment_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`train.py $MY_API_KEY --key=$MY_API_KEY`; not what stands in variables that only sound like it."""
+    for name, value in (("MY_API_KEY", "Sesame1"), ("SHORT_PW", "x"), ("PWD", "/data/run"), ("SEED", "Sesame2")):
+        monkeypatch.setenv(name, value)
+    arguments = ["train.py", "Sesame1", "where=Sesame1", "x", "/data/run", "Sesame2"]
+    assert without_secrets(arguments) == ["train.py", "***", "where=***", "x", "/data/run", "Sesame2"]
 
 
 def test_this_process_tells_its_command() -> None:
