@@ -6,7 +6,7 @@ JOBS   ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export TF_CPP_MIN_LOG_LEVEL = 3
 
-.PHONY: demo test matrix bench fuzz crash faults deciding soak lint types layers check clean
+.PHONY: demo test matrix bench fuzz crash faults damage deciding soak lint types layers check clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be asked
@@ -41,6 +41,9 @@ crash: $(VENV)/.ready  ## killed at every file-system call, the power cut at eve
 
 faults: $(VENV)/.ready  ## each system call of a resume and two saves fails, with each error; readers beside (minutes)
 	$(BIN)/python -m benchmarks.faults
+
+damage: $(VENV)/.ready  ## every byte of a snapshot's files flipped, every file cut, removed and swapped (minutes)
+	$(BIN)/python -m benchmarks.damage --lanes $(JOBS)
 
 deciding: $(VENV)/.ready  ## what judging, listing and a save's decision cost in a run of thousands (a minute)
 	$(BIN)/python -m benchmarks.deciding

@@ -64,7 +64,9 @@ class Identity:
         return facts
 
     def _check_format(self, found: object) -> None:
-        if not isinstance(found, int) or found > FORMAT:
+        if type(found) is not int or found < FORMAT:
+            raise self._damaged(f"its format is {FORMAT} at least, found {found!r}")
+        if found > FORMAT:
             raise StoreError(
                 f"{self.path}: this version of ckpt_callbacks reads runs of format {FORMAT}, found {found!r}. "
                 "Install a newer ckpt_callbacks."

@@ -55,9 +55,15 @@ def test_an_older_one_has_no_digest(tmp_path: Path) -> None:
     """And is read as it is; with any further member, or another end, it is none."""
     (tmp_path / "run.json").write_text('{"format": 1, "run_id": "b", "created": "2026-01-01T00:00:00+00:00"}\n')
     assert identity(tmp_path).read()["run_id"] == "b"
-    for other in ['{"format": 1, "run_id": "b", "created": "", "digesu": ""}\n', '{"format": 1, "run_id": "b"}\n']:
+    for other, why in {
+        '{"format": 1, "run_id": "b", "created": "", "digesu": ""}\n': "without a digest",
+        '{"format": 1, "run_id": "b"}\n': "without a digest",
+        '{"format": 1, "run_id": "b", "created": ""}': "its text",
+        '{"weights": {}}\n': "found None",
+        '{"format": 0, "run_id": "b", "created": ""}\n': "found 0",
+    }.items():
         (tmp_path / "run.json").write_text(other)
-        with pytest.raises(CorruptSnapshotError, match="without a digest"):
+        with pytest.raises(CorruptSnapshotError, match=why):
             identity(tmp_path).read()
 
 
