@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +14,6 @@ from ckpt_callbacks.errors import (
     CheckpointError,
     CorruptSnapshotError,
     ResumeError,
-    SnapshotNotFoundError,
     StoreError,
     UnreachableError,
 )
@@ -285,19 +285,15 @@ def differences(snapshot: Snapshot, now: Mapping[str, str]) -> dict[str, tuple[s
 def _named(store: LocalStore, reference: str | Path, reads: tuple[str, ...]) -> Choice:
     """Exactly the named snapshot, or an error - but a line of training that was begun from it, here or by a fork, and
     has snapshots of its own by now was killed, and carries on with those, even if its origin is gone."""
-    try:
-        snapshot = resolve_reference(reference)
-    except SnapshotNotFoundError:
-        own = _newest_good(store, reads)
-        if own is None:
-            raise
-        return own
+    own = store.own()
+    begun = bool(own) and own[-1].origin is not None and _same(own[-1].origin, reference)
+    if begun and (newest := _newest_good(store, reads)) is not None:
+        say(f"{reference} began this line of training before; it carries on. Another reference begins one anew")
+        return newest
+    snapshot = resolve_reference(reference)
     elsewhere = snapshot.run_path.resolve() != store.root.resolve()
-    begun = any(one.origin == str(reference) for one in store.own()[-1:])
-    if (elsewhere or begun) and (own := _newest_good(store, reads)) is not None:
-        if begun:
-            say(f"{reference} began this line of training before; it carries on. Another reference begins one anew")
-        return own
+    if elsewhere and own:
+        say(f"{store.root} holds {len(own)} snapshots of another line of training, which {reference} leaves behind")
     if snapshot.content != "full":
         raise ResumeError(
             f"{snapshot.id} holds weights only, which training can't carry on from. Name a full snapshot, or load "
@@ -306,6 +302,11 @@ def _named(store: LocalStore, reference: str | Path, reads: tuple[str, ...]) -> 
     if not elsewhere:
         store.attempts.forgive(snapshot.id)
     return replace(load(_readable(snapshot, reads)), origin=str(reference))
+
+
+def _same(origin: str, reference: str | Path) -> bool:
+    """Whether two references are the same, as far as can be told without looking at what they name."""
+    return os.path.abspath(origin) == os.path.abspath(reference)
 
 
 def _newest_good(store: LocalStore, reads: tuple[str, ...]) -> Choice | None:

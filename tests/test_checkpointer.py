@@ -741,6 +741,27 @@ def test_a_fork_has_a_best_of_its_own(tmp_path):
     assert fork.best_to_restore().step == 8
 
 
+def test_another_reference_begins_another_line(tmp_path, monkeypatch, caplog):
+    """`resume=` is exactly that snapshot, unless the line of training was begun from it: then it carries on."""
+    monkeypatch.chdir(tmp_path)
+    Loop(checkpointer(tmp_path / "a", keep=keep_all())).run(8)
+    starts = []
+
+    def carried_on_from(reference):
+        one = checkpointer(tmp_path / "b", keep=keep_all(), resume=reference)
+        Loop(one).run(one_more := (starts[-1][1] if starts else 4) + 2)
+        starts.append((one.resumed and one.resumed.snapshot.run_path.parent.name, one_more))
+        return one.resumed and (starts[-1][0], one.resumed.step)
+
+    assert carried_on_from("auto") is None
+    assert carried_on_from("a/run@4") == ("a", 4)
+    assert "holds 3 snapshots of another line of training, which a/run@4 leaves behind" in caplog.text
+    assert carried_on_from(str(tmp_path / "a/run@4")) == ("b", 8)
+    assert carried_on_from("a/run@6") == ("a", 6)
+    assert carried_on_from("auto") == ("b", 12)
+    assert carried_on_from("a/run@6") == ("b", 14)
+
+
 def test_a_best_that_a_narrowed_trigger_misses_is_saved_to_be_restored(tmp_path):
     """`restore_best` means the best, whatever `save` says."""
     save = (on_best() & every_steps(8)) | every_steps(100)

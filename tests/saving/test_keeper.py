@@ -346,7 +346,8 @@ def test_a_run_that_holds_only_those_of_others_starts_fresh(tmp_path, caplog):
     """Carrying on from them must be said."""
     guest = copied_in(tmp_path)
     (tmp_path / "new" / "snapshots").mkdir(parents=True)
-    (tmp_path / "new" / "run.json").write_text(json.dumps({"format": 1, "run_id": "0" * 32}))
+    older = {"format": 1, "run_id": "0" * 32, "created": "2026-01-01T00:00:00+00:00"}
+    (tmp_path / "new" / "run.json").write_text(json.dumps(older) + "\n")
     shutil.copytree(guest.path, tmp_path / "new" / "snapshots" / guest.id)
     assert Loop(BaseCheckpointer(tmp_path / "new", save=on_end())).run(2).checkpointer.resumed is None
     assert "carried on from if resume= names one" in caplog.text
