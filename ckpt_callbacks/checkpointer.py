@@ -4,7 +4,7 @@ Theory of operation. An adapter calls these, all but `stepped` on the training t
 
     begin(...)      once per fit: lock the run, choose the snapshot to carry on from, load it
     rehearse(...)   once per fit: try whether the state can be stored, and say how exact a resume will be
-    watch(...)      once per fit: look whether what is monitored is measured, from now on
+    watch(...)      once per fit: look whether anything can be saved, and what is monitored is measured, from now on
     expect(...)     once per fit, when the state has its size
     rests(...)      before each boundary at which nothing happened: whether it can be passed over
     boundary(...)   at each *clean boundary* (before the next batch, or when fit ends): build one Moment from what
@@ -150,6 +150,7 @@ class BaseCheckpointer:
         self._passed: tuple[int, int, float] | None = None  # the last boundary since then at which nothing could be
         self._loss = 0.0  # of the last step
         self._watch = Watch((), self.trigger, self._past)
+        self._saved = False  # whether this fit took a snapshot
         self.stops = False  # whether somebody asked to end training, and the snapshot for that is taken
         self.resumed: ResumeReport | None = None
 
@@ -304,7 +305,7 @@ class BaseCheckpointer:
         return nbytes
 
     def watch(self, validates: bool) -> None:
-        """Look whether what is monitored is measured at all, from now on.
+        """Look whether anything can ever be saved, and from now on whether what is monitored is measured at all.
 
         Args:
             validates: whether this fit will validate.
@@ -312,6 +313,8 @@ class BaseCheckpointer:
         of_rules = [monitor for rule in self.rules for monitor in rule.monitors]
         monitors = (*self.monitors, *self.trigger.monitors, *of_rules)
         self._watch = Watch(monitors, self.trigger, self._past, validates)
+        for sentence in self._watch.start():
+            warn(sentence)
 
     def expect(self, nbytes: int) -> None:
         """Make memory ready for snapshots of about this size, in the background: memory that is new takes time."""
@@ -444,7 +447,10 @@ class BaseCheckpointer:
         self._saver.raise_failed()
         reasons = tuple(dict.fromkeys((*decision.reasons, *self._saver.take_owed())))
         if not reasons:
+            if Event.FIT_END in events:
+                self._tell_if_nothing_was_saved()
             return None
+        self._saved = True
         draft = self._draft(moment, replace(decision, reasons=reasons), unhealthy)
         return self._saver.save(draft, capture, moment, now, waiting)
 
@@ -456,16 +462,16 @@ class BaseCheckpointer:
         Weights are looked at before a new best value counts. The writer does so for every snapshot, but too late for
         this: by then others may have been measured against it.
         """
-        for sentence in self._watch.see(moment):
-            warn(sentence)
         past = self._seen()
-        decision = engine.decide(moment, past, self.trigger, self.monitors)
-        if decision.past.best != past.best:
+        if engine.best_after(moment, past, self.trigger, self.monitors) != past.best:
             captured = capture()
             weight = first_not_finite(captured.changing, captured.watched)
             if weight is not None:
                 unhealthy = f"{weight} is not finite"
-                decision = engine.decide(replace(moment, healthy=False), past, self.trigger, self.monitors)
+                moment = replace(moment, healthy=False)
+        decision = engine.decide(moment, past, self.trigger, self.monitors)
+        for sentence in self._watch.see(moment, decision.lacks):
+            warn(sentence)
         self._past, rest = decision.past, decision.rest
         self._until = (
             moment.progress.step + rest.steps,
@@ -473,6 +479,14 @@ class BaseCheckpointer:
             self._began + moment.elapsed + rest.seconds,
         )
         return decision, unhealthy
+
+    def _tell_if_nothing_was_saved(self) -> None:
+        """Training has ended well."""
+        if not self._saved and not self.snapshots():
+            warn(
+                f"training ended, and {self.directory} has no snapshot: no trigger fired (save={self.trigger!r}). "
+                "on_end() saves the state that training ends with"
+            )
 
     def fence(self) -> None:
         """Return when none of training's tensors is being copied any more: it may change them now.
@@ -538,9 +552,10 @@ class BaseCheckpointer:
             self._lock = None
 
     def _unhealthy(self, metrics: Mapping[str, Any]) -> str | None:
-        """The loss of the last step, or a monitored metric, that is no finite number; None if there is none."""
+        """The monitored metric, loss by name, or loss of the last step, that is no finite number; None if all are."""
         monitored = {monitor.metric for monitor in (*self.monitors, *self.trigger.monitors)}
-        for name, value in _numbers({name: metrics[name] for name in monitored & metrics.keys()}).items():
+        telling = {name: value for name, value in metrics.items() if name in monitored or engine.is_loss(name)}
+        for name, value in _numbers(telling).items():
             if not math.isfinite(value):
                 return f"{name} is {value}"
         return None if math.isfinite(self._loss) else f"the loss of the last step is {self._loss}"

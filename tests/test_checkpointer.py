@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import json
+import math
 import os
 import signal
 import threading
@@ -32,7 +33,9 @@ from ckpt_callbacks import (
     keep_when,
     on_best,
     on_end,
+    on_exception,
     resume,
+    when,
 )
 from ckpt_callbacks.checkpointer import BaseCheckpointer
 from ckpt_callbacks.engine import Event, Progress
@@ -804,3 +807,66 @@ def test_a_request_that_comes_too_late_is_told(tmp_path, caplog):
     one.end = lambda: (one.save("the last words"), end())
     loop.run(2)
     assert "asked for after the last boundary of training ('the last words')" in caplog.text
+
+
+# What is told early ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", ["val_loss", "train/loss", "Loss2"])
+@pytest.mark.parametrize("value", [np.float32("nan"), math.inf])
+def test_a_loss_that_is_no_number_is_unhealthy_though_another_metric_is_monitored(tmp_path, bad, value):
+    """The weights may still look well: nothing measured on them counts as the best."""
+    one = checkpointer(tmp_path, monitor="acc", save=every_steps(4) | on_best(), keep=keep_all())
+    loop = Loop(one)
+    loop.metrics = lambda step: {"acc": step / 100, bad: value if step == 8 else 0.5, "lossless": math.nan}
+    loop.run(8)
+    assert [snapshot.manifest.unhealthy for snapshot in one.snapshots()] == [None, f"{bad} is {float(value)}"]
+    assert one.best.step == 4
+
+
+def test_a_metric_that_is_no_number_and_no_loss_is_none_of_ours(tmp_path):
+    """A score of a class that did not occur, say; nor does what is no single number matter."""
+    one = checkpointer(tmp_path, monitor="acc", save=every_steps(4), keep=keep_all())
+    loop = Loop(one)
+    loop.metrics = lambda step: {"acc": 0.5, "f1": math.nan, "loss_by_class": np.full(3, math.nan)}
+    loop.run(4)
+    assert one.latest.manifest.unhealthy is None
+
+
+def test_a_fit_in_which_nothing_fires_is_told_before_and_after(tmp_path, caplog):
+    """That `on_exception()` alone saves nothing is not found out after ten hours."""
+    one = checkpointer(tmp_path, monitor=None, save=on_exception())
+    one.watch(validates=True)
+    assert "nothing that save=on_exception() waits for happens" in caplog.text
+    Loop(one).run(4)
+    assert "no snapshot: no trigger fired (save=on_exception())" in caplog.text
+
+
+def test_a_fit_without_a_save_is_not_spoken_of_if_the_run_has_snapshots(tmp_path, caplog):
+    """By this fit, also if its write failed and that was told, or by an earlier one."""
+    Loop(checkpointer(tmp_path)).run(4)
+    Loop(checkpointer(tmp_path, save=every_steps(100))).run(6)
+    assert "no trigger fired" not in caplog.text
+
+
+def test_a_fit_that_an_exception_ends_is_not_told_that_nothing_fired(tmp_path, caplog):
+    """It has other worries, and was not over."""
+    with pytest.raises(RuntimeError, match="killed"):
+        Loop(checkpointer(tmp_path, save=every_steps(100))).run(6, fail_at=3)
+    assert "no trigger fired" not in caplog.text
+
+
+def test_a_function_is_asked_once_at_each_boundary(tmp_path):
+    """Also where something was measured, where it is the best, and where that does not count."""
+    calls: list[int] = []
+    one = checkpointer(tmp_path, save=when(lambda moment: calls.append(moment.progress.step)))
+    loop = measuring({4: 0.9, 8: 0.5, 12: 0.7}, one)
+    measured = loop.metrics
+
+    def at(step: int) -> dict[str, float]:
+        loop.weights[0] = np.nan if step == 8 else float(step)
+        return measured(step)
+
+    loop.metrics = at
+    loop.run(12)
+    assert calls == list(range(1, 13))

@@ -46,4 +46,4 @@ def _saves(run: Run) -> list[str]:
         trigger = parse_recorded_trigger(text).bind(run.monitors)
     except ConfigurationError:  # a trigger class of the user's is in it
         return [text or "not recorded"]
-    return trigger.words.split("; ")
+    return list(trigger.sentences)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -28,7 +29,7 @@ from ckpt_callbacks.run import human_size
 
 __all__ = ["simulate"]
 
-WIDTH, LISTED = 64, 30
+WIDTH, ROWS, LISTED = 64, 10, 30
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
@@ -72,9 +73,12 @@ def simulate(
     screen.print(Text(f"\n{_summary(found, steps, seconds)}"))
     screen.print(Text(f"\nbytes kept over {steps:,} steps, up to {human_size(max(found.peak, 1))}", style="dim"))
     screen.print(Text(_chart(found, steps), style="cyan"))
-    screen.print(Text("where the kept ones lie at the end", style="dim"))
+    screen.print(_over_time(found, steps, seconds))
+    screen.print(Text("\nwhere the kept ones lie at the end", style="dim"))
     screen.print(Text(_places(found, steps), style="green"))
-    screen.print(_table(found))
+    screen.print(_at_the_end(found))
+    if (more := len(found.kept) - LISTED) > 0:
+        screen.print(Text(f"and {more:,} earlier ones that are kept, which --json lists", style="dim"))
 
 
 def _bound(save: str | None, keep: str | None, monitors: Sequence[Monitor]) -> tuple[Trigger, Sequence[Rule]]:
@@ -163,8 +167,24 @@ def _places(found: Simulation, steps: int) -> str:
     return "".join(places)
 
 
-def _table(found: Simulation) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+def _over_time(found: Simulation, steps: int, step_time: float) -> Table:
+    """What the disk holds at some steps, evenly spaced."""
+    table = _plain_table()
+    for title in ("at step", "after", "snapshots", "bytes"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for step in sorted({max(1, steps * row // ROWS) for row in range(1, ROWS + 1)}):
+        there, after = found.at(step), timedelta(seconds=round(step * step_time))
+        count, nbytes = (there.count, there.nbytes) if there is not None else (0, 0)
+        table.add_row(f"{step:,}", str(after), f"{count:,}", human_size(nbytes))
+    return table
+
+
+def _plain_table() -> Table:
+    return Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+
+
+def _at_the_end(found: Simulation) -> Table:
+    table = _plain_table()
     metrics = list(dict.fromkeys(name for record in found.kept for name in record.metrics))
     for title in ("step", "content", *metrics, "size"):
         table.add_column(title, justify="right", no_wrap=True)

@@ -14,11 +14,11 @@
 
 from __future__ import annotations
 
-from ckpt_callbacks.engine.decide import Decision, decide
+from ckpt_callbacks.engine.decide import Decision, best_after, decide
 from ckpt_callbacks.engine.docket import Docket
 from ckpt_callbacks.engine.expressions import parse_recorded_trigger, parse_rules, parse_trigger
 from ckpt_callbacks.engine.moment import Event, Moment, Progress
-from ckpt_callbacks.engine.monitor import Monitor, to_float
+from ckpt_callbacks.engine.monitor import Monitor, is_loss, to_float
 from ckpt_callbacks.engine.monitor import resolve as resolve_monitors
 from ckpt_callbacks.engine.rest import Rest
 from ckpt_callbacks.engine.retention import Rule, Verdict, judge
@@ -70,12 +70,14 @@ __all__ = [
     "Trigger",
     "Verdict",
     "Watch",
+    "best_after",
     "best_of",
     "decide",
     "every",
     "every_batches",
     "every_epochs",
     "every_steps",
+    "is_loss",
     "judge",
     "keep_all",
     "keep_best",

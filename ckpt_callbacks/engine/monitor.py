@@ -11,7 +11,7 @@ from typing import Any
 
 from ckpt_callbacks.errors import ConfigurationError
 
-__all__ = ["Monitor", "expression", "find", "named", "resolve", "to_float"]
+__all__ = ["Monitor", "expression", "find", "is_loss", "is_of_validation", "named", "resolve", "to_float"]
 
 # Words in a metric's name that tell its direction. A name with words of both kinds tells nothing.
 _LESS_IS_BETTER = """
@@ -180,6 +180,16 @@ def to_float(value: Any, name: str = "the metric") -> float:
             f"{name} is a {type(value).__name__} that is no single number ({error}). "
             "Log a scalar under this name, or monitor another metric."
         ) from error
+
+
+def is_loss(metric: str) -> bool:
+    """Whether a metric's name says that it is a loss: ``loss``, ``val_loss``, ``train/loss_epoch``, ``valLoss``."""
+    return "loss" in _words(metric)
+
+
+def is_of_validation(metric: str) -> bool:
+    """Whether a metric's name says that a validation measures it: ``val_acc``, ``Val/Loss``, ``validation-f1``."""
+    return not _words(metric).isdisjoint(("val", "valid", "validation"))
 
 
 def _direction(metric: str) -> str:

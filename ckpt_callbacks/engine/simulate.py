@@ -8,6 +8,7 @@ validations are the best so far and some are not.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -60,6 +61,11 @@ class Simulation:
     def written(self) -> int:
         """Bytes of all snapshots that are saved; what they share is not counted off."""
         return sum(save.record.size for save in self.saves)
+
+    def at(self, step: int) -> Tidied | None:
+        """What the disk holds at a step: as the last save until then left it; None before the first."""
+        count = bisect_right(self.saves, step, key=lambda save: save.record.step)
+        return self.saves[count - 1] if count else None
 
 
 def simulate(

@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 Reasons = tuple[str, ...]
+Answer = tuple[Reasons, frozenset[str]]
 Predicate = Callable[[Moment], bool]
 
 
@@ -104,14 +105,19 @@ class Trigger:
         """Whether it fires whenever another one does, as far as it can tell."""
         return self == other
 
-    def lacks(self, moment: Moment) -> frozenset[str]:
-        """The metrics that it looks up and that were not measured at ``moment``, as far as it can tell."""
-        return frozenset()
+    def ask(self, moment: Moment, past: Past) -> Answer:
+        """Its reasons, and the metrics that functions of the user's looked up in vain: each of them is called once."""
+        return self(moment, past), frozenset()
 
     @property
     def words(self) -> str:
         """When it fires, as a sentence would say it."""
         return repr(self)
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The words of each part that fires on its own."""
+        return (self.words,)
 
     def bind(self, monitors: Sequence[Monitor]) -> Trigger:
         """The same trigger with every open ``monitor=None`` filled in by the first of ``monitors``."""
@@ -175,11 +181,11 @@ def on_end() -> Trigger:
 
 
 def on_exception() -> Trigger:
-    """Fire when Lightning itself ends a fit by an exception between two batches or epochs.
+    """Fire when the framework itself ends training by an exception between two batches or epochs.
 
-    It does so after a SIGTERM that `on_signal` does not listen to. An exception of a program's own, wherever it is
-    raised (a step, a hook, a validation, a data set), leaves no state to carry on from exactly: nothing is saved, and
-    the next start goes on from the newest snapshot. Keras has no hook for exceptions: it never fires there.
+    One may do so after a SIGTERM that `on_signal` does not listen to; in one that has no hook for exceptions it never
+    fires. An exception of a program's own, wherever it is raised (a step, a hook, a validation, a data set), leaves no
+    state to carry on from exactly: nothing is saved, and the next start goes on from the newest snapshot.
     """
     return _On(Event.EXCEPTION, "on_exception", "exception")
 
@@ -204,7 +210,9 @@ def on_signal(*signals: str, leave: bool = True) -> Trigger:
 def when(predicate: Predicate) -> Trigger:
     """Fire when ``predicate(moment)`` is true, for instance ``lambda m: m.metrics["val_acc"] > 0.9``.
 
-    At moments at which a metric was not measured that the predicate looks up, it is false.
+    At moments at which a metric was not measured that the predicate looks up, it is false. It is asked once at each
+    boundary. What it says should depend on the moment only: after a resume it is asked about some boundaries again,
+    and where a metric is missing it may be asked what it says without any.
     """
     if not callable(predicate) or isinstance(predicate, (type, Trigger)):
         raise ConfigurationError(f"when({predicate!r}): expected a function of a Moment.")
@@ -361,7 +369,7 @@ class _On(Trigger):
     def words(self) -> str:
         if self.event is Event.FIT_END:
             return "when training ends"
-        return "when Lightning itself ends fit between two batches (never on an exception of yours; in Keras never)"
+        return "when the framework itself ends training between two batches (never on an exception of yours)"
 
     def __repr__(self) -> str:
         return f"{self.name}()"
@@ -401,14 +409,52 @@ class _UnmeasuredError(KeyError):
 
 
 class _Measured(dict[str, Any]):
+    """What was measured, as a predicate sees it. Notes what is looked up in vain."""
+
+    def __init__(self, metrics: Mapping[str, Any]) -> None:
+        super().__init__(metrics)
+        self.lacks: set[str] = set()
+
     def __missing__(self, name: str) -> Any:
+        self.lacks.add(str(name))
         raise _UnmeasuredError(name)
+
+    def __contains__(self, name: object) -> bool:
+        found = super().__contains__(name)
+        if not found:
+            self.lacks.add(str(name))
+        return found
+
+    def get(self, name: str, default: Any = None) -> Any:
+        _ = name in self  # which notes it
+        return super().get(name, default)
+
+
+class _NoMetrics:
+    """What a predicate sees where nothing was measured: names can be looked up, and nothing else be asked."""
+
+    __iter__ = None  # else what has `__getitem__` can be iterated
+
+    def __init__(self) -> None:
+        self._none = _Measured({})
+        self.lacks = self._none.lacks
+        self.get = self._none.get
+
+    def __getitem__(self, name: str) -> Any:
+        return self._none[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._none
+
+    def __bool__(self) -> bool:
+        raise TypeError
 
 
 class _MetricsOnly:
     """A moment of which nothing can be seen but that no metric was measured."""
 
-    metrics: Mapping[str, Any] = _Measured()
+    def __init__(self) -> None:
+        self.metrics = _NoMetrics()
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,27 +462,29 @@ class _When(Trigger):
     predicate: Predicate
 
     def __call__(self, moment: Moment, past: Past) -> Reasons:
+        return self.ask(moment, past)[0]
+
+    def ask(self, moment: Moment, past: Past) -> Answer:
+        metrics = _Measured(moment.metrics)
         try:
-            return (repr(self),) if self.predicate(replace(moment, metrics=_Measured(moment.metrics))) else ()
+            fires = self.predicate(replace(moment, metrics=metrics))
         except _UnmeasuredError:
-            return ()
+            fires = False
+        return (repr(self),) if fires else (), frozenset(metrics.lacks)
 
     def can_fire(self, unmeasured: Collection[str]) -> bool:
-        """Not if one of them is the first thing that the predicate asks for."""
+        """Not if all that it looks at are some of them, and it is false then."""
+        if not unmeasured:
+            return True
+        nothing = _MetricsOnly()
         try:
-            self.predicate(_MetricsOnly())  # type: ignore[arg-type]
-        except _UnmeasuredError as error:
-            return error.args[0] not in unmeasured
+            fires = self.predicate(nothing)  # type: ignore[arg-type]
+        except _UnmeasuredError:
+            fires = False
         except Exception:  # noqa: BLE001 - it asks for something else, of which nothing is known
             return True
-        return True
-
-    def lacks(self, moment: Moment) -> frozenset[str]:
-        try:
-            self.predicate(replace(moment, metrics=_Measured(moment.metrics)))
-        except _UnmeasuredError as error:
-            return frozenset(map(str, error.args))
-        return frozenset()
+        lacks = nothing.metrics.lacks
+        return bool(fires) or not lacks or not lacks <= set(unmeasured)
 
     @property
     def words(self) -> str:
@@ -460,8 +508,8 @@ class _Composite(Trigger):
     def monitors(self) -> tuple[Monitor, ...]:
         return tuple(monitor for part in self.parts for monitor in part.monitors)
 
-    def lacks(self, moment: Moment) -> frozenset[str]:
-        return frozenset().union(*(part.lacks(moment) for part in self.parts))
+    def __call__(self, moment: Moment, past: Past) -> Reasons:
+        return self.ask(moment, past)[0]
 
     @property
     def signals(self) -> Mapping[str, bool]:
@@ -484,11 +532,12 @@ class _Composite(Trigger):
 class _Any(_Composite):
     __slots__ = ()
 
-    def __call__(self, moment: Moment, past: Past) -> Reasons:
-        reasons: Reasons = ()
+    def ask(self, moment: Moment, past: Past) -> Answer:
+        reasons, lacks = Reasons(), frozenset[str]()
         for part in self.parts:
-            reasons += part(moment, past)
-        return reasons
+            why, unmeasured = part.ask(moment, past)
+            reasons, lacks = reasons + why, lacks | unmeasured
+        return reasons, lacks
 
     def rest(self, moment: Moment) -> Rest:
         rest = Rest()
@@ -504,7 +553,11 @@ class _Any(_Composite):
 
     @property
     def words(self) -> str:
-        return "; ".join(part.words for part in self.parts)
+        return "; ".join(self.sentences)
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        return tuple(sentence for part in self.parts for sentence in part.sentences)
 
     def __repr__(self) -> str:
         return f"({' | '.join(map(repr, self.parts))})"
@@ -513,14 +566,14 @@ class _Any(_Composite):
 class _All(_Composite):
     __slots__ = ()
 
-    def __call__(self, moment: Moment, past: Past) -> Reasons:
-        reasons: Reasons = ()
+    def ask(self, moment: Moment, past: Past) -> Answer:
+        reasons, lacks = Reasons(), frozenset[str]()
         for part in self.parts:
-            more = part(moment, past)
-            if not more:
-                return ()
-            reasons += more
-        return reasons
+            why, unmeasured = part.ask(moment, past)
+            reasons, lacks = reasons + why, lacks | unmeasured
+            if not why:
+                return (), lacks
+        return reasons, lacks
 
     def rest(self, moment: Moment) -> Rest:
         return self.parts[0].rest(moment)  # while it can't fire, the others are not asked

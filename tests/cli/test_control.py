@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from ckpt_callbacks import Run, every_steps, keep_last, keep_when, on_best, when
 from ckpt_callbacks.cli import app
+from ckpt_callbacks.run import human_size
 from ckpt_callbacks.store import LocalStore
 from ckpt_callbacks.store.files import disk
 from tests.loop import Loop, checkpointer
@@ -136,6 +137,15 @@ def test_explain_says_in_words_what_the_rules_are_and_do(run: Run) -> None:
     document = ckpt_json("explain", "run")
     assert document["policy"]["keep"] == ["keep_last(2)", "keep_best(1, 'loss')"]
     assert list(document["keep"]) == [one.id for one in run.snapshots()]
+
+
+def test_explain_gives_each_part_of_the_default_policy_a_line(tmp_path: Path) -> None:
+    """Whole, whatever signs are in its words."""
+    Loop(checkpointer(tmp_path, save=None)).run(4)
+    saves = ckpt_json("explain", str(tmp_path / "run"))["saves"]
+    assert len(saves) == 5
+    assert all(text.count("(") == text.count(")") for text in saves)
+    assert "when the framework itself ends training between two batches (never on an exception of yours)" in saves
 
 
 def test_explain_names_what_it_can_not_judge(tmp_path: Path) -> None:
@@ -286,6 +296,26 @@ def test_simulate_shows_what_a_policy_would_do() -> None:
     assert document["written"] == 300 * 10**9
     assert {one["step"] for one in document["kept"]} >= {98000, 99000, 100000}
     assert any("best val_loss" in why for one in document["kept"] for why in one["why"])
+
+
+def test_simulate_tells_what_the_disk_holds_over_time() -> None:
+    """At ten steps, as its own JSON has it; what is not listed is counted."""
+    arguments = [*SIMULATE, "--keep", "keep_last(40), weights_after(4)"]
+    text, document = ckpt(*arguments).stdout, ckpt_json(*arguments)
+    rows = [line.split() for line in text.partition("at step")[2].splitlines()[1:11]]
+    assert [row[0] for row in rows] == [f"{step:,}" for step in range(10_000, 100_001, 10_000)]
+    assert rows[-1][1:3] == ["13:53:20", "40"]
+    by_step = {save["step"]: (str(save["kept"]), human_size(save["bytes"])) for save in document["saves"]}
+    assert [(row[2], " ".join(row[3:])) for row in rows] == [by_step[step] for step in range(10_000, 100_001, 10_000)]
+    assert "and 10 earlier ones that are kept, which --json lists" in text
+    assert "earlier ones" not in ckpt(*SIMULATE, "--keep", "keep_last(30)").stdout
+
+
+def test_simulate_of_a_short_run_that_saves_late() -> None:
+    """No row twice, and nothing before the first save."""
+    text = ckpt("simulate", "--steps", "4", "--save", "every_steps(3)", "--size", "1 GB").stdout
+    rows = [line.split() for line in text.partition("at step")[2].splitlines()[1:5]]
+    assert [(row[0], row[2]) for row in rows] == [("1", "0"), ("2", "0"), ("3", "1"), ("4", "1")]
 
 
 def test_simulate_with_the_defaults() -> None:

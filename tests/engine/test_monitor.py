@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from ckpt_callbacks import ConfigurationError, Monitor
 from ckpt_callbacks.engine import resolve_monitors, to_float
-from ckpt_callbacks.engine.monitor import expression
+from ckpt_callbacks.engine.monitor import expression, is_loss, is_of_validation
 from tests.engine.strategies import monitors, values
 from tests.ids import stable
 
@@ -261,3 +261,16 @@ def test_how_to_compare_needs_what_to_compare(how: dict[str, Any]) -> None:
         resolve_monitors(None, **how)
     with pytest.raises(ConfigurationError, match="of its own"):
         resolve_monitors(["val_loss", Monitor("val_acc")], **how)
+
+
+@pytest.mark.parametrize(
+    ("metric", "loss", "of_validation"),
+    [
+        *[("loss", True, False), ("val_loss", True, True), ("train/loss_epoch", True, False), ("valLoss", True, True)],
+        *[("loss2", True, False), ("LOSS", True, False), ("Validation/Acc", False, True), ("val_acc", False, True)],
+        *[("lossless", False, False), ("gloss", False, False), ("interval", False, False), ("value", False, False)],
+    ],
+)
+def test_what_a_name_says_of_a_metric(metric: str, loss: bool, of_validation: bool) -> None:
+    """By whole words, as with the direction."""
+    assert (is_loss(metric), is_of_validation(metric)) == (loss, of_validation)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import datetime
 import functools
+import itertools
 import math
 import pickle
 from collections.abc import Callable
@@ -32,7 +33,7 @@ from ckpt_callbacks import (
     on_signal,
     when,
 )
-from ckpt_callbacks.engine import Past, Trigger, resolve_triggers
+from ckpt_callbacks.engine import Past, Trigger, decide, resolve_triggers
 from tests.engine.strategies import counts, late_in_the_epoch, moments, pasts, plain_triggers, run, triggers
 from tests.ids import stable
 
@@ -348,3 +349,31 @@ def test_a_function_that_asks_for_a_metric_first_can_not_fire_without_it() -> No
         lambda m: m.metrics["loss"] < 1 or m.metrics["typo"] < 1,
     ):
         assert when(may).can_fire({"typo"})
+
+
+def test_functions_are_called_once_for_reasons_and_for_what_they_lack() -> None:
+    """One that counts fires as often as it should; after a part that does not fire it is not asked."""
+    count = itertools.count(1)
+    trigger = every_steps(1) & when(lambda m: next(count) % 2 == 0) | when(lambda m: m.metrics.get("a", 1) < 0)
+    past, fired = Past(), []
+    for step in range(1, 7):
+        decision = decide(Moment(Progress(step), metrics={"loss": 1.0}), past, trigger)
+        past = decision.past
+        fired.append(bool(decision.reasons))
+        assert decision.lacks == {"a"}
+    assert fired == [False, True] * 3
+
+
+def test_sentences_are_the_parts_that_fire_on_their_own() -> None:
+    """Each part's words stay whole, whatever signs are in them."""
+
+    class Odd(Trigger):
+        words = "now; or later"
+
+    trigger = every_steps(2) | Odd() | (Odd() & on_end())
+    assert trigger.sentences == (
+        *("every 2 optimizer steps", "now; or later"),
+        "now; or later, but only when training ends",
+    )
+    assert trigger.words == "; ".join(trigger.sentences)
+    assert on_end().sentences == ("when training ends",)

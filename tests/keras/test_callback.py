@@ -27,10 +27,12 @@ from ckpt_callbacks import (
     Run,
     SnapshotNotFoundError,
     UnstorableError,
+    every_epochs,
     every_steps,
     keep_all,
     on_best,
     on_end,
+    on_exception,
 )
 from ckpt_callbacks.keras import Checkpointer, load_weights, private
 from ckpt_callbacks.state.memory.pages import fresh
@@ -403,6 +405,26 @@ def test_a_misspelled_monitor_is_told_in_the_first_epoch(tmp_path, caplog):
     assert "Did you mean 'val_loss'" in caplog.text
     with pytest.raises(ConfigurationError, match="no snapshot would ever be taken"):
         fit(Checkpointer(tmp_path / "other", monitor="val_lss", mode="min", save=on_best()))
+
+
+@pytest.mark.parametrize("name", ["loss", "val_loss"])
+def test_a_loss_that_is_no_number_is_unhealthy_though_another_metric_is_monitored(tmp_path, name):
+    """In the logs of an epoch, whoever wrote it there."""
+
+    def spoil(epoch, logs):
+        logs |= {"val_acc": epoch / 10, name: float("nan") if epoch else 0.5}
+
+    callback = Checkpointer(tmp_path / "run", monitor="val_acc", save=every_epochs(1) | on_best(), keep=keep_all())
+    fit(keras.callbacks.LambdaCallback(on_epoch_end=spoil), callback)
+    assert [one.manifest.unhealthy for one in callback.snapshots()] == [None, f"{name} is nan"]
+    assert callback.best.epoch == 1
+
+
+def test_who_saves_on_an_exception_only_is_told_when_training_starts(tmp_path, caplog):
+    """Here it never fires; and when training has ended, that nothing did."""
+    fit(Checkpointer(tmp_path / "run", save=on_exception()))
+    assert "nothing that save=on_exception() waits for happens" in caplog.text
+    assert "no snapshot: no trigger fired" in caplog.text
 
 
 def test_an_exception_leaves_nothing_behind(tmp_path):

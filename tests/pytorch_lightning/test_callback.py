@@ -32,6 +32,7 @@ from ckpt_callbacks import (
     on_best,
     on_end,
     on_exception,
+    when,
 )
 from ckpt_callbacks.lightning import Checkpointer as LightningCheckpointer
 from ckpt_callbacks.pytorch_lightning import Checkpointer
@@ -566,6 +567,55 @@ def test_a_misspelled_monitor_is_told_in_the_first_epoch(tmp_path, caplog):
     assert "Did you mean 'val_loss'?" in caplog.text
     with pytest.raises(ConfigurationError, match="no snapshot would ever be taken"):
         fit(Checkpointer(tmp_path / "other", monitor="val_lss", mode="min", save=on_best()))
+
+
+def test_a_metric_that_no_validation_measures_is_told_after_the_first_one(tmp_path, caplog):
+    """Also one that is like no other, in a long epoch."""
+    told = []
+
+    class Looks(pl.Callback):
+        def on_train_batch_start(self, *_):
+            told.append("'val_f1' was not measured" in caplog.text)
+
+    callback = Checkpointer(tmp_path / "run", monitor="val_f1", mode="max")
+    fit(callback, callbacks=[Looks()], epochs=1, val_check_interval=1)
+    assert told == [False, True, True]
+
+
+class Manual(Tiny):
+    """Gives no loss; logs one that is no number from the second epoch on."""
+
+    automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        self.manual_backward(loss)
+        self.optimizers().step()
+        self.log("train_loss", loss if self.current_epoch == 0 else torch.tensor(float("nan")))
+
+
+def test_a_logged_loss_that_is_no_number_is_unhealthy_though_no_step_gave_it(tmp_path):
+    """Manual optimization; what is monitored looks well."""
+    callback = Checkpointer(tmp_path / "run", monitor="val_loss", save=every_epochs(1), keep=keep_all())
+    fit(callback, module=Manual(), epochs=2)
+    assert [one.manifest.unhealthy for one in callback.snapshots()] == [None, "train_loss is nan"]
+    assert callback.best.epoch == 1
+
+
+def test_a_function_that_counts_fires_as_often_as_it_is_asked(tmp_path):
+    """Once at each boundary, also where an epoch ends and a metric is missing."""
+    count = itertools.count(1)
+    counts = when(lambda m: m.progress.batch == 0 and next(count) % 2 == 0)
+    callback = Checkpointer(tmp_path / "run", monitor="val_lss", mode="min", save=counts, keep=keep_all())
+    fit(callback, epochs=5)
+    assert [one.epoch for one in callback.snapshots()] == [1, 3, 5]
+
+
+def test_who_saves_on_an_exception_only_is_told_when_training_starts(tmp_path, caplog):
+    """Nothing would be saved otherwise, silently."""
+    with pytest.raises(RuntimeError, match="the user's own error"):
+        fit(Checkpointer(tmp_path / "run", save=on_exception()), callbacks=[Breaks(0)])
+    assert "nothing that save=on_exception() waits for happens" in caplog.text
 
 
 def test_an_early_stop_goes_on_from_a_snapshot_that_is_named(tmp_path):
