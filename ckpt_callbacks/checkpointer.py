@@ -264,8 +264,8 @@ class BaseCheckpointer:
                 f"{choice.snapshot.id}, from which this run carries on, is not healthy: "
                 f"{choice.snapshot.manifest.unhealthy}. To go back to an older one, name it with resume="
             )
-        followed = (*self.monitors, *self.trigger.monitors)
-        self._past = resume.past_of(self._store, choice, self._keeper.abandoned or (), followed)
+        promised = engine.promised(self.trigger, self.rules, self._followed)
+        self._past = resume.past_of(self._store, choice, self._keeper.abandoned or (), self._followed, promised)
         self._began = time.monotonic() - self._past.elapsed
         return resume.restored(choice)
 
@@ -439,12 +439,13 @@ class BaseCheckpointer:
         moment = Moment(progress, now - self._began, events, metrics, note, signal, unhealthy is None)
         capture = functools.cache(no_search()(capture))
         try:
+            self._saver.raise_failed()
+            self._forget_lost()
             decision, unhealthy = self._decide(moment, unhealthy, capture)
         except BaseException as error:
             for request in waiting:
                 request.answer(error)
             raise
-        self._saver.raise_failed()
         reasons = tuple(dict.fromkeys((*decision.reasons, *self._saver.take_owed())))
         if not reasons:
             if Event.FIT_END in events:
@@ -487,6 +488,22 @@ class BaseCheckpointer:
                 f"training ended, and {self.directory} has no snapshot: no trigger fired (save={self.trigger!r}). "
                 "on_end() saves the state that training ends with"
             )
+
+    @property
+    def _followed(self) -> tuple[Monitor, ...]:
+        """The monitors whose best values decisions remember."""
+        return (*self.monitors, *self.trigger.monitors)
+
+    def _forget_lost(self) -> None:
+        """Take best values back whose snapshots came to nothing: the next that is better than what there is counts."""
+        lost = list(self._saver.lost)
+        if not lost:
+            return
+        hoped = [draft.record() for draft in self._saver.under_way()]  # before the store is looked at: none is missed
+        with contextlib.suppress(StoreError):  # the disk may still be away: the next boundary looks again
+            there = [*hoped, *self._records()]
+            self._past = engine.without_lost(self._past, [one.metrics for one in lost], there, self._followed)
+            del self._saver.lost[: len(lost)]
 
     def fence(self) -> None:
         """Return when none of training's tensors is being copied any more: it may change them now.

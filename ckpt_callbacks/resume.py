@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ckpt_callbacks.engine import Monitor, Past, best_of
+from ckpt_callbacks.engine import Monitor, Past, best_values, found_again
 from ckpt_callbacks.errors import (
     CheckpointError,
     CorruptSnapshotError,
@@ -227,24 +227,24 @@ def abandoned(store: LocalStore, choice: Choice | None) -> tuple[tuple[int, int]
 
 
 def past_of(
-    store: LocalStore, choice: Choice, abandoned: Sequence[tuple[int, int]], monitors: Sequence[Monitor]
+    store: LocalStore,
+    choice: Choice,
+    abandoned: Sequence[tuple[int, int]],
+    monitors: Sequence[Monitor],
+    promised: Sequence[Monitor] = (),
 ) -> Past:
     """What decisions remember if training carries on from ``choice``: what that snapshot says.
 
     Best values are what rules and `restore_best` can find again. So who goes back, or forks, remembers the best of the
-    snapshots that there are on the line that is left; others were deleted for the sake of what is left behind.
+    snapshots that there are on the line that is left; others were deleted for the sake of what is left behind. And who
+    carries on forgets what was lost: a best value of those ``promised`` to be saved and kept, that no snapshot has.
     """
     manifest = choice.snapshot.manifest
     past, own = Past.from_dict(manifest.past), is_own(store, choice.snapshot)
-    if own and tuple(abandoned) == tuple(manifest.abandoned):
-        return past
     records = store.records(abandoned) if own else []
-    best: dict[str, float] = {}
-    for monitor in monitors:
-        record = best_of(records, monitor)
-        value = monitor.value(record.metrics) if record is not None else None
-        best |= {} if value is None else {monitor.key: value}
-    return replace(past, best=best)
+    if own and tuple(abandoned) == tuple(manifest.abandoned):
+        return found_again(past, records, promised)
+    return replace(past, best=best_values(records, monitors))
 
 
 def is_own(store: LocalStore, snapshot: Snapshot) -> bool:

@@ -7,8 +7,10 @@ import gc
 import json
 import math
 import os
+import shutil
 import signal
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -788,6 +790,106 @@ def test_a_value_measured_on_weights_that_are_no_numbers_is_no_best(tmp_path, ba
     loop.run(16)
     assert [snapshot.step for snapshot in one.snapshots()] == [4, 12]
     assert one.best.step == 12
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_a_best_value_whose_save_failed_is_forgotten(tmp_path, monkeypatch, background):
+    """The next that is better than what there is on disk is saved, in this process and in the next."""
+    options = {"save": on_best(), "keep": keep_best(2), "on_error": "warn", "background": background}
+    one = checkpointer(tmp_path, **options)
+    loop = measuring({4: 0.9, 8: 0.1, 12: 0.7, 16: 0.8}, one)
+    failing_at(8, loop, monkeypatch)
+    loop.loss = lambda step: one._saver.wait() or 1.0  # so that its end is known by then
+    loop.run(16)
+    assert [snapshot.reasons for snapshot in one.snapshots()] == [("best loss 0.9",), ("best loss 0.7 (was 0.9)",)]
+    again = checkpointer(tmp_path, **options)
+    measuring({16: 0.75, 20: 0.6}, again).run(20)
+    assert again.best.reasons == ("best loss 0.6 (was 0.7)",)
+
+
+def test_a_snapshot_that_is_under_way_counts_when_another_failed(tmp_path, monkeypatch):
+    """A value is measured against all that may yet be there."""
+    one = checkpointer(tmp_path, save=on_best() | every_steps(4), keep=keep_all(), on_error="warn")
+    loop = measuring({4: 0.9, 8: 0.1, 12: 0.5, 16: 0.7}, one)
+    may_end = {8: threading.Event(), 12: threading.Event()}
+    failing_at(8, loop, monkeypatch)
+    commit, advance = one._store.commit, loop.advance
+
+    def committing(draft, files):
+        assert draft.progress.step not in may_end or may_end[draft.progress.step].wait(10)
+        return commit(draft, files)
+
+    def advancing() -> None:
+        advance()
+        if loop.step == 13:
+            may_end[8].set()
+            while len(one._saver.under_way()) > 1:
+                time.sleep(0.01)
+        elif loop.step == 17:
+            may_end[12].set()
+
+    monkeypatch.setattr(one._store, "commit", committing)
+    loop.advance = advancing
+    loop.run(17)
+    assert [(snapshot.step, snapshot.reasons[1:]) for snapshot in one.snapshots()] == [
+        *((4, ("every_steps(4)",)), (12, ()), (16, ()))
+    ]
+    assert one._past.best == {"loss:min": 0.5}
+
+
+def test_weights_that_turn_out_to_be_no_numbers_take_their_value_with_them(tmp_path):
+    """What is said to stay the same is looked at by the writer only."""
+    one = checkpointer(tmp_path, save=on_best(), keep=keep_all(), background=False)
+    loop = measuring({4: 0.9, 8: 0.1, 12: 0.5}, one)
+    capture = loop.capture
+
+    def captured() -> Captured:
+        state = capture()
+        fixed = np.full(3, np.nan if loop.step == 8 else 1.0)
+        return replace(state, weights={**state.weights, "fixed": fixed}, trained={"w"}, frozen={"fixed"})
+
+    loop.capture = captured
+    loop.run(12)
+    assert [(snapshot.step, snapshot.manifest.unhealthy) for snapshot in one.snapshots()] == [
+        *((4, None), (8, "fixed is not finite"), (12, None))
+    ]
+    assert one.best.step == 12
+
+
+@pytest.mark.parametrize(("keep", "saved"), [(keep_best(1), True), (keep_all(), True), (keep_last(1), False)])
+def test_a_best_that_somebody_deleted_is_forgotten_at_a_resume(tmp_path, keep, saved):
+    """Only if the rules would have kept it: what they drop was measured all the same."""
+    options = {"save": on_best() | every_steps(2), "keep": [keep_last(1), keep]}
+    run = measuring({4: 0.9, 8: 0.1, 12: 0.95}, checkpointer(tmp_path, **options)).run(14).checkpointer._run
+    if saved:
+        shutil.rmtree(run.get(8).path)
+    again = checkpointer(tmp_path, **options)
+    measuring({16: 0.5}, again).run(16)
+    assert any("best loss 0.5" in reason for reason in again.latest.reasons) is saved
+
+
+def test_a_request_that_meets_a_failed_save_is_answered(tmp_path, monkeypatch):
+    """With the error: nobody waits for ever."""
+    one = checkpointer(tmp_path, background=False)
+    loop, futures = Loop(one), []
+    failing_at(2, loop, monkeypatch)
+    loop.loss = lambda step: 1.0 if step != 3 else futures.append(one.save()) or 1.0
+    with pytest.raises(StoreError, match="No space left"):
+        loop.run(6)
+    assert isinstance(futures[0].exception(timeout=5), StoreError)
+
+
+def failing_at(step: int, loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the disk be full for the snapshot of that step."""
+    commit = loop.checkpointer._store.commit
+
+    def committing(draft, files):
+        with monkeypatch.context() as patch:
+            if draft.progress.step == step:
+                patch.setattr(disk, "fsync", full_disk)
+            return commit(draft, files)
+
+    monkeypatch.setattr(loop.checkpointer._store, "commit", committing)
 
 
 def test_all_notes_are_kept(tmp_path):

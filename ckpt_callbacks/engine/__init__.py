@@ -8,12 +8,14 @@
 ``snapshot``   what it knows of a committed snapshot
 ``retention``  what to keep, and why: the judge; ``rules``: what each of them keeps; ``docket``: what is still open
 ``watch``      whether what is monitored is measured at all
+``best``       whether the best values that are remembered can be found again
 ``simulate``   what a policy would save and keep over a whole run
 ``expressions``  triggers and rules from text; ``units``: times and sizes
 """
 
 from __future__ import annotations
 
+from ckpt_callbacks.engine.best import best_values, found_again, without_lost
 from ckpt_callbacks.engine.decide import Decision, best_after, decide
 from ckpt_callbacks.engine.docket import Docket
 from ckpt_callbacks.engine.expressions import parse_recorded_trigger, parse_rules, parse_trigger
@@ -32,6 +34,7 @@ from ckpt_callbacks.engine.rules import (
     keep_tiers,
     keep_when,
     keep_within,
+    promised,
     weights_after,
     with_best,
 )
@@ -72,11 +75,13 @@ __all__ = [
     "Watch",
     "best_after",
     "best_of",
+    "best_values",
     "decide",
     "every",
     "every_batches",
     "every_epochs",
     "every_steps",
+    "found_again",
     "is_loss",
     "judge",
     "keep_all",
@@ -94,6 +99,7 @@ __all__ = [
     "parse_recorded_trigger",
     "parse_rules",
     "parse_trigger",
+    "promised",
     "resolve_monitors",
     "resolve_rules",
     "resolve_triggers",
@@ -102,4 +108,5 @@ __all__ = [
     "weights_after",
     "when",
     "with_best",
+    "without_lost",
 ]

@@ -27,6 +27,7 @@ __all__ = [
     "keep_tiers",
     "keep_when",
     "keep_within",
+    "promised",
     "recorded",
     "resolve",
     "weights_after",
@@ -175,7 +176,7 @@ def with_best(trigger: Trigger, rules: tuple[Rule, ...], monitor: Monitor) -> tu
     saves, keeps = on_best(monitor), keep_best(1, monitor)
     if not trigger.fires_with(saves):
         trigger = trigger | saves
-    if not any(isinstance(rule, _KeepBest | _KeepAll) and rule.monitors in ((), (monitor,)) for rule in rules):
+    if not _keeps_best(rules, monitor):
         rules = (*rules, keeps)
     return trigger, rules
 
@@ -187,6 +188,15 @@ def best_of(records: Iterable[Record], monitor: Monitor) -> Record | None:
     """
     present = [record for record in records if record.own and record.healthy and not record.line]
     return next(iter(_ranked(sorted(present, key=lambda one: (one.sequence, one.id)), monitor, 1)), None)
+
+
+def promised(trigger: Trigger, rules: Sequence[Rule], monitors: Iterable[Monitor]) -> tuple[Monitor, ...]:
+    """The monitors whose best value is saved whenever it is measured, and kept as long as it is the best."""
+    return tuple(one for one in monitors if trigger.fires_with(on_best(one)) and _keeps_best(rules, one))
+
+
+def _keeps_best(rules: Sequence[Rule], monitor: Monitor) -> bool:
+    return any(isinstance(rule, _KeepBest | _KeepAll) and rule.monitors in ((), (monitor,)) for rule in rules)
 
 
 def _ranked(records: Sequence[Record], monitor: Monitor, k: int) -> list[Record]:

@@ -49,6 +49,8 @@ class Saver:
 
     Attributes:
         missing: what a resume from the snapshots of this fit will lack -> why.
+        lost: the drafts of saves that came to nothing: what was measured there is on no disk, or worth nothing. Whoever
+            heeds them takes them out.
         owed: why a snapshot must be taken at the next boundary: its copy was torn.
     """
 
@@ -70,7 +72,8 @@ class Saver:
     def _reset(self) -> None:
         self.missing: dict[str, str] = {}
         self.owed: tuple[str, ...] = ()
-        self._unseen: list[Future[Any]] = []
+        self.lost: list[Manifest] = []
+        self._unseen: list[tuple[Future[Any], Manifest]] = []
         self._packer, self._overlap, self._torn = Packer(), Overlap(), False
         self._staging: _Staging | None = None  # what may still be copied beside training
         self._saved_at: float | None = None  # on the monotonic clock: the last boundary, if it saved
@@ -91,6 +94,10 @@ class Saver:
     def unseen(self) -> bool:
         """Whether there are saves whose outcome `raise_failed` did not see."""
         return bool(self._unseen)
+
+    def under_way(self) -> list[Manifest]:
+        """The drafts of saves whose outcome is not known yet."""
+        return [draft for done, draft in self._unseen if not done.done()]
 
     @property
     def busy(self) -> bool:
@@ -169,7 +176,7 @@ class Saver:
                 request.answer(error)
             raise
         done.add_done_callback(lambda finished: _settle(finished, waiting))
-        self._unseen.append(done)
+        self._unseen.append((done, draft))
         return done
 
     def _may_be_copied_later(self, moment: Moment, captured: Captured) -> Mapping[int, Any]:
@@ -227,9 +234,10 @@ class Saver:
 
     def raise_failed(self) -> None:
         """Let the failure of an earlier save be seen here, once: an exception or a warning, as ``on_error`` says."""
-        finished = [future for future in self._unseen if future.done()]
-        self._unseen = [future for future in self._unseen if not future.done()]
-        errors = [error for error in (future.exception() for future in finished) if error is not None]
+        finished = [(future, draft) for future, draft in self._unseen if future.done()]
+        self._unseen = [(future, draft) for future, draft in self._unseen if not future.done()]
+        self.lost += [draft for future, draft in finished if _is_lost(future, draft)]
+        errors = [error for error in (future.exception() for future, _ in finished) if error is not None]
         if errors and self.on_error == "raise":
             for further in errors[1:]:
                 warn(f"a further save failed: {further}")
@@ -246,6 +254,14 @@ class Saver:
             self._writer.close()
         finally:
             self._arena.clear()
+
+
+def _is_lost(finished: Future[Any], draft: Manifest) -> bool:
+    """Whether a save failed, or its weights turned out to be no numbers."""
+    if finished.exception() is not None:
+        return True
+    snapshot = finished.result()
+    return snapshot is not None and snapshot.manifest.unhealthy is not None and draft.unhealthy is None
 
 
 def _settle(finished: Future[Any], waiting: list[Request]) -> None:
