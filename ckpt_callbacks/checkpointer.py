@@ -12,7 +12,7 @@ Theory of operation. An adapter calls these, all but `stepped` on the training t
     fence()         before tensors change that may still be copied (before an optimizer steps)
     resumed_at(...) when the state of the chosen snapshot is back in the framework; `arrived`, if it was another's
     stepped(...)    after each step, with its loss: the trace by which the next resume is verified
-    best_to_restore()   when training is over: whose weights belong into the model
+    put_best_back(...)  when training is over: the best weights into the model, if that is wanted
     end()           when fit is over, however it ended: make everything durable, unlock
 
 The staged copy is committed by the writer thread: commit, journal, judge, delete, links - publish before delete.
@@ -70,8 +70,8 @@ class BaseCheckpointer:
         durability: ``"full"`` (fsync) or ``"none"``.
         on_error: a failed save: ``"raise"`` at the next hook, or ``"warn"`` and try again at the next trigger.
         restore_best: put the best weights into the model when training ends (also if it had stopped early, or was
-            complete before). The last snapshot keeps the last weights. What is the best so far is saved and kept then,
-            whatever ``save`` and ``keep`` say.
+            complete before); if they are damaged, the next best. The last snapshot keeps the last weights. What is the
+            best so far is saved and kept then, whatever ``save`` and ``keep`` say.
         mirrors: further places that receive every snapshot (not available yet).
 
     Raises:
@@ -181,6 +181,7 @@ class BaseCheckpointer:
     def save(self, note: str | None = None) -> Future[Snapshot]:
         """Ask for a snapshot at the next clean boundary; its `result()` is the snapshot once it is durable.
 
+        The rules drop it like any other; `ckpt pin` keeps it.
         From any hook, thread or signal handler. (The thread that trains must not wait for the result: it would wait
         for itself.)
         A request made while no fit runs is for the next one.
@@ -520,18 +521,41 @@ class BaseCheckpointer:
         step, batches, now = passed
         return self._past.passed(step, batches, now - self._began)
 
-    def best_to_restore(self) -> Snapshot | None:
-        """The snapshot whose weights belong into the model now that training is over; None to leave it as it is."""
+    def put_best_back(self, load: Callable[[Path], Any]) -> None:
+        """Put the best snapshot's weights into the model now that training is over, if ``restore_best`` asks for it.
+
+        One that is damaged is named and set aside, and the next best takes its place; the model stays as training left
+        it if there is none.
+
+        Args:
+            load: copies the weights of the snapshot in a directory into the model, or raises a StoreError before it
+                copies any.
+        """
         if not self.restore_best:
-            return None
+            return
         self._saver.wait()
-        best = self.best
-        if best is None:
-            metric = self.monitors[0].metric
-            warn(f"restore_best=True, but no snapshot has a finite {metric!r}: the model is as training left it")
-        else:
-            say(f"the model has the weights of the best snapshot now: {best.id}")
-        return best
+        tried: set[str] = set()
+        for id, why in self._store.problems().items():  # it may have been the best
+            if self._store.is_damaged(id):
+                resume.step_over(self._store, id, [why], aside=self._lock is not None)
+                tried.add(id)
+        while (best := self._best_but(tried)) is not None:
+            try:
+                load(best.path)
+            except StoreError as error:
+                resume.step_over_weights(self._store, best, error, aside=self._lock is not None)
+                tried.add(best.id)
+                continue
+            if tried and self._lock is not None:
+                self._store.link("best", best.id)
+            say(f"the model has the weights of the best {'good ' if tried else ''}snapshot now: {best.id}")
+            return
+        what = "the best snapshots can't be read" if tried else f"no snapshot has a finite {self.monitors[0].metric!r}"
+        warn(f"restore_best=True, but {what}: the model is as training left it")
+
+    def _best_but(self, tried: set[str]) -> Snapshot | None:
+        records = [one for one in self._records() if one.id not in tried]
+        return self._snapshot(engine.best_of(records, self.monitors[0]))
 
     def end(self) -> None:
         """Make everything durable and let go of the run. Safe to call more than once.

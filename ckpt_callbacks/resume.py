@@ -35,6 +35,8 @@ __all__ = [
     "load",
     "past_of",
     "restored",
+    "step_over",
+    "step_over_weights",
 ]
 
 
@@ -270,6 +272,26 @@ def load(snapshot: Snapshot) -> Choice:
     return Choice(snapshot, weights, rest, missing, named=True)
 
 
+def step_over(store: LocalStore, bad: str, problems: Sequence[str], *, aside: bool = True) -> None:
+    """Say that a snapshot is stepped over, and set it ``aside`` if it is damaged; one of a later version is not."""
+    place = None
+    if aside and store.is_damaged(bad):
+        with contextlib.suppress(StoreError):
+            place = str(store.set_aside(bad).relative_to(store.root))
+    where = f" It is set aside as {place}" if place else ""
+    warn(f"stepped over snapshot {bad}: {' '.join(problems)}{where}")
+    store.journal.append("stepped over", id=bad, problems=list(problems), aside=place)
+
+
+def step_over_weights(store: LocalStore, snapshot: Snapshot, error: StoreError, *, aside: bool) -> None:
+    """The same for one whose weights could not be read: that may be no damage."""
+    problems: Sequence[Problem] = ()
+    with contextlib.suppress(StoreError):  # it is gone
+        problems = snapshot.verify().problems
+    damage = any(one.damage for one in problems) if problems else isinstance(error, CorruptSnapshotError)
+    step_over(store, snapshot.id, [one.text for one in problems] or [str(error)], aside=aside and damage)
+
+
 def differences(snapshot: Snapshot, now: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """What is known of where ``snapshot`` was taken and of where it is resumed, and is not the same.
 
@@ -347,7 +369,7 @@ def _search(store: LocalStore, reads: tuple[str, ...], deadly: Mapping[str, int]
         raise UnreachableError(f"{error} To go on from an older snapshot, name it with resume=.") from error
     for bad, problems in stepped_over:
         if bad not in deadly:
-            _step_over(store, bad, problems)
+            step_over(store, bad, problems)
         elif found is not None:
             _spare(store, bad, problems)
     if found is None:
@@ -384,17 +406,6 @@ def _spare(store: LocalStore, deadly: str, problems: Sequence[str]) -> None:
         f"resume='{store.root}@{deadly}' tries it once more, or `ckpt repair {store.root}` was run"
     )
     store.journal.append("stepped over", id=deadly, problems=list(problems), aside=None)
-
-
-def _step_over(store: LocalStore, bad: str, problems: Sequence[str]) -> None:
-    """Set a damaged snapshot aside, and say so; one that a later version wrote is not damaged."""
-    aside = None
-    if store.is_damaged(bad):
-        with contextlib.suppress(StoreError):
-            aside = str(store.set_aside(bad).relative_to(store.root))
-    where = f" It is set aside as {aside}" if aside else ""
-    warn(f"stepped over snapshot {bad}: {' '.join(problems)}{where}")
-    store.journal.append("stepped over", id=bad, problems=list(problems), aside=aside)
 
 
 def _readable(snapshot: Snapshot, reads: tuple[str, ...]) -> Snapshot:

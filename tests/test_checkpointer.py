@@ -11,7 +11,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from ckpt_callbacks import (
 )
 from ckpt_callbacks.checkpointer import BaseCheckpointer
 from ckpt_callbacks.engine import Event, Progress
+from ckpt_callbacks.run import resolve_reference
 from ckpt_callbacks.saving.overlap import Overlap
 from ckpt_callbacks.state.captured import Captured
 from ckpt_callbacks.state.memory import copying
@@ -721,6 +722,19 @@ def measuring(losses: Mapping[int, float], one: BaseCheckpointer) -> Loop:
     return loop
 
 
+def put_back(one: BaseCheckpointer) -> int | None:
+    """The step of the snapshot that is put into the model."""
+    steps: list[int] = []
+
+    def load(path: Path) -> None:
+        snapshot = resolve_reference(path)
+        snapshot.verify().require_ok()
+        steps.append(snapshot.step)
+
+    one.put_best_back(load)
+    return steps[-1] if steps else None
+
+
 def test_who_goes_back_has_no_best_of_what_is_left_behind(tmp_path):
     """Nor does an abandoned snapshot count before the first of the new line is there, nor a value that is gone."""
     measuring({4: 0.9, 8: 0.5, 12: 0.6, 16: 0.1}, checkpointer(tmp_path, keep=[keep_last(2), keep_best(1)])).run(16)
@@ -732,7 +746,7 @@ def test_who_goes_back_has_no_best_of_what_is_left_behind(tmp_path):
     loop.metrics = lambda step: seen.append((two.best, two.latest.step)) or measured(step)
     loop.run(20)
     assert seen[0] == (None, 14)  # the abandoned one with 0.1 is not it
-    assert two.best_to_restore().step == two.best.step == 16
+    assert put_back(two) == two.best.step == 16
     assert two.best.metrics["loss"] == 0.55
 
 
@@ -743,7 +757,7 @@ def test_a_fork_has_a_best_of_its_own(tmp_path):
         tmp_path / "fork", monitor="loss", save=on_best(), resume=f"{tmp_path / 'run'}@best", restore_best=True
     )
     measuring({8: 0.7, 12: 0.8}, fork).run(12)
-    assert fork.best_to_restore().step == 8
+    assert put_back(fork) == 8
 
 
 def test_another_reference_begins_another_line(tmp_path, monkeypatch, caplog):
@@ -772,7 +786,88 @@ def test_a_best_that_a_narrowed_trigger_misses_is_saved_to_be_restored(tmp_path)
     save = (on_best() & every_steps(8)) | every_steps(100)
     one = checkpointer(tmp_path, save=save, keep=keep_last(1), restore_best=True)
     measuring({4: 0.1, 8: 0.9, 12: 0.5}, one).run(12)
-    assert one.best_to_restore().step == 4
+    assert put_back(one) == 4
+
+
+class Restoring(Loop):
+    """Puts the best weights back when training is over, as an adapter does."""
+
+    def __init__(self, one: BaseCheckpointer, before: Callable[[BaseCheckpointer], object] = lambda one: None) -> None:
+        super().__init__(one)
+        self.before, self.put_back, end = before, None, one.end
+        one.end = lambda: (self.restore_best(), end())
+
+    def restore_best(self) -> None:
+        self.checkpointer.wait()
+        self.before(self.checkpointer)
+        self.put_back = put_back(self.checkpointer)
+
+
+def spoil(*names: str) -> Callable[[BaseCheckpointer], None]:
+    """Damages files of the best snapshots, one of each."""
+
+    def deed(one: BaseCheckpointer) -> None:
+        ranked = sorted(one.snapshots(), key=lambda snapshot: snapshot.metrics.get("loss", 99))
+        for snapshot, name in zip(ranked, names, strict=False):
+            with open(snapshot.path / name, "r+b") as file:
+                file.seek(-3, os.SEEK_END)
+                file.write(b"?")
+
+    return deed
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "manifest.json", "state.json"])
+def test_a_best_snapshot_that_is_damaged_gives_way_to_the_next_best(tmp_path, caplog, name):
+    """It is named and set aside, and what is said is true."""
+    caplog.set_level("INFO")
+    one = checkpointer(tmp_path, keep=keep_all(), restore_best=True)
+    loop = Restoring(one, spoil(name))
+    loop.run(16)
+    assert (loop.put_back, one.best.step) == (4, 4)
+    run = Run(tmp_path / "run")
+    bad = next(path.name for path in (run.path / "damaged").iterdir())
+    assert bad.startswith("000000008-")
+    assert f"stepped over snapshot {bad}: " in caplog.text
+    assert f"It is set aside as damaged/{bad}" in caplog.text
+    assert f"weights of the best snapshot now: {bad}" not in caplog.text
+    assert f"snapshot now: {one.best.id}" in caplog.text
+    assert run.verify()
+    assert (run.path / "best").resolve() == one.best.path
+
+
+def test_without_a_good_best_snapshot_the_model_stays_as_it_is(tmp_path, caplog):
+    """A fit that is over is not ended by an error."""
+    one = checkpointer(tmp_path, save=every_steps(4), keep=keep_all(), restore_best=True)
+    loop = Restoring(one, spoil(*["model.safetensors"] * 2))
+    loop.run(8)
+    assert loop.put_back is None
+    assert "the best snapshots can't be read: the model is as training left it" in caplog.text
+    assert len(list((tmp_path / "run" / "damaged").iterdir())) == 2
+
+
+def test_who_does_not_hold_the_run_sets_nothing_aside(tmp_path, caplog):
+    """It may be another process's by then."""
+    one = checkpointer(tmp_path, keep=keep_all(), restore_best=True)
+    Loop(one).run(8)
+    spoil("model.safetensors")(one)
+    assert put_back(one) == 4
+    assert "stepped over snapshot 000000008-" in caplog.text
+    assert not (tmp_path / "run" / "damaged").exists()
+
+
+def test_a_best_snapshot_that_cannot_be_read_now_is_not_set_aside(tmp_path, caplog):
+    """It may be good."""
+    one = checkpointer(tmp_path, keep=keep_all(), restore_best=True)
+
+    def unreachable(path: Path) -> None:
+        if path.name.startswith("000000008-"):
+            raise UnreachableError("the disk is away.")
+
+    loop = Restoring(one)
+    loop.restore_best = lambda: one.put_best_back(unreachable)
+    loop.run(8)
+    assert "stepped over snapshot" in caplog.text
+    assert not (tmp_path / "run" / "damaged").exists()
 
 
 @pytest.mark.parametrize("background", [True, False])

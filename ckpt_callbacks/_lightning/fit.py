@@ -207,8 +207,7 @@ class Fit:
         """Training has ended, and every callback has had its say."""
         self.fence()
         for callback in self.callbacks:
-            if (best := callback.best_to_restore()) is not None:
-                load_weights(self.trainer.lightning_module, best.path)
+            callback.put_best_back(lambda path: load_weights(self.trainer.lightning_module, path))
 
     def complete(self) -> None:
         """Fit ends. A run that was already complete never started to train: its last state is put back here."""

@@ -205,8 +205,7 @@ class Fit:
     def restore_best(self) -> None:
         """Training has ended, and the callbacks before ours had their say."""
         for callback in self.callbacks:
-            if (best := callback.best_to_restore()) is not None:
-                load_weights(self._model(), best.path)
+            callback.put_best_back(lambda path: load_weights(self._model(), path))
 
     def release(self) -> None:
         """Leave the model as it was."""

@@ -519,6 +519,27 @@ def test_the_best_weights_are_back_when_training_ends(tmp_path):
     assert holds(fit(Checkpointer(tmp_path / "run", **options), epochs=9, callbacks=again, seed=5)[1], run.best())
 
 
+def test_a_best_snapshot_that_was_damaged_is_not_put_back(tmp_path, caplog):
+    """The next best is, and fit ends well. The damage is named, and nothing is said that is not so."""
+    falling = pl.callbacks.LambdaCallback(
+        on_validation_end=lambda trainer, _: trainer.callback_metrics.update(score=torch.tensor(trainer.global_step))
+    )
+
+    def damage(trainer, module) -> None:
+        if trainer.current_epoch == 2:
+            (callback.best.path / "model.safetensors").write_bytes(b"none")
+
+    spoiling = pl.callbacks.LambdaCallback(on_train_epoch_start=damage)
+    callback = Checkpointer(tmp_path, monitor="score", mode="min", restore_best=True, keep=keep_all())
+    caplog.set_level("INFO")
+    _, module = fit(callback, epochs=3, callbacks=[falling, spoiling])
+    best = Run(tmp_path).best()
+    assert best.step == 6
+    assert all(np.array_equal(value.numpy(), best.weights()[name]) for name, value in module.state_dict().items())
+    assert "It is set aside as damaged/000000003-" in caplog.text
+    assert caplog.text.count("snapshot now: ") == caplog.text.count(f"snapshot now: {best.id}") == 1
+
+
 def test_a_request_to_stop_ends_the_fit_and_the_same_command_carries_on(tmp_path):
     """`ckpt request RUN --stop`: saved, left with 0, and not taken for the end of the training."""
 
