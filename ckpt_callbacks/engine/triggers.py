@@ -39,6 +39,8 @@ __all__ = [
 
 Reasons = tuple[str, ...]
 Answer = tuple[Reasons, frozenset[str]]
+
+_NOTHING: frozenset[str] = frozenset()  # made once: answers are made at each boundary
 Predicate = Callable[[Moment], bool]
 
 
@@ -107,7 +109,7 @@ class Trigger:
 
     def ask(self, moment: Moment, past: Past) -> Answer:
         """Its reasons, and the metrics that functions of the user's looked up in vain: each of them is called once."""
-        return self(moment, past), frozenset()
+        return self(moment, past), _NOTHING
 
     @property
     def words(self) -> str:
@@ -533,10 +535,11 @@ class _Any(_Composite):
     __slots__ = ()
 
     def ask(self, moment: Moment, past: Past) -> Answer:
-        reasons, lacks = Reasons(), frozenset[str]()
+        reasons, lacks = Reasons(), _NOTHING
         for part in self.parts:
             why, unmeasured = part.ask(moment, past)
-            reasons, lacks = reasons + why, lacks | unmeasured
+            reasons += why
+            lacks = lacks | unmeasured if unmeasured else lacks
         return reasons, lacks
 
     def rest(self, moment: Moment) -> Rest:
@@ -567,10 +570,11 @@ class _All(_Composite):
     __slots__ = ()
 
     def ask(self, moment: Moment, past: Past) -> Answer:
-        reasons, lacks = Reasons(), frozenset[str]()
+        reasons, lacks = Reasons(), _NOTHING
         for part in self.parts:
             why, unmeasured = part.ask(moment, past)
-            reasons, lacks = reasons + why, lacks | unmeasured
+            reasons += why
+            lacks = lacks | unmeasured if unmeasured else lacks
             if not why:
                 return (), lacks
         return reasons, lacks
