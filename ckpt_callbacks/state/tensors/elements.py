@@ -104,7 +104,7 @@ def itemsize(dtype: str) -> int:
 
 def numpy_name(dtype: np.dtype[Any]) -> str:
     """The name under which a numpy dtype is stored. ``RefusedError``: objects, records, platform-bound types."""
-    if dtype.char in "gG":
+    if dtype.char in "gG" and dtype.isbuiltin == 1:  # ml_dtypes took the sign of a complex long double, too
         raise RefusedError(f"numpy's {dtype.name}, whose bytes mean something else on another platform")
     if dtype.kind in "US" and dtype.itemsize:
         return dtype.str

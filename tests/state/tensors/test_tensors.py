@@ -28,7 +28,7 @@ NUMPY_DTYPES = [
     *("<U3", ">U3", "S5", "M8[ns]", "m8", "M8[D]", ">f4", ">c16", ">i8", ">M8[s]"),
     *(
         getattr(ml_dtypes, name)
-        for name in ("bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e3m4", "int4", "uint2")
+        for name in ("bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e3m4", "int4", "uint2")
     ),
 ]
 
