@@ -188,7 +188,7 @@ def read_oldest(run: Path) -> bool:
 
 def fork_from_oldest(run: Path) -> bool:
     """Another run that begins from a snapshot of this one."""
-    return bool(load(Run(run).snapshots()[0]).files)
+    return bool(load(Run(run).snapshots()[0]).weights)
 
 
 def list_it(run: Path) -> bool:

@@ -542,7 +542,7 @@ class KillAt(keras.callbacks.Callback):
 
 
 def _no_replay() -> None:
-    Tape.pend = lambda self, saved, batch: None  # type: ignore[method-assign]
+    Tape.pend = lambda self, saved, batch, placing: None  # type: ignore[method-assign]
 
 
 def _no_callback_state() -> None:
