@@ -268,7 +268,8 @@ def load(snapshot: Snapshot) -> Choice:
     """
     files, problems = load_directory(snapshot.path, fresh)
     Verification((snapshot.id,), tuple(Problem(snapshot.id, text) for text in problems)).require_ok()
-    weights, rest, missing = payload.read(files, snapshot.path, snapshot.content)
+    reduced = all(map(payload.of_weights, files))  # maybe since the snapshot was looked up
+    weights, rest, missing = payload.read(files, snapshot.path, "weights" if reduced else snapshot.content)
     return Choice(snapshot, weights, rest, missing, named=True)
 
 
@@ -316,14 +317,15 @@ def _named(store: LocalStore, reference: str | Path, reads: tuple[str, ...]) -> 
     elsewhere = snapshot.run_path.resolve() != store.root.resolve()
     if elsewhere and own:
         say(f"{store.root} holds {len(own)} snapshots of another line of training, which {reference} leaves behind")
-    if snapshot.content != "full":
+    choice = load(_readable(snapshot, reads))
+    if choice.rest is None:
         raise ResumeError(
             f"{snapshot.id} holds weights only, which training can't carry on from. Name a full snapshot, or load "
             "its weights into a new run with ckpt_callbacks.torch.load_weights / ckpt_callbacks.keras.load_weights."
         )
     if not elsewhere:
         store.attempts.forgive(snapshot.id)
-    return replace(load(_readable(snapshot, reads)), origin=str(reference))
+    return replace(choice, origin=str(reference))
 
 
 def _same(origin: str, reference: str | Path) -> bool:
