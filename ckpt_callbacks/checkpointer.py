@@ -268,7 +268,7 @@ class BaseCheckpointer:
         promised = engine.promised(self.trigger, self.rules, self._followed)
         self._past = resume.past_of(self._store, choice, self._keeper.abandoned or (), self._followed, promised)
         self._began = time.monotonic() - self._past.elapsed
-        return resume.restored(choice)
+        return choice.restored
 
     def _trace(self, choice: resume.Choice | None) -> None:
         """Begin to record steps, and wait for those on record that will be computed again."""
@@ -285,7 +285,7 @@ class BaseCheckpointer:
         Raises:
             SnapshotNotFoundError, CorruptSnapshotError: about the snapshot.
         """
-        return resume.restored(resume.load(resolve_reference(reference)))
+        return resume.load(resolve_reference(reference))
 
     def rehearse(self, captured: Captured) -> int:
         """Try once, when training starts, whether the state can be stored; say in a line how exact a resume will be.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from ckpt_callbacks.store import LocalStore, load_directory
 
 __all__ = [
     "Choice",
+    "Placing",
     "Restored",
     "ResumeReport",
     "abandoned",
@@ -34,29 +36,13 @@ __all__ = [
     "is_own",
     "load",
     "past_of",
-    "restored",
     "step_over",
     "step_over_weights",
 ]
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A snapshot to carry on from, verified and read.
-
-    Attributes:
-        snapshot: which one.
-        weights, rest, missing: as of `Restored`.
-        named: whether the user named this very one. A run that had stopped by itself (early stopping) then goes on.
-        origin: the reference with which the user began this line of training, or None.
-    """
-
-    snapshot: Snapshot
-    weights: Mapping[str, Any]
-    rest: Any
-    missing: Mapping[str, str]
-    named: bool = False
-    origin: str | None = None
+Placing = Callable[[], AbstractContextManager[None]]
+"""Lets an error say of which snapshot it is: see `Restored.placing`."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +54,7 @@ class Restored:
         weights: the model's tensors by the framework's own names.
         rest: everything else, as the adapter captured it; None if the snapshot holds weights only.
         missing: parts that were not captured -> why.
-        named: see `Choice`.
+        named: whether the user named this very one. A run that had stopped by itself (early stopping) then goes on.
     """
 
     snapshot: Snapshot
@@ -110,6 +96,24 @@ class Restored:
                 "Either the program or its packages are no longer those that saved it, or it is not what a program "
                 "has saved. To go on from another snapshot, name it with resume= (`ckpt ls` lists them)."
             ) from error
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A snapshot to carry on from, verified and read.
+
+    Attributes:
+        restored: what an adapter puts back.
+        origin: the reference with which the user began this line of training, or None.
+    """
+
+    restored: Restored
+    origin: str | None = None
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """Which one."""
+        return self.restored.snapshot
 
 
 @dataclass
@@ -255,12 +259,7 @@ def is_own(store: LocalStore, snapshot: Snapshot) -> bool:
     return here and any(one.id == snapshot.id for one in store.own())
 
 
-def restored(choice: Choice) -> Restored:
-    """What an adapter puts back."""
-    return Restored(choice.snapshot, choice.weights, choice.rest, choice.missing, named=choice.named)
-
-
-def load(snapshot: Snapshot) -> Choice:
+def load(snapshot: Snapshot) -> Restored:
     """Read the very snapshot that the user named.
 
     Raises:
@@ -270,7 +269,7 @@ def load(snapshot: Snapshot) -> Choice:
     Verification((snapshot.id,), tuple(Problem(snapshot.id, text) for text in problems)).require_ok()
     reduced = all(map(payload.of_weights, files))  # maybe since the snapshot was looked up
     weights, rest, missing = payload.read(files, snapshot.path, "weights" if reduced else snapshot.content)
-    return Choice(snapshot, weights, rest, missing, named=True)
+    return Restored(snapshot, weights, rest, missing, named=True)
 
 
 def step_over(store: LocalStore, bad: str, problems: Sequence[str], *, aside: bool = True) -> None:
@@ -317,15 +316,15 @@ def _named(store: LocalStore, reference: str | Path, reads: tuple[str, ...]) -> 
     elsewhere = snapshot.run_path.resolve() != store.root.resolve()
     if elsewhere and own:
         say(f"{store.root} holds {len(own)} snapshots of another line of training, which {reference} leaves behind")
-    choice = load(_readable(snapshot, reads))
-    if choice.rest is None:
+    restored = load(_readable(snapshot, reads))
+    if restored.rest is None:
         raise ResumeError(
             f"{snapshot.id} holds weights only, which training can't carry on from. Name a full snapshot, or load "
             "its weights into a new run with ckpt_callbacks.torch.load_weights / ckpt_callbacks.keras.load_weights."
         )
     if not elsewhere:
         store.attempts.forgive(snapshot.id)
-    return replace(choice, origin=str(reference))
+    return Choice(restored, origin=str(reference))
 
 
 def _same(origin: str, reference: str | Path) -> bool:
@@ -376,7 +375,7 @@ def _search(store: LocalStore, reads: tuple[str, ...], deadly: Mapping[str, int]
             _spare(store, bad, problems)
     if found is None:
         return None
-    return Choice(_readable(Snapshot(found, store.path(found.id)), reads), **read, origin=found.origin)
+    return Choice(Restored(_readable(Snapshot(found, store.path(found.id)), reads), **read), origin=found.origin)
 
 
 def _try_again(store: LocalStore, deadly: Mapping[str, int]) -> None:

@@ -14,18 +14,16 @@ import functools
 import operator
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 from ckpt_callbacks._lightning import private
 from ckpt_callbacks._torch_data.source import Source
 from ckpt_callbacks.errors import ResumeError
+from ckpt_callbacks.resume import Placing
 from ckpt_callbacks.state import random_state
 
 __all__ = ["Tape", "recording"]
-
-Placing = Callable[[], AbstractContextManager[None]]
-"""Lets an error say of which snapshot it is: see `Restored.placing`."""
 
 
 class Tape:

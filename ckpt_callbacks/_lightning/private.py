@@ -10,11 +10,12 @@ import functools
 import importlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 
+from ckpt_callbacks.resume import Placing
 from ckpt_callbacks.state.objects.kinds import has_variables
 from ckpt_callbacks.state.objects.scripts import assigned_by, is_script, mentions
 
@@ -81,14 +82,11 @@ def dump_checkpoint(trainer: Any) -> dict[str, Any]:
     return dumped
 
 
-def intercept_resume(
-    trainer: Any, choose: Callable[[Any], Any], placing: Callable[[], AbstractContextManager[None]]
-) -> None:
+def intercept_resume(trainer: Any, choose: Callable[[Any], Any], placing: Placing) -> None:
     """``_checkpoint_connector.resume_start``: where `Trainer.fit` reads a checkpoint, before anything is restored.
 
     ``choose`` gets the path that the user passed (or None) and gives the one to load; ``placing`` tells of which
-    snapshot an error is. Without it, auto-resume would
-    need ``ckpt_path=`` in the user's script.
+    snapshot an error is. Without it, auto-resume would need ``ckpt_path=`` in the user's script.
     """
     connector = trainer._checkpoint_connector
     original = type(connector).resume_start
@@ -101,7 +99,7 @@ def intercept_resume(
     connector.resume_start = resume_start
 
 
-def intercept_restoring(trainer: Any, placing: Callable[[], AbstractContextManager[None]]) -> None:
+def intercept_restoring(trainer: Any, placing: Placing) -> None:
     """``_checkpoint_connector.restore_model`` and three more: what `Trainer.fit` puts back itself, each once.
 
     Without it, an error of theirs would not say of which snapshot it speaks.
@@ -110,7 +108,7 @@ def intercept_restoring(trainer: Any, placing: Callable[[], AbstractContextManag
     for name in ("restore_model", "restore_datamodule", "restore_callbacks", "restore_training_state"):
 
         def restore(name: str = name) -> None:
-            delattr(connector, name)  # it would hold the snapshot for ever
+            delattr(connector, name)  # from now on it is the connector's own
             with placing():
                 getattr(connector, name)()
 

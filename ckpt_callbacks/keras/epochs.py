@@ -12,7 +12,7 @@ import copy
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 from ckpt_callbacks.errors import ResumeError
@@ -20,12 +20,10 @@ from ckpt_callbacks.keras import private
 from ckpt_callbacks.keras.sources import Source, moved, without
 from ckpt_callbacks.keras.validation import Validation
 from ckpt_callbacks.messages import steps
+from ckpt_callbacks.resume import Placing
 from ckpt_callbacks.state import random_state
 
 __all__ = ["Tape"]
-
-Placing = Callable[[], AbstractContextManager[None]]
-"""See `Restored.placing`."""
 
 
 class Tape:

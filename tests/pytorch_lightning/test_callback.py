@@ -527,6 +527,7 @@ def test_a_best_snapshot_that_was_damaged_is_not_put_back(tmp_path, caplog):
 
     def damage(trainer, module) -> None:
         if trainer.current_epoch == 2:
+            callback.wait()
             (callback.best.path / "model.safetensors").write_bytes(b"none")
 
     spoiling = pl.callbacks.LambdaCallback(on_train_epoch_start=damage)
