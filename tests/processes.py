@@ -10,12 +10,17 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
+from multiprocessing.forkserver import _forkserver  # type: ignore[attr-defined]
 from pathlib import Path
 from typing import Any
 
 __all__ = ["KILLED", "die", "run"]
 
 KILLED = -signal.SIGKILL
+
+_preloaded: list[str] = []
+"""What the fork server has imported."""
 
 
 def die() -> None:
@@ -36,9 +41,7 @@ def run(
     The process is forked from a server that has only imported ``preload``: nothing of the test's own state is in it.
     Any other failure is raised here, with what the process printed.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*preload, target.__module__])
-    process = context.Process(target=_main, args=(target, args, options, str(log)))
+    process = _server([*preload, target.__module__]).Process(target=_main, args=(target, args, options, str(log)))
     process.start()
     deadline = time.monotonic() + timeout
     while process.exitcode is None and time.monotonic() < deadline:
@@ -52,6 +55,16 @@ def run(
     if process.exitcode not in (0, KILLED):
         raise AssertionError(f"{target.__name__} ended with {process.exitcode}:\n{log.read_text()[-6000:]}")
     return process.exitcode
+
+
+def _server(modules: list[str]) -> ForkServerContext:
+    """The fork server that has imported just these. There is one at a time; one that runs takes no more modules."""
+    global _preloaded
+    if _preloaded != modules:
+        _forkserver._stop()  # type: ignore[attr-defined] # since Python 3.9; else each process imports them anew, 3 s
+        multiprocessing.set_forkserver_preload(modules)
+        _preloaded = modules
+    return multiprocessing.get_context("forkserver")
 
 
 def _kill_group(leader: int) -> None:

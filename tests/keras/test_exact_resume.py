@@ -40,7 +40,7 @@ NEEDED_BY = {
 def train(tmp_path: Path, name: str, result: str, kill=None, **options) -> int:
     """Run a job in a process of its own."""
     args = (name, str(tmp_path / "run"), str(tmp_path / result), kill)
-    return run(keras_jobs.train, *args, options=options, log=tmp_path / "log.txt", preload=("keras",))
+    return run(keras_jobs.train, *args, options=options, log=tmp_path / "log.txt", preload=("keras", "tensorflow"))
 
 
 def result(tmp_path: Path, name: str) -> dict[str, bytes]:
