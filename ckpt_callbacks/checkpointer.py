@@ -39,7 +39,7 @@ from ckpt_callbacks.messages import say, warn
 from ckpt_callbacks.proof import Outcome, Proof
 from ckpt_callbacks.resume import Restored, ResumeReport
 from ckpt_callbacks.run import Run, Snapshot, resolve_reference
-from ckpt_callbacks.saving import Content, Keeper, Requests, Saver
+from ckpt_callbacks.saving import Content, Keeper, Requests, Reserve, Saver
 from ckpt_callbacks.saving.garbage import no_search
 from ckpt_callbacks.state.captured import Captured
 from ckpt_callbacks.state.files.health import first_not_finite
@@ -59,7 +59,7 @@ class BaseCheckpointer:
         mode: ``"min"``, ``"max"``, or ``"auto"`` (by the metric's name).
         min_delta: by how much a value must improve to count.
         save: triggers, see `ckpt_callbacks.engine.triggers`. Default: every epoch, on best (with a monitor), at the
-            end, on a signal, and where an exception leaves a state that is clean (see `on_exception`).
+            end, on a signal, and on an exception (see `on_exception`).
         keep: retention rules, see `ckpt_callbacks.engine.retention`. Default: the latest 2 and the best 1.
         content: ``"full"`` can be resumed from; ``"weights"`` keeps the model only.
         resume: ``"auto"``, ``"must"``, ``"never"`` or a reference such as ``"runs/a@best"``.
@@ -149,6 +149,7 @@ class BaseCheckpointer:
         self._until = _AT_ONCE  # when the next decision can be due
         self._passed: tuple[int, int, float] | None = None  # the last boundary since then at which nothing could be
         self._loss = 0.0  # of the last step
+        self._reserve = Reserve(math.inf)
         self._watch = Watch((), self.trigger, self._past)
         self._saved = False  # whether this fit took a snapshot
         self.stops = False  # whether somebody asked to end training, and the snapshot for that is taken
@@ -296,8 +297,12 @@ class BaseCheckpointer:
         Raises:
             InexactError: with ``exact="require"``, before anything is written.
         """
-        if self.content != "full":
-            return 0
+        nbytes = self._try(captured) if self.content == "full" else 0
+        if self.trigger.on_failure:
+            self._reserve = Reserve(time.monotonic(), nbytes)
+        return nbytes
+
+    def _try(self, captured: Captured) -> int:
         packed = self._saver.pack(captured)
         but = f" but for {', '.join(self._saver.missing)}" if self._saver.missing else ""
         say(f"killed at any time, this run resumes exactly{but}; its place in the data: {captured.data}")
@@ -442,7 +447,8 @@ class BaseCheckpointer:
         try:
             self._saver.raise_failed()
             self._forget_lost()
-            decision, unhealthy = self._decide(moment, unhealthy, capture)
+            past = self._seen()
+            decision, unhealthy = self._decide(moment, past, unhealthy, capture)
         except BaseException as error:
             for request in waiting:
                 request.answer(error)
@@ -450,21 +456,23 @@ class BaseCheckpointer:
         reasons = tuple(dict.fromkeys((*decision.reasons, *self._saver.take_owed())))
         if not reasons:
             if Event.FIT_END in events:
+                self._saver.let_go()
                 self._tell_if_nothing_was_saved()
+            else:
+                self._hold(moment, past, unhealthy, capture)
             return None
         self._saved = True
         draft = self._draft(moment, replace(decision, reasons=reasons), unhealthy)
         return self._saver.save(draft, capture, moment, now, waiting)
 
     def _decide(
-        self, moment: Moment, unhealthy: str | None, capture: Callable[[], Captured]
+        self, moment: Moment, past: Past, unhealthy: str | None, capture: Callable[[], Captured]
     ) -> tuple[Decision, str | None]:
         """What is due, and what makes the state unhealthy, as far as that is known by now.
 
         Weights are looked at before a new best value counts. The writer does so for every snapshot, but too late for
         this: by then others may have been measured against it.
         """
-        past = self._seen()
         if engine.best_after(moment, past, self.trigger, self.monitors) != past.best:
             captured = capture()
             weight = first_not_finite(captured.changing, captured.watched)
@@ -478,9 +486,35 @@ class BaseCheckpointer:
         self._until = (
             moment.progress.step + rest.steps,
             moment.progress.batches + rest.batches,
-            self._began + moment.elapsed + rest.seconds,
+            min(self._began + moment.elapsed + rest.seconds, self._reserve.due),
         )
         return decision, unhealthy
+
+    def _hold(self, moment: Moment, past: Past, unhealthy: str | None, capture: Callable[[], Captured]) -> None:
+        """Have the state in reserve if it is time to: as the snapshot that an exception would cause here."""
+        began = time.monotonic()
+        moved = moment.progress.batches > past.seen.batches  # else a snapshot has it, or it is the beginning
+        if not moved or not self._reserve.may(began, self._saver.busy):
+            return
+        failed = replace(moment, events=moment.events | Event.EXCEPTION)
+        decision = engine.decide(failed, past, self.trigger, self.monitors)
+        held = 0
+        try:
+            if decision.reasons:
+                held = self._saver.hold(self._draft(failed, decision, unhealthy), capture, moment)
+        except Exception as error:  # noqa: BLE001 - a spare copy must not end a training that needs none
+            warn(f"no state can be held in memory, and an exception will save nothing: {error!r}")
+            self._reserve = Reserve(math.inf)
+        else:
+            self._reserve.took(time.monotonic() - began, held)
+        step, batches, due = self._until
+        self._until = step, batches, min(due, self._reserve.due)
+
+    def failed(self) -> None:
+        """An exception has ended training: save the state that is held, if `on_exception` asks for it."""
+        held = self._saver.save_held()
+        if held is not None:
+            say(f"training failed; its state after step {held.progress.step}, which was held in memory, is saved")
 
     def _tell_if_nothing_was_saved(self) -> None:
         """Training has ended well."""

@@ -53,6 +53,11 @@ class Leaving:
         self._signals.remove()
         self._signals.answer()
 
+    @property
+    def insisted(self) -> bool:
+        """Whether the fit was left at once, by a second signal: whoever sent it does not want to wait for anything."""
+        return self._signals.insisted
+
     def look(self) -> str | None:
         """Before a boundary: the name of the signal that came since the last one."""
         came = self._signals.came

@@ -72,6 +72,10 @@ class Signals:
         still_running: tells whether the fit is still there and has something to save, given the frame that a signal
             came in; else signals to leave go straight to the handler before.
         obey: calls a program's own handler, and sees to it that the signal is obeyed.
+
+    Attributes:
+        came: the signal that was noted, and is not answered yet.
+        insisted: whether another came before that, and was obeyed at once.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class Signals:
         obey: Obey = call,
     ) -> None:
         self.came: signal.Signals | None = None
+        self.insisted = False
         self._since = 0.0  # when it came
         known = {getattr(signal, name, None): leave for name, leave in wanted.items()}
         self._wanted = {number: leave for number, leave in known.items() if isinstance(number, signal.Signals)}
@@ -159,6 +164,7 @@ class Signals:
             self.came, self._since = signal.Signals(number), time.monotonic()
             self._note()
         elif self._wanted[signal.Signals(number)] and not self._is_echo(number):
+            self.insisted = True
             self._pass_on(number, frame, self._obey)
 
     def _is_echo(self, number: int) -> bool:

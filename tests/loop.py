@@ -57,6 +57,9 @@ class Loop:
                 events = (Event.VALIDATION_END if validated else Event.NONE) | (Event.FIT_END if last else Event.NONE)
                 metrics = self.metrics(self.step) if validated else {}
                 self.checkpointer.boundary(Progress(self.step, 0, self.step, self.step), events, metrics, self.capture)
+        except BaseException:
+            self.checkpointer.failed()
+            raise
         finally:
             self.checkpointer.end()
         return self

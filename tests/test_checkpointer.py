@@ -42,9 +42,11 @@ from ckpt_callbacks import (
 from ckpt_callbacks.checkpointer import BaseCheckpointer
 from ckpt_callbacks.engine import Event, Progress
 from ckpt_callbacks.run import resolve_reference
+from ckpt_callbacks.saving import Saver, reserve
 from ckpt_callbacks.saving.overlap import Overlap
 from ckpt_callbacks.state.captured import Captured
 from ckpt_callbacks.state.memory import copying
+from ckpt_callbacks.state.memory.arena import Arena
 from ckpt_callbacks.state.memory.copying import Copier, Copying, Lent
 from ckpt_callbacks.state.tensors.tensor import Source
 from ckpt_callbacks.store import owner_of
@@ -88,6 +90,7 @@ class Steady(Loop):
 
     def run(self, steps: int, **_: Any) -> Loop:
         self.checkpointer.begin({})
+        self.checkpointer.rehearse(self.capture())
         for self.step in range(1, steps + 1):
             self.checkpointer.boundary(Progress(self.step, 0, self.step, self.step), Event.NONE, {}, self.capture)
             if self.step == self.meddle_at:
@@ -137,6 +140,98 @@ def test_a_torn_copy_at_the_end_is_told(tmp_path, beside):
     assert one.snapshots() == []
     with pytest.raises(StoreError, match="nothing was saved"):
         asked.result()
+
+
+FAILS = every_steps(100) | on_exception()
+
+
+@pytest.fixture
+def _holds_always(monkeypatch):
+    monkeypatch.setattr(reserve, "AT_ONCE", math.inf)
+
+
+def left_by_an_exception(one: BaseCheckpointer, at: int) -> None:
+    with pytest.raises(RuntimeError, match="killed"):
+        Loop(one).run(at + 1, fail_at=at)
+
+
+@pytest.mark.usefixtures("_holds_always")
+@pytest.mark.parametrize("background", [True, False])
+def test_an_exception_saves_what_is_held(tmp_path, background):
+    """The newest boundary, with the weights that it had; a resume decides as if nothing had happened."""
+    one = checkpointer(tmp_path, save=FAILS, background=background)
+    left_by_an_exception(one, 5)
+    assert held(one) == {5: {5.0}}
+    assert one.latest.reasons == ("exception",)
+    assert not one.latest.manifest.finished
+    again = checkpointer(tmp_path, save=FAILS)
+    assert Loop(again).run(7).weights[0] == 7
+    assert again.resumed.step == 5
+
+
+@pytest.mark.usefixtures("_holds_always")
+@pytest.mark.parametrize(
+    ("save", "at", "reasons"),
+    [
+        (every_steps(5) | on_exception(), 5, ("every_steps(5)",)),  # nothing is newer than that snapshot
+        (on_exception() & every_steps(4), 6, ("exception", "every_steps(4)")),  # held at step 4, and not at 5
+        (every_steps(100), 5, None),
+        (FAILS, 0, None),  # it would be the state that the script makes anyway
+    ],
+)
+def test_what_is_held_is_what_the_triggers_say(tmp_path, save, at, reasons):
+    """The snapshot is the one that an exception causes where it is taken."""
+    one = checkpointer(tmp_path, save=save)
+    left_by_an_exception(one, at)
+    assert (one.latest and one.latest.reasons) == reasons
+
+
+@pytest.mark.usefixtures("_holds_always")
+def test_training_that_ends_well_leaves_nothing_of_what_was_held(tmp_path):
+    """Also if an exception comes after its last boundary."""
+    one = checkpointer(tmp_path, save=FAILS)
+    Loop(one).run(5)
+    one.failed()
+    assert one.snapshots() == []
+
+
+@pytest.mark.usefixtures("_holds_always")
+def test_a_torn_copy_is_not_held(tmp_path, monkeypatch):
+    """Nor is another one owed for it; the next ones are made at once."""
+    monkeypatch.setattr(Overlap, "is_free", lambda self: True)
+    for meddled, expected in ((3, {}), (2, {3: {102.0}})):
+        one = checkpointer(tmp_path / str(meddled), save=FAILS)
+        loop = Steady(one, meddle_at=meddled)
+        one.end, end = (lambda one=one: one.failed()), one.end
+        loop.run(3)
+        end()
+        assert held(one) == expected
+
+
+@pytest.mark.usefixtures("_holds_always")
+def test_a_state_that_cannot_be_held_does_not_end_training(tmp_path, monkeypatch, caplog):
+    """There may be no memory for it."""
+
+    def none(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Arena, "lend", none)
+    one = checkpointer(tmp_path, save=FAILS)
+    left_by_an_exception(one, 5)
+    assert one.snapshots() == []
+    assert caplog.text.count("no state can be held in memory, and an exception will save nothing: MemoryError()") == 1
+
+
+def test_what_is_held_costs_no_more_than_its_share(tmp_path, monkeypatch):
+    """Boundaries at which it is not time for another copy are passed over as if there were none."""
+    monkeypatch.setattr(reserve, "SHARE", 1e-9)
+    monkeypatch.setattr(reserve, "AT_ONCE", 1e-6)
+    one = checkpointer(tmp_path, monitor=None, save=FAILS)
+    monkeypatch.setattr(Saver, "hold", lambda self, *_: held.append(1) or 1)
+    held: list[int] = []
+    Loop(one).run(50)
+    assert len(held) == 1
+    assert one.rests(51, 51)
 
 
 def test_without_count_and_glance_a_torn_copy_would_be_kept(tmp_path, beside, monkeypatch):

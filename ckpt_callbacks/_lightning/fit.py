@@ -215,11 +215,14 @@ class Fit:
             self.restore_best()
 
     def interrupted(self, exception: BaseException) -> None:
-        """An exception leaves fit: a boundary if it is Lightning's answer to SIGTERM, between batches."""
+        """An exception leaves fit. Lightning's answer to SIGTERM comes at a boundary; else what is held is saved."""
         where = private.interrupted_between(exception)
         if where is not None and self._training and self._restored is None:
             self.note(Event.EXCEPTION | Event.SIGNAL)
             self._show(where)
+        if not self._leaving.insisted:
+            for callback in self.callbacks:
+                callback.failed()
 
     def close(self) -> None:
         """Fit has ended well, and all is durable: a signal that came meanwhile is answered."""

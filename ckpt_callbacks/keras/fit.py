@@ -297,6 +297,8 @@ def _abandon(leaving: Leaving, callbacks: Sequence[BaseCheckpointer]) -> None:
     leaving.remove()
     for callback in callbacks:
         try:
+            if not leaving.insisted:
+                callback.failed()
             callback.end()
         except CheckpointError as error:
             warn(f"a snapshot could not be written: {error}")

@@ -2,6 +2,7 @@
 
 from ckpt_callbacks.saving.keeper import Keeper
 from ckpt_callbacks.saving.requests import Request, Requests
+from ckpt_callbacks.saving.reserve import Reserve
 from ckpt_callbacks.saving.saver import Content, Saver
 
-__all__ = ["Content", "Keeper", "Request", "Requests", "Saver"]
+__all__ = ["Content", "Keeper", "Request", "Requests", "Reserve", "Saver"]

@@ -56,9 +56,13 @@ class Overlap:
     def pays(self) -> bool:
         """Whether to copy beside training."""
         self._saves += 1
-        beside = self._cores.look() >= ENOUGH or self._sooner()
+        beside = self.is_free() or self._sooner()
         self._way = beside if self._saves > 1 else None  # the first one touches memory that is new
         return beside
+
+    def is_free(self) -> bool:
+        """Whether a copy beside training costs it nothing: a core is idle."""
+        return self._cores.look() >= ENOUGH
 
     def _sooner(self) -> bool:
         few = min(map(len, self._took.values())) < SAMPLES

@@ -29,6 +29,21 @@ Content = Literal["full", "weights"]
 
 
 @dataclass(frozen=True)
+class _Taken:
+    """A state of a boundary that only waits to be committed.
+
+    Attributes:
+        draft: its manifest, but for what only the commit knows.
+        staged: its files.
+        trained: the names of the weights that are trained.
+    """
+
+    draft: Manifest
+    staged: Staged
+    trained: Set[str]
+
+
+@dataclass(frozen=True)
 class _Staging:
     """A snapshot that is copied beside training: why it was taken, and who waits for it."""
 
@@ -76,12 +91,14 @@ class Saver:
         self._unseen: list[tuple[Future[Any], Manifest]] = []
         self._packer, self._overlap, self._torn = Packer(), Overlap(), False
         self._staging: _Staging | None = None  # what may still be copied beside training
+        self._held: _Taken | None = None  # what is committed only if training fails before the next one is taken
         self._saved_at: float | None = None  # on the monotonic clock: the last boundary, if it saved
         self._trains = threading.get_ident()  # the thread that trains
 
     def begin(self) -> None:
         """A fit begins: an earlier one that died of an exception may still be writing, and is not asked any more."""
         self.fence()
+        self.let_go()
         self._writer.wait()
         self._reset()
 
@@ -156,20 +173,16 @@ class Saver:
             A future of the `Snapshot`; of None if the copy was torn, and another is owed.
         """
         at_once = any(request.stop for request in waiting)
+        self.let_go()
         try:
             captured = capture()
             with no_search():
                 packed = self.pack(captured)
             self._writer.make_room()
-            steady = {} if at_once else self._may_be_copied_later(moment, captured)
+            steady = self._may_be_copied_later(moment, captured, self._overlap.pays) if not at_once else {}
             self._saved_at = now
-            with no_search():
-                staged = packed.stage(self._arena, steady)
-            if staged.copying.unfinished:
-                self._copier.begin(staged.copying.work)
-                self._staging = _Staging(staged.copying, draft.reasons, waiting)
-            trained = captured.watched
-            done = self._writer.submit(lambda: self._commit(draft, staged, trained))
+            taken = self._take(draft, captured, packed, steady, waiting)
+            done = self._writer.submit(lambda: self._commit(taken))
         except BaseException as error:
             self._staging = None
             for request in waiting:
@@ -179,7 +192,57 @@ class Saver:
         self._unseen.append((done, draft))
         return done
 
-    def _may_be_copied_later(self, moment: Moment, captured: Captured) -> Mapping[int, Any]:
+    def hold(self, draft: Manifest, capture: Callable[[], Captured], moment: Moment) -> int:
+        """Copy the state aside, for `save_held`, in the place of what was held before. Arguments as of `save`.
+
+        Returns:
+            How many bytes that were.
+        """
+        self.let_go()
+        captured = capture()
+        with no_search():
+            packed = self.pack(captured)
+        steady = self._may_be_copied_later(moment, captured, self._overlap.is_free)
+        self._held = self._take(draft, captured, packed, steady, [])
+        return sum(part.nbytes for part in self._held.staged.parts.values())
+
+    def let_go(self) -> None:
+        """Give the memory back of what is held: there is something newer, or training has ended well."""
+        held, self._held = self._held, None
+        if held is not None:
+            self.fence()  # it may still be copied there
+            held.staged.release()
+
+    def save_held(self) -> Manifest | None:
+        """Training failed: queue the commit of what is held, if there is anything. From any thread.
+
+        Returns:
+            Its draft, or None.
+        """
+        self.fence()
+        held, self._held = self._held, None
+        if held is None:
+            return None
+        self._unseen.append((self._writer.submit(lambda: self._commit(held)), held.draft))
+        return held.draft
+
+    def _take(
+        self,
+        draft: Manifest,
+        captured: Captured,
+        packed: Packed,
+        steady: Mapping[int, Any],
+        waiting: list[Request],
+    ) -> _Taken:
+        """Copy what was laid out to where training can't change it, or begin to, for what is steady."""
+        with no_search():
+            staged = packed.stage(self._arena, steady)
+        if staged.copying.unfinished:
+            self._copier.begin(staged.copying.work)
+            self._staging = _Staging(staged.copying, draft.reasons, waiting)
+        return _Taken(draft, staged, captured.watched)
+
+    def _may_be_copied_later(self, moment: Moment, captured: Captured, pays: Callable[[], bool]) -> Mapping[int, Any]:
         """The tensors that are copied beside training: none, if the state could not be taken as well a batch later.
 
         That is so where something happened or was measured, such as the best value yet. A request can wait.
@@ -187,10 +250,11 @@ class Saver:
         plain = moment.events in (Event.NONE, Event.MANUAL) and not moment.metrics
         possible = plain and self._writer.background and not self._torn
         steady = captured.steady() if possible else {}
-        return steady if steady and self._overlap.pays() else {}
+        return steady if steady and pays() else {}
 
-    def _commit(self, draft: Manifest, staged: Staged, trained: Set[str]) -> Snapshot | None:
+    def _commit(self, taken: _Taken) -> Snapshot | None:
         """On the writer's thread. None: training changed what was being copied."""
+        draft, staged, trained = taken.draft, taken.staged, taken.trained
         try:
             if not staged.copying.verdict():
                 return None
@@ -216,7 +280,11 @@ class Saver:
         self._staging = None  # not before: Ctrl-C may end the wait
         if whole:
             return
-        self._torn, self.owed = True, staging.reasons
+        self._torn = True
+        if self._held is not None and self._held.staged.copying is staging.copying:
+            self.let_go()
+            return
+        self.owed = staging.reasons
         self._requests.put_back(staging.waiting)
         say("weights changed while they were copied: that copy is discarded, and others are made at once")
         self._keeper.tore(staging.reasons)
@@ -248,6 +316,7 @@ class Saver:
     def end(self) -> None:
         """Make everything durable and give all memory and threads back. A saver may be used again."""
         try:
+            self.let_go()
             self.fence()
             self._arena.clear()
             self._copier.close()

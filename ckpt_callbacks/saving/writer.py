@@ -36,21 +36,29 @@ class Writer:
     def submit(self, work: Callable[[], Any]) -> Future[Any]:
         """Queue ``work``; its result or exception arrives in the future that is returned."""
         future: Future[Any] = Future()
-        if not self.background:
+        if not self.background or not self._runs():
             try:
                 future.set_result(work())
             except Exception as error:  # noqa: BLE001 - handed to whoever asks the future; Ctrl-C is not ours to keep
                 future.set_exception(error)
             return future
-        if self._thread is None:
-            # A daemon: an interpreter that dies of an exception must not hang on a slow disk. What was not
-            # committed by then is an attempt that the next run cleans up.
-            self._thread = threading.Thread(target=self._loop, name="ckpt-writer", daemon=True)
-            self._thread.start()
         self.make_room()
         self._jobs.put((work, future))
         self._unfinished.append(future)
         return future
+
+    def _runs(self) -> bool:
+        """Whether the thread runs: it is started, but not by an interpreter that is going down."""
+        if self._thread is None:
+            # A daemon: an interpreter that dies of an exception must not hang on a slow disk. What was not
+            # committed by then is an attempt that the next run cleans up.
+            thread = threading.Thread(target=self._loop, name="ckpt-writer", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                return False
+            self._thread = thread
+        return True
 
     def make_room(self) -> None:
         """Return when the next `submit` need not wait (jobs are submitted from one thread)."""

@@ -145,7 +145,7 @@ def test_explain_gives_each_part_of_the_default_policy_a_line(tmp_path: Path) ->
     saves = ckpt_json("explain", str(tmp_path / "run"))["saves"]
     assert len(saves) == 5
     assert all(text.count("(") == text.count(")") for text in saves)
-    assert "when the framework itself ends training between two batches (never on an exception of yours)" in saves
+    assert "when an exception ends training: the newest state that is held in memory" in saves
 
 
 def test_explain_names_what_it_can_not_judge(tmp_path: Path) -> None:

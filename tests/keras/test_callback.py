@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import os
 import re
 import shutil
@@ -35,6 +36,7 @@ from ckpt_callbacks import (
     on_exception,
 )
 from ckpt_callbacks.keras import Checkpointer, load_weights, private
+from ckpt_callbacks.saving import reserve
 from ckpt_callbacks.state.memory.pages import fresh
 from ckpt_callbacks.store import owner_of
 
@@ -171,7 +173,8 @@ def test_fit_twice_in_one_process(tmp_path):
 
 def test_two_callbacks_in_one_fit(tmp_path):
     """Each saves to its own directory by its own rules; the farthest snapshot of both is where a resume goes on."""
-    often, seldom = Checkpointer(tmp_path / "often", save=every_steps(2)), Checkpointer(tmp_path / "seldom")
+    often = Checkpointer(tmp_path / "often", save=every_steps(2))
+    seldom = Checkpointer(tmp_path / "seldom", save=every_epochs(1))
     with pytest.raises(RuntimeError, match="the user's own error"):
         fit(seldom, often, StopAt(5))
     often.wait()
@@ -435,6 +438,36 @@ def test_an_exception_leaves_nothing_behind(tmp_path):
     gc.collect()
     assert owner_of(tmp_path / "run") is None
     assert signal.getsignal(signal.SIGTERM) == handler
+
+
+@pytest.mark.parametrize(
+    ("hook", "at", "held"),
+    [
+        ("on_train_batch_begin", 5, 5),
+        ("on_train_batch_end", 5, 4),
+        ("on_test_batch_begin", 6, 5),
+        ("on_epoch_end", 6, 5),
+    ],
+)
+def test_an_exception_saves_the_state_that_is_held(tmp_path, monkeypatch, caplog, hook, at, held):
+    """That of the boundary before, once fit is left: Keras itself tells callbacks nothing."""
+    monkeypatch.setattr(reserve, "AT_ONCE", math.inf)
+    caplog.set_level("INFO")
+
+    def fails(*_, **__):
+        if steps() == at:
+            raise RuntimeError("the user's own error")
+
+    failing = keras.callbacks.LambdaCallback(**{hook: fails})
+    steps = lambda: int(failing.model.optimizer.iterations)  # noqa: E731
+    with contextlib.suppress(RuntimeError):
+        fit(Checkpointer(tmp_path / "run"), failing)
+    latest = Run(tmp_path / "run").latest
+    assert (latest.step, latest.reasons) == (held, ("exception",))
+    assert f"its state after step {held}, which was held in memory, is saved" in caplog.text
+    callback = Checkpointer(tmp_path / "run")
+    assert same(fit(callback)[0], fit()[0])
+    assert callback.resumed.step == held
 
 
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)

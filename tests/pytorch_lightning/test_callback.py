@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import shutil
 import signal
@@ -11,6 +12,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 import lightning.pytorch as lightning_pl
 import numpy as np
@@ -18,7 +21,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from ckpt_callbacks import (
     ConfigurationError,
@@ -36,6 +39,7 @@ from ckpt_callbacks import (
 )
 from ckpt_callbacks.lightning import Checkpointer as LightningCheckpointer
 from ckpt_callbacks.pytorch_lightning import Checkpointer
+from ckpt_callbacks.saving import reserve
 from ckpt_callbacks.store import owner_of
 from tests.pytorch_lightning.conftest import Tiny, fit, loader, same
 
@@ -299,14 +303,78 @@ def test_what_no_resume_can_bring_back_is_named(tmp_path, module, data, part, wh
     assert why in named[part]
 
 
-def test_an_error_of_the_user_stays_the_users(tmp_path):
-    """An exception within a batch saves nothing and is not masked; the next start goes on from the last snapshot."""
+def failing(method: str, call: int) -> Callable[..., Any]:
+    """A method of the module, of which a call runs out of memory."""
+    original, calls = getattr(Tiny, method), itertools.count(1)
+
+    def fails(*args, **options):
+        if next(calls) == call:
+            raise RuntimeError("the user's own error")
+        return original(*args, **options)
+
+    return fails
+
+
+# Two epochs of three batches, and three of validation after each: the method, which call of it raises, and after which
+# step the boundary before that was.
+FAILURES = {
+    "in a step": ("training_step", 6, 5),
+    "before backward": ("on_before_backward", 5, 4),
+    "after an optimizer stepped": ("on_train_batch_end", 5, 4),
+    "in a validation": ("validation_step", 5, 5),
+    "at an epoch's end": ("on_train_epoch_end", 2, 5),
+}
+
+
+@pytest.fixture
+def _holds_always(monkeypatch):
+    monkeypatch.setattr(reserve, "AT_ONCE", math.inf)
+
+
+@pytest.mark.usefixtures("_holds_always")
+@pytest.mark.parametrize("failure", FAILURES)
+def test_an_error_of_the_user_stays_the_users(tmp_path, caplog, monkeypatch, failure):
+    """It is not masked; the boundary before it was held in memory, and is saved: training goes on from there."""
+    caplog.set_level("INFO")
+    method, call, step = FAILURES[failure]
+    monkeypatch.setattr(Tiny, method, failing(method, call))
     with pytest.raises(RuntimeError, match="the user's own error"):
-        fit(Checkpointer(tmp_path / "run"), callbacks=[Breaks(4)])
+        fit(Checkpointer(tmp_path / "run"), num_sanity_val_steps=0)
+    monkeypatch.undo()
+    latest = Run(tmp_path / "run").latest
+    assert (latest.step, latest.reasons) == (step, ("exception",))
+    assert f"its state after step {step}, which was held in memory, is saved" in caplog.text
     callback = Checkpointer(tmp_path / "run")
-    _, module = fit(callback, seed=5)
-    assert callback.resumed.step == 3
-    assert same(module, fit(None)[1])
+    _, module = fit(callback, seed=5, num_sanity_val_steps=0)
+    assert callback.resumed.step == step
+    assert same(module, fit(None, num_sanity_val_steps=0)[1])
+
+
+@pytest.mark.usefixtures("_holds_always")
+def test_an_error_while_data_are_loaded(tmp_path):
+    """The boundary is right before."""
+
+    class Unreadable(TensorDataset):
+        def __getitem__(self, index):
+            seen.append(index)
+            if len(seen) == 18:
+                raise OSError("the disk is away")
+            return super().__getitem__(index)
+
+    seen: list[int] = []
+    data = DataLoader(Unreadable(*loader().dataset.tensors), batch_size=4, shuffle=True)
+    with pytest.raises(OSError, match="the disk is away"):
+        fit(Checkpointer(tmp_path / "run"), data=data)
+    assert Run(tmp_path / "run").latest.step == 4
+    assert same(fit(Checkpointer(tmp_path / "run"), seed=5)[1], fit(None)[1])
+
+
+@pytest.mark.usefixtures("_holds_always")
+def test_who_does_not_ask_for_it_gets_no_snapshot_of_an_exception(tmp_path):
+    """Nor is a state held."""
+    with pytest.raises(RuntimeError, match="the user's own error"):
+        fit(callback := Checkpointer(tmp_path / "run", save=every_epochs(1)), callbacks=[Breaks(5)])
+    assert callback.latest.step == 3
 
 
 def test_manual_snapshot(tmp_path):
@@ -327,7 +395,8 @@ def test_manual_snapshot(tmp_path):
 def test_two_callbacks_in_one_trainer(tmp_path):
     """Each saves to its own directory by its own rules; the farthest snapshot of both is where a resume goes on."""
 
-    often, seldom = Checkpointer(tmp_path / "often", save=every_steps(2)), Checkpointer(tmp_path / "seldom")
+    often = Checkpointer(tmp_path / "often", save=every_steps(2))
+    seldom = Checkpointer(tmp_path / "seldom", save=every_epochs(1))
     with pytest.raises(RuntimeError, match="the user's own error"):
         fit(seldom, callbacks=[often, Breaks(5)])
     for lost, expected in (("none", 4), ("often", 3)):

@@ -53,6 +53,18 @@ def test_in_the_foreground():
     assert future.result() is threading.current_thread()
 
 
+def test_an_interpreter_that_goes_down_writes_by_itself(monkeypatch):
+    """It starts no threads any more, and what an exception left is saved all the same."""
+
+    def refuses(self) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuses)
+    writer = Writer()
+    assert writer.submit(lambda: threading.current_thread()).result(timeout=0) is threading.current_thread()
+    writer.close()
+
+
 def test_a_closed_writer_may_be_used_again():
     """A second fit of the same callback starts a new thread; no thread is left behind."""
     before = set(threading.enumerate())
