@@ -71,8 +71,8 @@ def steady_tensors(trainer: Any) -> dict[int, torch.Tensor]:
     return {one.data_ptr(): one for one in worth}
 
 
-def _on_one_cpu(trainer: Any) -> bool:
-    return bool(trainer.strategy.root_device.type == "cpu" and trainer.world_size == 1)
+def _on_one_device(trainer: Any) -> bool:
+    return bool(trainer.strategy.root_device.type in ("cpu", "cuda") and trainer.world_size == 1)
 
 
 def _tells_before_it_steps(trainer: Any) -> bool:
@@ -115,6 +115,6 @@ def _actors(trainer: Any) -> Iterator[Any]:
 
 
 _CONDITIONS = (
-    *(_on_one_cpu, _tells_before_it_steps, _optimizers_of_torch),
+    *(_on_one_device, _tells_before_it_steps, _optimizers_of_torch),
     *(_machinery_known, _no_code_goes_behind),
 )

@@ -21,6 +21,7 @@ from ckpt_callbacks.state.captured import Captured
 from ckpt_callbacks.state.files.packing import Packed, Packer, Staged
 from ckpt_callbacks.state.memory.arena import Arena
 from ckpt_callbacks.state.memory.copying import Copier, Copying
+from ckpt_callbacks.state.tensors.devices import pin
 from ckpt_callbacks.store import Manifest
 
 __all__ = ["Content", "Saver"]
@@ -81,7 +82,7 @@ class Saver:
     ) -> None:
         self.content, self.exact, self.on_error = content, exact, on_error
         self._keeper, self._requests = keeper, requests
-        self._writer, self._arena, self._copier = Writer(background), Arena(), Copier()
+        self._writer, self._arena, self._copier = Writer(background), Arena(pin), Copier()
         self._reset()
 
     def _reset(self) -> None:

@@ -23,6 +23,7 @@ from ckpt_callbacks.state.files.still import is_still
 from ckpt_callbacks.state.memory.arena import Arena, Block
 from ckpt_callbacks.state.memory.copying import Copying, Lent, glance
 from ckpt_callbacks.state.memory.pages import Bytes, aligned
+from ckpt_callbacks.state.tensors.devices import Flight
 from ckpt_callbacks.state.tensors.libraries import library_of
 from ckpt_callbacks.state.tensors.safetensors_file import Image, Layout
 from ckpt_callbacks.state.tensors.tensor import Source
@@ -70,15 +71,22 @@ class Packed:
         """
         block = arena.lend(sum(aligned(image.size) for image in self.images.values()))
         later: list[tuple[Lent, Bytes]] = []
+        flight = Flight()
         try:
             parts = {name: block.part(image.size) for name, image in self.images.items()}
             for name, image in self.images.items():
-                later += _fill(image, parts[name], steady)
+                later += _fill(image, parts[name], steady, flight)
         except BaseException:
+            flight.depart(self._sources())
+            flight.land()
             block.give_back()
             raise
+        flight.depart(self._sources())
         layouts = {name: image.layout for name, image in self.images.items()}
-        return Staged(self.structure, self.index(), layouts, self.shards, parts, block, Copying(later))
+        return Staged(self.structure, self.index(), layouts, self.shards, parts, block, Copying(later, flight))
+
+    def _sources(self) -> Iterator[Source]:
+        return (source for image in self.images.values() for source in image.tensors.values())
 
     def index(self) -> bytes | None:
         """Which file has which weight, if there are several: as the hub's tools have it."""
@@ -160,6 +168,7 @@ class Staged:
 
     def release(self) -> None:
         """It is written, or never will be."""
+        self.copying.land()
         self.block.give_back()
 
 
@@ -236,11 +245,13 @@ class Packer:
         return layout
 
 
-def _fill(image: Image, out: Bytes, steady: Mapping[int, Any]) -> list[tuple[Lent, Bytes]]:
+def _fill(image: Image, out: Bytes, steady: Mapping[int, Any], flight: Flight) -> list[tuple[Lent, Bytes]]:
     """Copy a file's tensors to ``out``, but for the steady ones: these, and where they belong."""
     now: list[tuple[Source, int, int]] = []
     later: list[tuple[Lent, Bytes]] = []
     for tensor, start, stop in image.begin(out):
+        if steady and flight.takes(tensor, steady, out[start:stop]):
+            continue
         lent = tensor.lent(steady) if steady else None
         if lent is None:
             now.append((tensor, start, stop))

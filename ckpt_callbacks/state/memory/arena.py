@@ -7,6 +7,7 @@ begin at a page, and so do their parts, as a write that bypasses the page cache 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from ckpt_callbacks.state.memory.pages import PAGE, Bytes, aligned, fresh
 
@@ -20,9 +21,13 @@ class Arena:
     """Blocks of memory that are lent, given back, and lent again; one idle block is kept. Of any thread's use.
 
     A state grows by a few bytes now and then, so a fresh block is a sixteenth larger than it must be.
+
+    Args:
+        prepare: is given memory that is new.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, prepare: Callable[[Bytes], None] = lambda memory: None) -> None:
+        self._prepare = prepare
         self._turn = threading.Lock()
         self._idle: Bytes | None = None
         self._asked = 0  # how often blocks were lent, or let go of
@@ -35,6 +40,7 @@ class Arena:
         if memory is None or memory.nbytes < nbytes:
             del memory  # before there is another one
             memory = fresh(nbytes + nbytes // 16, inherited=False)  # workers of data loaders don't look at it
+            self._prepare(memory)
         return Block(self, memory)
 
     def warm(self, nbytes: int) -> None:
@@ -55,6 +61,7 @@ class Arena:
             memory[start : start + _STRETCH : PAGE] = 0
             if self._asked != asked:
                 return
+        self._prepare(memory)
         with self._turn:
             if self._asked == asked:
                 self._idle = memory

@@ -14,13 +14,14 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.state.memory.pages import Bytes
 
-__all__ = ["Copier", "Copying", "Lent", "glance"]
+__all__ = ["Copier", "Copying", "Lent", "OnItsWay", "changes_of", "glance"]
 
 PIECE = 4 << 20
 """How many bytes are copied at a time."""
@@ -34,21 +35,41 @@ class Lent:
     changes: Callable[[], object]
 
 
+class OnItsWay(Protocol):
+    """Copies that devices make by themselves: see `ckpt_callbacks.state.tensors.devices.Flight`."""
+
+    @property
+    def beside(self) -> bool:
+        """Whether any are made while training goes on."""
+
+    def fence(self) -> None:
+        """Let those be made before what training does next."""
+
+    def is_whole(self) -> bool:
+        """Whether nothing that they copy was changed up to now."""
+
+    def land(self) -> None:
+        """Wait for all of them."""
+
+
 class Copying:
     """One such copy. One thread makes it, training gives the verdict, others wait for that.
 
     Args:
         pairs: what is copied, and where to.
+        flight: what devices copy.
     """
 
-    def __init__(self, pairs: Sequence[tuple[Lent, Bytes]]) -> None:
-        self._pairs = list(pairs)
+    def __init__(self, pairs: Sequence[tuple[Lent, Bytes]], flight: OnItsWay) -> None:
+        self._pairs, self._flight = list(pairs), flight
         self._counts = [(lent.changes, lent.changes()) for lent, _ in pairs]
         self._glances = [(out, glance(lent.data)) for lent, out in pairs]
         self._copied, self._concluded = threading.Event(), threading.Event()
-        self._done, self._whole = not pairs, not pairs
-        if not pairs:
+        self._done = not pairs
+        self._whole = not pairs and not flight.beside
+        if self._done:
             self._copied.set()
+        if self._whole:
             self._concluded.set()
 
     @property
@@ -74,8 +95,10 @@ class Copying:
         """
         self._copied.wait()
         if not self._concluded.is_set():
+            self._flight.fence()
             self._whole = (
                 self._done
+                and self._flight.is_whole()
                 and all(changes() == before for changes, before in self._counts)
                 and all(glance(out) == before for out, before in self._glances)
             )
@@ -84,9 +107,19 @@ class Copying:
         return self._whole
 
     def verdict(self) -> bool:
-        """Wait for what `conclude` gives. For other threads."""
+        """Wait for what `conclude` gives, and until all bytes are there. For other threads."""
         self._concluded.wait()
+        self._flight.land()
         return self._whole
+
+    def land(self) -> None:
+        """Wait until no device writes to the copy any more."""
+        self._flight.land()
+
+
+def changes_of(live: Any) -> Callable[[], object]:
+    """What counts the changes of a tensor of torch's (``_version``, since torch 0.4), and tells where it is."""
+    return lambda: (live._version, live.data_ptr())
 
 
 def glance(data: Bytes, count: int = 256) -> bytes:

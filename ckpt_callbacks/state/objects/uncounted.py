@@ -56,15 +56,14 @@ def is_trusted(code: Any, trusted: tuple[str, ...]) -> bool:
 
 
 def is_countable(value: Any) -> bool:
-    """Whether it is a tensor of torch's in memory of this process alone, whose changes are counted, and worth it."""
+    """Whether it is a tensor of torch's in our own memory or on a GPU, whose changes are counted, and worth it."""
     torch = sys.modules["torch"]
     return (
         type(value) in (torch.Tensor, torch.nn.Parameter)
         and value.layout is torch.strided
         and value.nbytes >= WORTH_WAITING
-        and value.is_cpu
         and not value.is_inference()
-        and not value.is_shared()
+        and (value.is_cuda or (value.is_cpu and not value.is_shared()))  # torch calls every one on a GPU shared
     )
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ckpt_callbacks.errors import ConfigurationError
-from ckpt_callbacks.state.memory.copying import Lent
+from ckpt_callbacks.state.memory.copying import Lent, changes_of
 from ckpt_callbacks.state.memory.pages import LARGE, Bytes, fresh
 from ckpt_callbacks.state.tensors.elements import (
     BIG_ENDIAN,
@@ -90,7 +90,7 @@ class _Numpy:
         live = steady.get(_address(array)) if array.flags.c_contiguous else None
         if live is None or live.nbytes != array.nbytes:
             return None
-        return Lent(array.reshape(-1).view(np.uint8), _changes_of(live))
+        return Lent(array.reshape(-1).view(np.uint8), changes_of(live))
 
     def join(self, array: Any, start: int, stop: int) -> Any | None:
         return np.asarray(_Block(start, stop - start, array, readonly=True))
@@ -143,14 +143,19 @@ class _Torch:
 
     def copy_into(self, array: Any, out: Bytes) -> None:
         ints = _as_integers(array)
-        sys.modules["torch"].from_numpy(out).view(ints.dtype).view(ints.shape).copy_(ints)
+        target = sys.modules["torch"].from_numpy(out).view(ints.dtype).view(ints.shape)
+        target.copy_(ints, non_blocking=array.is_cuda)
 
     def gather(self, arrays: Sequence[Any], out: Bytes) -> bool:
         torch = sys.modules["torch"]
-        if len({array.element_size() for array in arrays}) > 1 or any(not array.is_cpu for array in arrays):
+        if len({(array.element_size(), array.device) for array in arrays}) > 1:
             return False
         flat = [_as_integers(array).reshape(-1) for array in arrays]
-        torch.cat(flat, out=torch.from_numpy(out).view(flat[0].dtype))
+        target = torch.from_numpy(out).view(flat[0].dtype)
+        if arrays[0].is_cpu:
+            torch.cat(flat, out=target)
+        else:
+            target.copy_(torch.cat(flat), non_blocking=arrays[0].is_cuda)
         return True
 
     def lend(self, array: Any, steady: Mapping[int, Any]) -> Lent | None:
@@ -158,7 +163,7 @@ class _Torch:
         if live is None or live.nbytes != array.nbytes:
             return None
         # The alias keeps the memory, whatever the live tensor is given instead.
-        return Lent(np.asarray(_Block(array.data_ptr(), array.nbytes, array, readonly=True)), _changes_of(live))
+        return Lent(np.asarray(_Block(array.data_ptr(), array.nbytes, array, readonly=True)), changes_of(live))
 
     def join(self, array: Any, start: int, stop: int) -> Any | None:
         torch = sys.modules["torch"]
@@ -294,11 +299,6 @@ class _Block:
 
 def _address(array: npt.NDArray[Any]) -> int:
     return int(array.__array_interface__["data"][0])
-
-
-def _changes_of(live: Any) -> Callable[[], object]:
-    """How often torch has changed a tensor (``_version``, since torch 0.4), and where it is."""
-    return lambda: (live._version, live.data_ptr())
 
 
 @functools.cache

@@ -112,7 +112,7 @@ class Source(NamedTuple):
         return BITS[self.dtype] * math.prod(self.shape) // 8
 
     def copy_into(self, out: Bytes) -> None:
-        """Copy the bytes to ``out``, of exactly ``nbytes``; from a GPU if need be."""
+        """Copy the bytes to ``out``, of exactly ``nbytes``. Those of a GPU's may arrive later: see `devices.Flight`."""
         if self.nbytes:
             self.library.copy_into(self.array, out)
 
@@ -144,7 +144,7 @@ class Library(Protocol):
         """The elements' bytes in C order in host memory, and whether they belong to nobody else."""
 
     def copy_into(self, array: Any, out: Bytes) -> None:
-        """Copy the elements' bytes in C order to ``out``."""
+        """Copy the elements' bytes in C order to ``out``, from a GPU by a copy that is only queued."""
 
     def gather(self, arrays: Sequence[Any], out: Bytes) -> bool:
         """Copy the elements' bytes of all of them to ``out``, one after the other, if that can be done at once."""

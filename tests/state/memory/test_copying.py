@@ -11,6 +11,7 @@ import torch
 from ckpt_callbacks.state.files.packing import Packer
 from ckpt_callbacks.state.memory import copying as module
 from ckpt_callbacks.state.memory.copying import Copier, Copying, Lent
+from ckpt_callbacks.state.tensors.devices import Flight
 
 
 def lent(tensor: torch.Tensor) -> Lent:
@@ -40,7 +41,7 @@ def test_what_is_copied_is_whole() -> None:
     """Whoever waits for the verdict gets the same."""
     tensors = [torch.randn(100_003), torch.randn(5), torch.randn(250)]
     outs = [np.zeros(tensor.nbytes, np.uint8) for tensor in tensors]
-    copying = Copying([(lent(tensor), out) for tensor, out in zip(tensors, outs, strict=True)])
+    copying = Copying([(lent(tensor), out) for tensor, out in zip(tensors, outs, strict=True)], Flight())
     assert copying.unfinished
     assert copied(copying)
     assert copying.verdict()
@@ -61,7 +62,7 @@ def test_what_is_copied_is_whole() -> None:
 def test_a_change_under_way_is_found(change) -> None:
     """Torch counts it, by whichever view of the tensor it is made; nothing is copied twice to find out."""
     tensor = torch.ones(2000)
-    copying = Copying([(lent(tensor), np.zeros(tensor.nbytes, np.uint8))])
+    copying = Copying([(lent(tensor), np.zeros(tensor.nbytes, np.uint8))], Flight())
     change(tensor)
     assert not copied(copying)
     assert not copying.verdict()
@@ -70,7 +71,7 @@ def test_a_change_under_way_is_found(change) -> None:
 def test_a_change_that_is_under_way_when_all_is_copied_is_found() -> None:
     """Torch counts a change after it was made: a verdict before that would call the copy whole."""
     tensor, seen = torch.ones(2000), []
-    copying = Copying([(lent(tensor), np.zeros(tensor.nbytes, np.uint8))])
+    copying = Copying([(lent(tensor), np.zeros(tensor.nbytes, np.uint8))], Flight())
     copying.work()
     seen.append(copying.unfinished)
     tensor.add_(1)
@@ -82,7 +83,7 @@ def test_a_change_afterwards_does_not_count() -> None:
     """Nor does the copy hold on to anything: training may need the memory."""
     tensor = torch.ones(2000)
     out = np.zeros(tensor.nbytes, np.uint8)
-    copying = Copying([(lent(tensor), out)])
+    copying = Copying([(lent(tensor), out)], Flight())
     assert copied(copying)
     tensor.zero_()
     assert copying.conclude()
@@ -94,7 +95,7 @@ def test_a_change_afterwards_does_not_count() -> None:
 def test_a_copy_that_fails_is_not_whole() -> None:
     """Nobody waits for it for ever."""
     tensor = torch.ones(2000)
-    copying = Copying([(lent(tensor), np.zeros(3, np.uint8))])
+    copying = Copying([(lent(tensor), np.zeros(3, np.uint8))], Flight())
     with pytest.raises(ValueError, match="broadcast"):
         copying.work()
     assert not copying.conclude()
@@ -104,7 +105,7 @@ def test_a_tensor_that_is_lent_stays_as_free_as_it_was() -> None:
     """Its storage can still be resized; what it is given instead does not change the copy, which counts as torn."""
     tensor = torch.ones(2000)
     out = np.zeros(tensor.nbytes, np.uint8)
-    copying = Copying([(lent(tensor), out)])
+    copying = Copying([(lent(tensor), out)], Flight())
     assert tensor.untyped_storage().resizable()
     tensor.data = torch.zeros(2000)
     assert not copied(copying)
@@ -115,14 +116,14 @@ def test_changes_through_data_are_not_counted_but_seen() -> None:
     """If they are everywhere. Elsewhere than where one looks they are not: so code that says ``.data`` is kept out."""
     for change, whole in ((slice(None), False), (slice(5, 6), True)):
         tensor = torch.ones(20_000)
-        copying = Copying([(lent(tensor), np.zeros(tensor.nbytes, np.uint8))])
+        copying = Copying([(lent(tensor), np.zeros(tensor.nbytes, np.uint8))], Flight())
         tensor.data[change] = 0
         assert copied(copying) is whole
 
 
 def test_nothing_to_copy_is_done() -> None:
     """At once."""
-    copying = Copying([])
+    copying = Copying([], Flight())
     assert not copying.unfinished
     assert copying.conclude()
     assert copying.verdict()
@@ -165,7 +166,7 @@ def test_the_thread_copies_and_ends() -> None:
     for _ in range(2):
         tensor = torch.randn(50_000)
         out = np.zeros(tensor.nbytes, np.uint8)
-        copying = Copying([(lent(tensor), out)])
+        copying = Copying([(lent(tensor), out)], Flight())
         copier.begin(copying.work)
         copier.close()
         assert copying.conclude()
@@ -176,10 +177,10 @@ def test_the_thread_copies_and_ends() -> None:
 def test_the_thread_outlives_a_failure(caplog: pytest.LogCaptureFixture) -> None:
     """Training would wait for the next copy for ever."""
     tensor, copier = torch.randn(5000), Copier()
-    wrong = Copying([(lent(tensor), np.zeros(3, np.uint8))])
+    wrong = Copying([(lent(tensor), np.zeros(3, np.uint8))], Flight())
     copier.begin(wrong.work)
     assert not wrong.conclude()
-    right = Copying([(lent(tensor), np.zeros(tensor.nbytes, np.uint8))])
+    right = Copying([(lent(tensor), np.zeros(tensor.nbytes, np.uint8))], Flight())
     copier.begin(right.work)
     assert right.conclude()
     copier.close()
