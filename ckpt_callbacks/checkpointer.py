@@ -455,11 +455,9 @@ class BaseCheckpointer:
             raise
         reasons = tuple(dict.fromkeys((*decision.reasons, *self._saver.take_owed())))
         if not reasons:
+            self._hold(moment, past, unhealthy, capture)
             if Event.FIT_END in events:
-                self._saver.let_go()
                 self._tell_if_nothing_was_saved()
-            else:
-                self._hold(moment, past, unhealthy, capture)
             return None
         self._saved = True
         draft = self._draft(moment, replace(decision, reasons=reasons), unhealthy)
@@ -491,17 +489,22 @@ class BaseCheckpointer:
         return decision, unhealthy
 
     def _hold(self, moment: Moment, past: Past, unhealthy: str | None, capture: Callable[[], Captured]) -> None:
-        """Have the state in reserve if it is time to: as the snapshot that an exception would cause here."""
+        """Have the state in reserve if it is time to: as the snapshot that an exception would cause here.
+
+        The last boundary's state is held whatever that costs: what training ended with may yet be lost, by the error of
+        a callback. An unhealthy state is none to carry on from; the one before it stays.
+        """
         began = time.monotonic()
         moved = moment.progress.batches > past.seen.batches  # else a snapshot has it, or it is the beginning
-        if not moved or not self._reserve.may(began, self._saver.busy):
+        last = Event.FIT_END in moment.events and self._reserve.due < math.inf
+        if unhealthy or not moved or not (last or self._reserve.may(began, self._saver.busy)):
             return
         failed = replace(moment, events=moment.events | Event.EXCEPTION)
         decision = engine.decide(failed, past, self.trigger, self.monitors)
         held = 0
         try:
             if decision.reasons:
-                held = self._saver.hold(self._draft(failed, decision, unhealthy), capture, moment)
+                held = self._saver.hold(self._draft(failed, decision, None), capture, moment)
         except Exception as error:  # noqa: BLE001 - a spare copy must not end a training that needs none
             warn(f"no state can be held in memory, and an exception will save nothing: {error!r}")
             self._reserve = Reserve(math.inf)
@@ -512,9 +515,9 @@ class BaseCheckpointer:
 
     def failed(self) -> None:
         """An exception has ended training: save the state that is held, if `on_exception` asks for it."""
-        held = self._saver.save_held()
-        if held is not None:
-            say(f"training failed; its state after step {held.progress.step}, which was held in memory, is saved")
+        saved = self._saver.save_held()
+        if saved is not None:
+            saved.add_done_callback(_tell_what_is_left)
 
     def _tell_if_nothing_was_saved(self) -> None:
         """Training has ended well."""
@@ -654,6 +657,11 @@ class BaseCheckpointer:
             unhealthy=unhealthy,
             provenance={**provenance(), "machine": self._machine},
         )
+
+
+def _tell_what_is_left(saved: Future[Snapshot | None]) -> None:
+    if saved.exception() is None and (snapshot := saved.result()) is not None:
+        say(f"training failed; its state after step {snapshot.step}, which was held in memory, is saved")
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:

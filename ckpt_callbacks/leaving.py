@@ -58,6 +58,19 @@ class Leaving:
         """Whether the fit was left at once, by a second signal: whoever sent it does not want to wait for anything."""
         return self._signals.insisted
 
+    def repeat(self) -> None:
+        """Fit is gone, by an exception: a signal that was noted, and never answered, comes as if it came just now."""
+        self._signals.repeat()
+
+    def answer(self) -> None:
+        """The same for who may raise: obey it.
+
+        Raises:
+            SystemExit, KeyboardInterrupt: as `Signals.answer`.
+        """
+        if not self.insisted:
+            self._signals.answer()
+
     def look(self) -> str | None:
         """Before a boundary: the name of the signal that came since the last one."""
         came = self._signals.came

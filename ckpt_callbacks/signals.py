@@ -153,6 +153,13 @@ class Signals:
             self.remove()
             raise
 
+    def repeat(self) -> None:
+        """Send the noted signal once more, if the process shall leave then: nobody listens to it here any more."""
+        number = self.came
+        if number is not None and self.leaves and not self.insisted:
+            self.came = None
+            os.kill(os.getpid(), number)
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
             self._handle_in_child(number)

@@ -222,6 +222,35 @@ def test_a_state_that_cannot_be_held_does_not_end_training(tmp_path, monkeypatch
     assert caplog.text.count("no state can be held in memory, and an exception will save nothing: MemoryError()") == 1
 
 
+def test_what_training_ended_with_is_held_until_fit_is_over(tmp_path, monkeypatch):
+    """Whatever it costs: the error of a callback's last hook would lose all of it."""
+    monkeypatch.setattr(reserve, "AT_ONCE", -1e9)
+    one = checkpointer(tmp_path, monitor=None, save=FAILS)
+    end = one.end
+    one.end = lambda: (one.failed(), end())
+    Loop(one).run(5)
+    assert held(one) == {5: {5.0}}
+    assert one.latest.manifest.finished
+
+
+@pytest.mark.usefixtures("_holds_always")
+@pytest.mark.parametrize("where", ["loss", "weights"])
+def test_an_unhealthy_state_is_not_held(tmp_path, where):
+    """Who stops training because of NaN wants to go on from before."""
+    one = checkpointer(tmp_path, monitor=None, save=every_steps(2) | on_exception(), keep=keep_all())
+    loop = Loop(one)
+
+    def loss(step: int) -> float:
+        if where == "weights" and step >= 5:
+            loop.weights[0] = np.nan
+        return math.nan if where == "loss" and step >= 5 else 1.0
+
+    loop.loss = loss
+    with pytest.raises(RuntimeError, match="killed"):
+        loop.run(9, fail_at=5)
+    assert [snapshot.step for snapshot in one.snapshots()] == [2, 4]
+
+
 def test_what_is_held_costs_no_more_than_its_share(tmp_path, monkeypatch):
     """Boundaries at which it is not time for another copy are passed over as if there were none."""
     monkeypatch.setattr(reserve, "SHARE", 1e-9)
@@ -230,7 +259,7 @@ def test_what_is_held_costs_no_more_than_its_share(tmp_path, monkeypatch):
     monkeypatch.setattr(Saver, "hold", lambda self, *_: held.append(1) or 1)
     held: list[int] = []
     Loop(one).run(50)
-    assert len(held) == 1
+    assert len(held) == 2  # the first, and that which training ends with
     assert one.rests(51, 51)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
@@ -28,7 +29,7 @@ from ckpt_callbacks._lightning.weights import modules_of
 from ckpt_callbacks.checkpointer import BaseCheckpointer
 from ckpt_callbacks.engine import Event
 from ckpt_callbacks.leaving import Leaving
-from ckpt_callbacks.messages import say
+from ckpt_callbacks.messages import say, warn
 from ckpt_callbacks.resume import Restored
 from ckpt_callbacks.signals import Handler, exit_code
 from ckpt_callbacks.state.captured import Captured
@@ -223,6 +224,20 @@ class Fit:
         if not self._leaving.insisted:
             for callback in self.callbacks:
                 callback.failed()
+
+    def failed(self, exception: BaseException) -> None:
+        """An exception leaves fit, and every callback has let go: a signal that was noted is obeyed now.
+
+        Raises:
+            SystemExit, KeyboardInterrupt: as `Leaving.answer`.
+        """
+        noted = self._leaving.look()
+        try:
+            self._leaving.answer()
+        except BaseException as leaving:
+            text = "".join(traceback.format_exception(exception))
+            warn(f"{noted} came in a step that failed, and is obeyed now. The step's error was:\n{text}")
+            raise leaving from exception
 
     def close(self) -> None:
         """Fit has ended well, and all is durable: a signal that came meanwhile is answered."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import signal
+from collections.abc import Sequence
 from typing import Any
 
 from ckpt_callbacks._lightning import private, snapshot_io, state
@@ -45,6 +46,7 @@ class LightningHooks(BaseCheckpointer):
         self._fit = self._led or ours[0]._fit
         if self._led is not None:
             snapshot_io.install(trainer, self.package, self._led.load)
+            private.intercept_failure(trainer, functools.partial(_leave, self._led, ours))
 
     def _check(self, trainer: Any) -> None:
         found = private.package_of(trainer)
@@ -115,6 +117,10 @@ class LightningHooks(BaseCheckpointer):
         if trainer.received_sigterm and isinstance(exception, SystemExit):
             # Lightning leaves with 0, which tells a scheduler that the job is done.
             exception.code = exit_code(signal.SIGTERM)
+        self.leave(exception)
+
+    def leave(self, exception: BaseException) -> None:
+        """An exception ends the fit. Safe to call more than once."""
         try:
             if fit := self._led:
                 fit.interrupted(exception)
@@ -146,3 +152,9 @@ class LightningHooks(BaseCheckpointer):
                 led.deafen()
             raise
         return led
+
+
+def _leave(fit: Fit, callbacks: Sequence[LightningHooks], exception: BaseException) -> None:
+    for callback in callbacks:
+        callback.leave(exception)
+    fit.failed(exception)

@@ -29,6 +29,7 @@ __all__ = [
     "hands_out_iterator",
     "hold_back",
     "intercept_end",
+    "intercept_failure",
     "intercept_first_epoch",
     "intercept_loaders",
     "intercept_restoring",
@@ -148,6 +149,23 @@ def intercept_first_epoch(trainer: Any, before: Callable[[], None]) -> None:
     loop.on_advance_start = on_advance_start
 
 
+def intercept_failure(trainer: Any, failed: Callable[[BaseException], None]) -> None:
+    """``Trainer._run_stage``, in which training runs. ``failed`` is told of what it raises.
+
+    `on_exception` is not called if that of another callback raises; then the run would stay locked, and signals noted.
+    """
+
+    def run_stage() -> Any:
+        del trainer._run_stage
+        try:
+            return trainer._run_stage()
+        except BaseException as error:
+            failed(error)
+            raise
+
+    trainer._run_stage = run_stage
+
+
 def intercept_end(trainer: Any, before: Callable[[], None]) -> None:
     """``fit_loop.on_run_end``, which calls every `on_train_end`. ``before`` runs first.
 
@@ -177,6 +195,7 @@ def release(trainer: Any) -> None:
     vars(trainer._checkpoint_connector).pop("resume_start", None)
     vars(trainer.fit_loop).pop("on_advance_start", None)
     vars(trainer.fit_loop).pop("on_run_end", None)
+    vars(trainer).pop("_run_stage", None)
     for source in _data_sources(trainer):
         vars(source).pop("dataloader", None)
 

@@ -191,8 +191,8 @@ def on_exception() -> Trigger:
     """Fire when an exception ends training: out of memory, unreadable data, an error in a hook.
 
     What an exception leaves behind is half of a step, and nothing to carry on from exactly. So the state of a clean
-    boundary is held in memory, copied there as often as that costs next to nothing (half a percent of the time: a small
-    model every few steps, a gigabyte every two minutes or so), and what is held is saved. It is held nowhere else: a
+    boundary is held in memory, copied there as often as that costs next to nothing (one percent of the time: a small
+    model every second or two, a gigabyte every minute or so), and what is held is saved. It is held nowhere else: a
     process that is killed takes it along.
     """
     return _On(Event.EXCEPTION, "on_exception", "exception")

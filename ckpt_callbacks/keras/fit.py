@@ -32,10 +32,13 @@ from ckpt_callbacks.resume import Restored
 from ckpt_callbacks.state.captured import Captured
 from ckpt_callbacks.store import fingerprint
 
-__all__ = ["Fit"]
+__all__ = ["Fit", "settle_all"]
 
 INTERVAL = 0.5
 """Seconds between two looks whether fit still runs."""
+
+_FITS: weakref.WeakSet[Fit] = weakref.WeakSet()
+"""The fits of this process that did not end well, as far as is known."""
 
 
 class Fit:
@@ -81,10 +84,12 @@ class Fit:
         # Keras tells callbacks nothing of an exception; but fit is gone then. Nobody else has its list of callbacks,
         # which goes with its local variables: at once, unless somebody keeps the traceback; hence the thread.
         self._abandoned = weakref.finalize(running.callback_list, _abandon, self._leaving, callbacks)
+        is_present = self._is_present = private.fits.presence(running.epoch_iterator)
+        _FITS.add(self)
         self._over = threading.Event()
         self._awaiting = threading.Thread(
             target=_await_end,
-            args=(private.fits.presence(running.epoch_iterator), self._over, self._abandoned),
+            args=(is_present, self._over, self._abandoned),
             name="fit-watch",
             daemon=True,
         )
@@ -210,12 +215,19 @@ class Fit:
     def release(self) -> None:
         """Leave the model as it was."""
         self._fence()
+        _FITS.discard(self)
         self._abandoned.detach()
         self._over.set()
         private.fits.begin_at_epoch(self._model(), None)
 
+    def settle(self) -> None:
+        """If this fit was left by an exception: let go of what it held, now."""
+        if not self._is_present():
+            self.abandon()
+
     def abandon(self) -> None:
-        """Another fit begins, and this one never ended: it was left by an exception."""
+        """Another fit begins with the same callback, so this one is over: it was left by an exception."""
+        _FITS.discard(self)
         self._over.set()
         if self._awaiting.is_alive():
             self._awaiting.join()
@@ -279,6 +291,12 @@ class Fit:
         return replace(captured, missing={**captured.missing, **lost}, data=self._tape.how, steady=steady)
 
 
+def settle_all() -> None:
+    """Before a fit begins: what earlier ones held is saved, and theirs is the past that it finds."""
+    for fit in list(_FITS):
+        fit.settle()
+
+
 def _await_end(is_present: Callable[[], bool], over: threading.Event, abandon: Callable[[], Any]) -> None:
     """On a thread of its own, until fit is ``over``: if it was left by an exception, let go of what it held."""
     while not over.wait(INTERVAL):
@@ -302,6 +320,7 @@ def _abandon(leaving: Leaving, callbacks: Sequence[BaseCheckpointer]) -> None:
             callback.end()
         except CheckpointError as error:
             warn(f"a snapshot could not be written: {error}")
+    leaving.repeat()
 
 
 def _call(method: Callable[[], None] | None) -> None:

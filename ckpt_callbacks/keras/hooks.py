@@ -9,7 +9,7 @@ import keras
 
 from ckpt_callbacks.checkpointer import BaseCheckpointer
 from ckpt_callbacks.keras import private
-from ckpt_callbacks.keras.fit import Fit
+from ckpt_callbacks.keras.fit import Fit, settle_all
 
 __all__ = ["Checkpointer"]
 
@@ -32,6 +32,7 @@ class Checkpointer(BaseCheckpointer, keras.callbacks.Callback):
         """Fit is about to start."""
         if self._fit is not None:
             self._fit.abandon()
+        settle_all()
         running = private.fits.running_fit()
         ours = [callback for callback in running.callbacks if isinstance(callback, Checkpointer)]
         self._led = Fit(lambda: self.model, running, self.params, ours) if ours[0] is self else None
@@ -72,6 +73,12 @@ class Checkpointer(BaseCheckpointer, keras.callbacks.Callback):
             raise
         if led is not None:
             led.close()
+
+    def wait(self) -> None:
+        """Return when every snapshot taken so far is durable, also what a fit has left that an exception ended."""
+        if self._fit is not None:
+            self._fit.settle()
+        super().wait()
 
     def _finish(self) -> None:
         if fit := self._led:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 __all__ = ["Reserve"]
 
-SHARE = 0.005
+SHARE = 0.01
 """The share of training's time that copies in reserve may take."""
 
-AT_ONCE = 0.05
+AT_ONCE = 0.5
 """Seconds that they may take beforehand: a small state is copied at each of the first boundaries."""
 
 SPEED = 2e9

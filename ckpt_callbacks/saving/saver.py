@@ -37,11 +37,13 @@ class _Taken:
         draft: its manifest, but for what only the commit knows.
         staged: its files.
         trained: the names of the weights that are trained.
+        healthy: it is worth nothing if its weights are no numbers.
     """
 
     draft: Manifest
     staged: Staged
     trained: Set[str]
+    healthy: bool = False
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,7 @@ class Saver:
             self._overlap.took(now - self._saved_at)
             self._saved_at = None
 
+    @no_search()
     def save(
         self,
         draft: Manifest,
@@ -177,8 +180,7 @@ class Saver:
         self.let_go()
         try:
             captured = capture()
-            with no_search():
-                packed = self.pack(captured)
+            packed = self.pack(captured)
             self._writer.make_room()
             steady = self._may_be_copied_later(moment, captured, self._overlap.pays) if not at_once else {}
             self._saved_at = now
@@ -193,6 +195,7 @@ class Saver:
         self._unseen.append((done, draft))
         return done
 
+    @no_search()
     def hold(self, draft: Manifest, capture: Callable[[], Captured], moment: Moment) -> int:
         """Copy the state aside, for `save_held`, in the place of what was held before. Arguments as of `save`.
 
@@ -201,10 +204,9 @@ class Saver:
         """
         self.let_go()
         captured = capture()
-        with no_search():
-            packed = self.pack(captured)
+        packed = self.pack(captured)
         steady = self._may_be_copied_later(moment, captured, self._overlap.is_free)
-        self._held = self._take(draft, captured, packed, steady, [])
+        self._held = replace(self._take(draft, captured, packed, steady, []), healthy=True)
         return sum(part.nbytes for part in self._held.staged.parts.values())
 
     def let_go(self) -> None:
@@ -214,18 +216,19 @@ class Saver:
             self.fence()  # it may still be copied there
             held.staged.release()
 
-    def save_held(self) -> Manifest | None:
+    def save_held(self) -> Future[Any] | None:
         """Training failed: queue the commit of what is held, if there is anything. From any thread.
 
         Returns:
-            Its draft, or None.
+            A future of the `Snapshot`, of None if its weights are no numbers; or None.
         """
         self.fence()
         held, self._held = self._held, None
         if held is None:
             return None
-        self._unseen.append((self._writer.submit(lambda: self._commit(held)), held.draft))
-        return held.draft
+        done = self._writer.submit(lambda: self._commit(held))
+        self._unseen.append((done, held.draft))
+        return done
 
     def _take(
         self,
@@ -236,8 +239,7 @@ class Saver:
         waiting: list[Request],
     ) -> _Taken:
         """Copy what was laid out to where training can't change it, or begin to, for what is steady."""
-        with no_search():
-            staged = packed.stage(self._arena, steady)
+        staged = packed.stage(self._arena, steady)
         if staged.copying.unfinished:
             self._copier.begin(staged.copying.work)
             self._staging = _Staging(staged.copying, draft.reasons, waiting)
@@ -254,12 +256,14 @@ class Saver:
         return steady if steady and pays() else {}
 
     def _commit(self, taken: _Taken) -> Snapshot | None:
-        """On the writer's thread. None: training changed what was being copied."""
+        """On the writer's thread. None: training changed what was being copied, or it is worth nothing."""
         draft, staged, trained = taken.draft, taken.staged, taken.trained
         try:
             if not staged.copying.verdict():
                 return None
             weight = staged.not_finite(trained)
+            if weight and taken.healthy:
+                return None
             unhealthy = f"{weight} is not finite" if weight else draft.unhealthy
             manifest = self._keeper.publish(
                 replace(draft, unhealthy=unhealthy), staged.files(), lambda earlier: staged.same_as(earlier, trained)

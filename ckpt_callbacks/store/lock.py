@@ -221,7 +221,7 @@ def _try_lock(descriptor: int, path: Path, *, shared: bool = False) -> bool:
         return False
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
-            raise
+            raise StoreError(f"{path} can't be locked: {error}. {remedy(error)}.") from error
         if not shared and str(path) not in _warned:
             _warned.add(str(path))
             warn(f"{path.parent} can't be locked here ({error.strerror}): take care that one process writes to it")

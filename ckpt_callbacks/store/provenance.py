@@ -54,7 +54,7 @@ def provenance() -> dict[str, Any]:
     """What is known of this process: ``command`` (a list of arguments) and ``git`` (``commit`` and ``branch``)."""
     script = getattr(sys.modules.get("__main__"), "__file__", None)
     facts: dict[str, Any] = {"command": list(_command(tuple(sys.orig_argv)))}
-    git = _git(Path(script).resolve().parent if script else Path.cwd())
+    git = _git(Path(script).parent if script else Path())
     return {**facts, "git": git} if git else facts
 
 
@@ -150,12 +150,13 @@ def _without_user(url: re.Match[str]) -> str:
 @cache
 def _git(directory: Path) -> dict[str, str]:
     """The commit that the repository around ``directory`` stands at; empty if there is none or it can't be read."""
-    for folder in (directory, *directory.parents):
-        try:
+    try:
+        directory = directory.resolve()
+        for folder in (directory, *directory.parents):
             if (folder / ".git").exists():
                 return _head(folder / ".git")
-        except OSError:
-            return {}
+    except (OSError, ValueError):  # no such directory any more, names that are no text, paths that are none
+        return {}
     return {}
 
 

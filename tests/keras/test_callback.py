@@ -31,11 +31,13 @@ from ckpt_callbacks import (
     every_epochs,
     every_steps,
     keep_all,
+    keep_last,
     on_best,
     on_end,
     on_exception,
 )
 from ckpt_callbacks.keras import Checkpointer, load_weights, private
+from ckpt_callbacks.keras.fit import INTERVAL
 from ckpt_callbacks.saving import reserve
 from ckpt_callbacks.state.memory.pages import fresh
 from ckpt_callbacks.store import owner_of
@@ -468,6 +470,44 @@ def test_an_exception_saves_the_state_that_is_held(tmp_path, monkeypatch, caplog
     callback = Checkpointer(tmp_path / "run")
     assert same(fit(callback)[0], fit()[0])
     assert callback.resumed.step == held
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_the_next_fit_goes_on_from_what_an_exception_left(tmp_path, monkeypatch, waits):
+    """Also while the traceback is alive, and with another callback: nothing comes late, and into what goes on."""
+    monkeypatch.setattr(reserve, "AT_ONCE", math.inf)
+    options = {"save": on_end() | on_exception(), "keep": keep_last(1)}
+    first = Checkpointer(tmp_path / "run", **options)
+    with pytest.raises(RuntimeError) as kept:
+        fit(first, StopAt(5))
+    if waits:
+        first.wait()
+        assert first.latest.step == 4
+    callback = Checkpointer(tmp_path / "run", **options)
+    model, _ = fit(callback)
+    assert callback.resumed.step == 4
+    assert same(model, fit()[0])
+    time.sleep(2 * INTERVAL)
+    assert [snapshot.step for snapshot in callback.snapshots()] == [6]
+    assert kept.value.__traceback__ is not None
+
+
+def test_a_signal_in_a_step_that_fails_comes_once_more(tmp_path):
+    """When fit is gone: to the handler that was there before."""
+    came = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+
+    class Preempted(StopAt):
+        def on_train_batch_begin(self, batch, logs=None):
+            if int(self.model.optimizer.iterations) == 4:
+                signal.raise_signal(signal.SIGTERM)
+
+    try:
+        with contextlib.suppress(RuntimeError):
+            fit(Checkpointer(tmp_path / "run"), Preempted(5))
+        assert came == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)

@@ -350,6 +350,44 @@ def test_an_error_of_the_user_stays_the_users(tmp_path, caplog, monkeypatch, fai
     assert same(module, fit(None, num_sanity_val_steps=0)[1])
 
 
+class Worse(pl.Callback):
+    """Fails when it hears of a failure, or when training ends."""
+
+    def __init__(self, hook: str) -> None:
+        setattr(self, hook, self._fail)
+
+    def _fail(self, *_):
+        raise KeyError("a callback's own error")
+
+
+@pytest.mark.usefixtures("_holds_always")
+@pytest.mark.parametrize(("hook", "breaks", "step"), [("on_exception", 5, 5), ("on_train_end", 99, 6)])
+def test_an_error_of_another_callback_costs_nothing(tmp_path, hook, breaks, step):
+    """What is held is saved, nothing stays locked, and signals go where they went."""
+    with pytest.raises(KeyError, match="a callback's own error"):
+        fit(Checkpointer(tmp_path / "run", save=on_exception()), callbacks=[Worse(hook), Breaks(breaks)])
+    assert (Run(tmp_path / "run").latest.step, owner_of(tmp_path / "run")) == (step, None)
+    assert "Signals" not in repr(signal.getsignal(signal.SIGTERM))
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Lightning's own are left, as it was interrupted
+
+
+@pytest.mark.usefixtures("_holds_always")
+def test_a_signal_in_a_step_that_fails_is_obeyed(tmp_path, caplog):
+    """By the usual exit code, after what is held is saved; the step's error is told."""
+
+    class Preempted(pl.Callback):
+        def on_train_batch_start(self, trainer, *_):
+            if trainer.global_step == 5:
+                signal.raise_signal(signal.SIGTERM)
+                raise RuntimeError("the user's own error")
+
+    with pytest.raises(SystemExit) as left:
+        fit(Checkpointer(tmp_path / "run"), callbacks=[Preempted()])
+    assert left.value.code == 143
+    assert "RuntimeError: the user's own error" in caplog.text
+    assert Run(tmp_path / "run").latest.step == 5
+
+
 @pytest.mark.usefixtures("_holds_always")
 def test_an_error_while_data_are_loaded(tmp_path):
     """The boundary is right before."""

@@ -147,3 +147,19 @@ def test_a_directory_that_is_not_there_can_not_be_locked(tmp_path: Path) -> None
     """The error says what to check."""
     with pytest.raises(StoreError, match="Check that the directory exists"):
         RunLock(tmp_path / "nothing").acquire()
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.EACCES])
+def test_a_server_that_is_away_is_told_with_place_and_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """To who wants the lock, and who only looks."""
+
+    def refuses(descriptor: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    RunLock(tmp_path).acquire().release()
+    monkeypatch.setattr(lock_module.fcntl, "flock", refuses)
+    for act in (RunLock(tmp_path).acquire, lambda: owner_of(tmp_path)):
+        with pytest.raises(StoreError, match=rf"{tmp_path}/.lock can't be locked: .*{os.strerror(number)}\. [A-Z]"):
+            act()

@@ -110,6 +110,27 @@ def test_the_commit_is_found_without_running_git(tmp_path: Path, packed: bool) -
     assert _git(tmp_path / "inner") == {"commit": commit}
 
 
+def test_a_repository_that_cannot_be_read_is_nothing_to_tell(tmp_path: Path) -> None:
+    """Names in it need not be UTF-8."""
+    for number, (name, content) in enumerate(
+        [("HEAD", b"ref: refs/heads/gr\xf6n"), ("HEAD", b"ref: a\x00b"), ("packed-refs", b"\xf6\n")]
+    ):
+        git = tmp_path / str(number) / ".git"
+        git.mkdir(parents=True)
+        (git / "HEAD").write_bytes(b"ref: refs/heads/main")
+        (git / name).write_bytes(content)
+        assert _git(git.parent) == {}
+
+
+def test_a_directory_that_is_gone_is_nothing_to_tell(tmp_path: Path) -> None:
+    """A notebook's, that somebody moved."""
+    (tmp_path / "gone").mkdir()
+    code = "import os; os.rmdir(os.getcwd()); from ckpt_callbacks.store import provenance; print(provenance())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "gone", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "'git'" not in done.stdout
+
+
 def test_no_repository_is_nothing_to_tell(tmp_path: Path) -> None:
     """A broken one neither: provenance never stops a save."""
     assert _git(tmp_path) == {}
