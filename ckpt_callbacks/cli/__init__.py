@@ -6,6 +6,9 @@ are one line on standard error. Exit codes: 0 all is well, 1 a check found somet
 
 from __future__ import annotations
 
+import io
+import sys
+
 import typer
 
 from ckpt_callbacks.cli.explain import explain
@@ -34,4 +37,7 @@ for _command in (ls, show, verify, explain, pin, unpin, prune, repair, request, 
 
 def main() -> None:
     """Run the command line; the entry point of the ``ckpt`` program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows ASCII only gets all but a few signs
     app(prog_name="ckpt")

@@ -204,6 +204,14 @@ def test_as_a_program(store: LocalStore) -> None:
     assert not imported & {"torch", "keras", "tensorflow", "jax", "pytorch_lightning", "lightning"}
 
 
+def test_a_terminal_that_knows_only_ascii_is_answered(store: LocalStore) -> None:
+    """All but a few signs."""
+    command = [sys.executable, "-m", "ckpt_callbacks.cli", "ls", str(store.root)]
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=ascii_only)
+    assert "snapshots" in done.stdout
+
+
 def test_help_names_the_commands() -> None:
     """And each command explains its argument."""
     text = ckpt("--help").stdout
