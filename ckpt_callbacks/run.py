@@ -34,6 +34,7 @@ from ckpt_callbacks.errors import (
 from ckpt_callbacks.store import (
     LocalStore,
     Manifest,
+    note_without_secret,
     owner_of,
     read_manifest,
     unless_deleted,
@@ -561,7 +562,7 @@ class Run:
             ref: as for `get`.
             note: why, for whoever lists the run.
         """
-        snapshot, note = self.get(ref), without_secret(note) if note else note
+        snapshot, note = self.get(ref), note_without_secret(note)
         self._store.pin(snapshot.id, note)
         self._store.journal.append("pinned", id=snapshot.id, note=note)
         return snapshot

@@ -9,7 +9,7 @@ from ckpt_callbacks.store.journal import Journal
 from ckpt_callbacks.store.local import LocalStore
 from ckpt_callbacks.store.lock import Owner, RunLock, owner_of
 from ckpt_callbacks.store.manifest import FileInfo, Manifest
-from ckpt_callbacks.store.provenance import machine, provenance, without_secret, without_secrets
+from ckpt_callbacks.store.provenance import machine, note_without_secret, provenance, without_secret, without_secrets
 from ckpt_callbacks.store.trace import Step, Trace, fingerprint
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "fingerprint",
     "load_directory",
     "machine",
+    "note_without_secret",
     "owner_of",
     "provenance",
     "read_manifest",

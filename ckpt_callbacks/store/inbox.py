@@ -17,7 +17,7 @@ from typing import Any
 
 from ckpt_callbacks.errors import StoreError
 from ckpt_callbacks.store.files import disk
-from ckpt_callbacks.store.provenance import without_secret
+from ckpt_callbacks.store.provenance import note_without_secret
 from ckpt_callbacks.store.remedies import remedy
 from ckpt_callbacks.store.writing import TEMPORARY, DurableFiles
 
@@ -36,7 +36,7 @@ class Message:
 
     Attributes:
         name: what it is called in the inbox.
-        note: what the snapshot is for, or None.
+        note: what the snapshot is for, or None; at most 2,000 characters.
         stop: whether training shall end after it.
         wants_answer: whether the sender waits.
     """
@@ -64,7 +64,7 @@ class Inbox:
         Raises:
             StoreError: it can't be written.
         """
-        note = without_secret(note) if note else note
+        note = note_without_secret(note)
         name = f"{time.time_ns():020d}-{secrets.token_hex(3)}"
         try:
             self._files.make_own(self.path)
@@ -78,7 +78,7 @@ class Inbox:
     def messages(self) -> list[Message]:
         """What nobody has answered yet, oldest first. What can't be read is no request."""
         return [
-            Message(name, _text(found.get("note")), found.get("stop") is True, found.get("wants_answer") is True)
+            Message(name, _note(found.get("note")), found.get("stop") is True, found.get("wants_answer") is True)
             for entry in disk.list(self.path)
             if entry.name.endswith(_REQUEST) and not entry.name.startswith(".")
             if (found := self._read(name := entry.name.removesuffix(_REQUEST), _REQUEST)) is not None
@@ -137,5 +137,5 @@ class Inbox:
         self._files.write_small(self.path / name, json.dumps(content).encode())
 
 
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+def _note(value: Any) -> str | None:
+    return note_without_secret(value) if isinstance(value, str) else None

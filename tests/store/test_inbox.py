@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,15 @@ def test_what_can_not_be_read_is_no_request(inbox: Inbox, content: bytes) -> Non
     (inbox.path / "1.request").write_bytes(content)
     (inbox.path / "readme.txt").write_bytes(content)
     assert len(inbox.messages()) == 1
+
+
+def test_a_note_is_a_short_text(inbox: Inbox) -> None:
+    """It comes to stand in every list of the snapshots; and what anybody leaves there must not keep the training."""
+    inbox.post("word " * 10_000)
+    (inbox.path / "1.request").write_text(json.dumps({"note": "a." * 16_000}))
+    began = time.process_time()
+    assert [len(message.note or "") for message in inbox.messages()] == [1996, 1]
+    assert time.process_time() - began < 1
 
 
 def test_odd_values_are_left_out(inbox: Inbox) -> None:

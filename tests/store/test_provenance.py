@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from ckpt_callbacks.store import provenance, without_secrets
-from ckpt_callbacks.store.provenance import _git
+from ckpt_callbacks.store import note_without_secret, provenance, without_secret, without_secrets
+from ckpt_callbacks.store.provenance import MAX_NOTE, _git
 
 
 @pytest.mark.parametrize(
@@ -63,6 +65,23 @@ from ckpt_callbacks.store.provenance import _git
         (["glpat-abcdefghijkl"], ["***"]),
         (["https://hooks.slack.com/services/T0/B0/abc"], ["https://hooks.slack.com/***"]),
         (["https://discord.com/api/webhooks/1/abc"], ["https://discord.com/api/webhooks/***"]),
+        (["--wandb=" + "0123456789abcdef" * 2, "w=" + "0123456789abcdef" * 2], ["--wandb=***", "w=***"]),
+        (["/hub/" + "0123456789abcdef" * 2 + "/w"], ["/hub/" + "0123456789abcdef" * 2 + "/w"]),
+        (["--opts", "api_key", "abc", "lr", "3"], ["--opts", "api_key", "***", "lr", "3"]),
+        (
+            ["--set", "db.password", "-abc", "--env", "API_KEY", "x"],
+            ["--set", "db.password", "***", "--env", "API_KEY", "***"],
+        ),
+        (["TOKEN", "key_abc", "train"], ["TOKEN", "***", "train"]),
+        (
+            ["tokens.bin", "out", "secrets/train.py", "--key", "-v"],
+            ["tokens.bin", "out", "secrets/train.py", "--key", "***"],
+        ),
+        (["TOKEN", "-v", "key", "--lr", "3"], ["TOKEN", "-v", "key", "--lr", "3"]),
+        (["--psk", "abc", "GOCSPX-abcdefghijkl"], ["--psk", "***", "***"]),
+        (["AKIAABCDEFGHIJKL:abc/+d", "AKIAABCDEFGHIJKL: old"], ["***", "***: old"]),
+        (["123456789:" + "aB-_3" * 7, "bot123456789:" + "aB-_3" * 7 + "/send"], ["***", "***/send"]),
+        (["me:@b@host", "a:1,me:x@host@", "https://@host"], ["***@host", "***@host@", "https://@host"]),
         (["api-key abc", "two words", "--login", "me/abc"], ["api-key ***", "two words", "--login", "***"]),
     ],
 )
@@ -77,6 +96,41 @@ def test_what_the_shell_took_from_the_environment_is_left_out(monkeypatch: pytes
         monkeypatch.setenv(name, value)
     arguments = ["train.py", "Sesame1", "where=Sesame1", "x", "/data/run", "Sesame2"]
     assert without_secrets(arguments) == ["train.py", "***", "where=***", "x", "/data/run", "Sesame2"]
+
+
+_SEEDS = (
+    *("a", "A", "Aa", "1", "-", "=", ":", "@", "/", '"', ".", " ", "\n", "é", "a.", "a-", "1:", "a:", "a: ", "a ="),
+    *("a@", "@.", "x:y@", "u:/", "ab:/", "ab:/a", "ab:/@", "--user", "--user=", "user", "-u", "-p", "key ", "key="),
+    *('key"', "token: ", "bearer ", "basic ", "basic abcdefg", "hooks.", "hooks./", "/webhook", "-----BEGIN", "sk-"),
+    *("gh", "glab", "AKIA", "eyJ.", "0e", "0123456789:"),
+)
+
+
+@pytest.mark.parametrize("seed", _SEEDS)
+def test_looking_for_secrets_takes_time_in_proportion_to_the_text(seed: str) -> None:
+    """Every pattern, with what makes it begin again and again: while ``re`` looks, training stands still."""
+    patterns = [one for one in vars(sys.modules[without_secret.__module__]).values() if isinstance(one, re.Pattern)]
+    assert len(patterns) > 10
+    for before, after in (("", ""), ("--", ""), ("--user", " "), ("", "@"), ("hooks.", " ")):
+        text = before + seed * (50_000 // len(seed)) + after
+        began = time.process_time()
+        for pattern in patterns:
+            for _ in pattern.finditer(text):
+                pass
+        without_secret(text)
+        without_secrets([text, text, f"{text}=x"])
+        assert time.process_time() - began < 2  # 0.05; the square of it took ten seconds and more
+
+
+def test_a_long_note_is_cut_where_no_secret_is_cut_in_two() -> None:
+    """The half of a password whose ``@host`` is cut off would not be known as one."""
+    assert note_without_secret(None) is None
+    assert note_without_secret("") == ""
+    assert note_without_secret("before the merge, token=abc") == "before the merge, token=***"
+    words = "word " * (MAX_NOTE // 5 - 2)
+    cut = note_without_secret(f"{words}https://me:{'S3cret' * 50}@host")
+    assert cut == f"{words}…"
+    assert note_without_secret("x" * 2 * MAX_NOTE) == "…"
 
 
 def test_this_process_tells_its_command() -> None:
