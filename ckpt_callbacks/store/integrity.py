@@ -57,7 +57,10 @@ def read_manifest(directory: str | Path) -> Manifest:
         raise FileNotFoundError(path) from None
     except OSError as error:
         raise unreadable(path, error) from error
-    return Manifest.from_bytes(raw)
+    try:
+        return Manifest.from_bytes(raw)
+    except MemoryError as error:
+        raise _no_memory(path, len(raw)) from error
 
 
 def twice(ask: Callable[[], _Answer]) -> _Answer:
@@ -266,6 +269,10 @@ def _too_large(path: Path, size: int) -> StoreError:
     told = _told_size(path) if path.suffix == ".safetensors" else size
     if told != size:
         return CorruptSnapshotError(f"{path.name} has {size:,} bytes, and {told:,} by its own header.")
+    return _no_memory(path, size)
+
+
+def _no_memory(path: str | Path, size: int) -> UnreachableError:
     return UnreachableError(
         f"{path} can't be read now: memory for its {size:,} bytes can't be had. It may be good, so nothing was "
         "changed. Give the job more memory."

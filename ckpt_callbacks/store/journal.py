@@ -6,6 +6,7 @@ nothing is decided by it, and losing it loses no snapshot.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ckpt_callbacks.errors import StoreError
+from ckpt_callbacks.limits import reckoned
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.store.files import disk
 from ckpt_callbacks.store.manifest import finite
@@ -20,8 +22,13 @@ from ckpt_callbacks.store.remedies import remedy
 
 __all__ = ["Journal"]
 
-MAX_BYTES = 256 << 20
-"""How much of it is read: the end. That is more than a million events."""
+MAX_BYTES = 64 << 20
+"""How much of it is read: the end. That is some hundred thousand events."""
+
+MAX_LINE = 1 << 20
+"""The most bytes of a line: a longer one is no event."""
+
+_TIMES, _AT_LEAST = 16, 1024
 
 
 class Journal:
@@ -53,18 +60,20 @@ class Journal:
             self._warned = True
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Give the events, oldest first; a line that a crash has torn is left out.
+        """Give the events, oldest first; a line that a crash has torn, or that is none of ours, is left out.
 
         Raises:
             StoreError: it can't be read.
         """
         try:
-            lines = disk.read_end(self.path, MAX_BYTES).splitlines()
+            lines = io.BytesIO(disk.read_end(self.path, MAX_BYTES))
         except FileNotFoundError:
             return
         except OSError as error:
             raise StoreError(f"{self.path} can't be read: {error}. {remedy(error)}.") from error
         for line in lines:
+            if len(line) > MAX_LINE or reckoned(line) > max(_TIMES * len(line), _AT_LEAST):
+                continue  # ours take ten times their bytes in memory
             try:
                 entry = json.loads(line)
             except (ValueError, RecursionError):

@@ -44,7 +44,7 @@ from ckpt_callbacks.errors import (
     StoreError,
     UnreachableError,
 )
-from ckpt_callbacks.limits import too_large
+from ckpt_callbacks.limits import most, reckoned, too_large, too_much
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.store import manifest as manifests
 from ckpt_callbacks.store.attempts import Attempts
@@ -280,7 +280,8 @@ class LocalStore:
                 "don't tell apart: expected names that differ otherwise."
             )
         for name, chunks in files.items():
-            _require_readable(too_large(name, _size_of(chunks)), draft.progress.step)
+            excess = too_large(name, _size_of(chunks)) or too_much(name, _needed(name, chunks))
+            _require_readable(excess, draft.progress.step)
         with self._index.turn, self._writing(draft.progress.step):
             return self._commit(draft, files)
 
@@ -799,13 +800,17 @@ def _require_readable(excess: str | None, step: int) -> None:
 def _readable(manifest: Manifest) -> bytes:
     """The manifest's file."""
     raw = manifest.to_bytes()
-    excess = f"{manifests.NAME} has {len(raw):,} bytes: expected at most {manifests.MAX_BYTES:,}"
-    _require_readable(excess if len(raw) > manifests.MAX_BYTES else None, manifest.progress.step)
+    _require_readable(manifests.excess(raw), manifest.progress.step)
     return raw
 
 
 def _size_of(chunks: Chunks) -> int:
     return sum(memoryview(chunk).nbytes for chunk in chunks)
+
+
+def _needed(name: str, chunks: Chunks) -> int:
+    """The memory that a file takes once it is parsed, if it is of those that are."""
+    return sum(reckoned(memoryview(chunk).cast("B")) for chunk in chunks) if most(name) is not None else 0
 
 
 @contextlib.contextmanager

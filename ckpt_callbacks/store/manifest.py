@@ -25,14 +25,16 @@ from ckpt_callbacks.engine.moment import Progress
 from ckpt_callbacks.engine.monitor import Monitor
 from ckpt_callbacks.engine.snapshot import Record
 from ckpt_callbacks.errors import ConfigurationError, CorruptSnapshotError, StoreError, UnreachableError
+from ckpt_callbacks.limits import reckoned
 
-__all__ = ["DROPPED", "FORMAT", "NAME", "FileInfo", "Manifest", "digest_of", "finite", "plain_name"]
+__all__ = ["DROPPED", "FORMAT", "NAME", "FileInfo", "Manifest", "digest_of", "excess", "finite", "plain_name"]
 
 FORMAT = 1
 NAME = "manifest.json"
 DROPPED = ".manifest.dropped"
 """What a deletion calls it."""
 MAX_BYTES = 16 << 20
+MAX_PARSED = 32 << 20
 MAX_DEPTH = 64
 MAX_COUNT = (1 << 53) - 1
 """The largest whole number that every reader of JSON has exactly."""
@@ -283,6 +285,15 @@ class Manifest:
 _KNOWN = frozenset({*Manifest.__dataclass_fields__, "format", "digest"} - {"extra"})
 
 
+def excess(raw: bytes, where: str = NAME) -> str | None:
+    """What is wrong with a manifest that is too large, or would be in memory: those of a whole run are held there."""
+    if len(raw) > MAX_BYTES:
+        return f"{where} has {len(raw):,} bytes: expected at most {MAX_BYTES:,}"
+    if (needed := reckoned(raw)) > MAX_PARSED:
+        return f"{where} would take some {needed:,} bytes of memory: expected at most {MAX_PARSED:,}"
+    return None
+
+
 def plain_name(name: str) -> bool:
     """Tell whether ``name`` can stand for a file of a snapshot: one part, visible, plain ASCII on every file system."""
     return _PLAIN.fullmatch(name) is not None and name != NAME
@@ -318,8 +329,8 @@ def package_version() -> str:
 
 def _parse(raw: bytes, where: str) -> dict[str, Any]:
     """JSON -> a dict, within bounds and without two members of one name."""
-    if len(raw) > MAX_BYTES:
-        raise CorruptSnapshotError(f"{where} is larger than {MAX_BYTES} bytes, which no manifest is.")
+    if (problem := excess(raw, where)) is not None:
+        raise CorruptSnapshotError(f"{problem}.")
     try:
         document = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+import tracemalloc
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -42,6 +43,18 @@ def test_a_torn_line_costs_only_itself(tmp_path: Path, torn: int) -> None:
     assert [event["id"] for event in journal] == ["a"]
     journal.append("saved", id="c")
     assert [event["id"] for event in journal] == ["a", "c"]
+
+
+def test_a_line_that_would_eat_memory_is_none_of_ours(tmp_path: Path) -> None:
+    """One that is too long, too deep, or makes much of a few bytes; the others are read all the same."""
+    journal = Journal(tmp_path / "events.jsonl")
+    long, deep = b'{"why": "' + b"x" * journals.MAX_LINE + b'"}\n', b"[" * 100_000 + b"\n"
+    journal.path.write_bytes(b'{"event":"a"}\n' + long + deep + b'{"why": [' + b"[]," * 300_000 + b"1]}\n")
+    journal.append("kept", id="b", why=[f"keep_{number}" for number in range(100)])
+    tracemalloc.start()
+    assert [entry["event"] for entry in journal] == ["a", "kept"]
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20  # the file has 2, and the list of lists 24
+    tracemalloc.stop()
 
 
 def test_a_full_disk_is_a_warning_not_a_failed_save(

@@ -459,11 +459,17 @@ def test_nothing_is_written_that_no_reader_takes(
     with pytest.raises(StoreError, match=r"step 20 was not .* state\.json has 101 bytes: expected at most 100\."):
         store.commit(draft(20), files() | {"state.json": [b"[", b" " * 99, b"]"]})
     store.commit(draft(30), files() | {"state.json": [b"[", b" " * 98, b"]"]})
+    monkeypatch.setattr(limits, "PARSED", 200)
+    with pytest.raises(StoreError, match=r"state\.json would take some 280 bytes of memory: expected at most 200\."):
+        store.commit(draft(40), files() | {"state.json": [b"[[]", b",[]", b"]"], "a.txt": [b"{" * 90]})
+    monkeypatch.setattr(limits, "PARSED", 1 << 20)
     monkeypatch.setattr(limits, "INDEX", 10)
     with pytest.raises(StoreError, match=r"index\.json has 11 bytes: expected at most 10\."):
         store.commit(draft(40), files() | {"model.safetensors.index.json": [b" " * 11]})
     with pytest.raises(StoreError, match=r"manifest\.json has 16,.* bytes: expected at most 16,777,216\."):
         store.commit(draft(40, note="x" * (16 << 20)), files())
+    with pytest.raises(StoreError, match=r"manifest\.json would take some .* bytes of memory: expected at most 33,5"):
+        store.commit(draft(40, note="{" * 200_000), files())
     assert [one.progress.step for one in store.manifests()] == [10, 30]
     assert not list(store.root.rglob(".*.partial"))
 

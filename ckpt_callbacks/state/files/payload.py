@@ -9,15 +9,16 @@ Of either of the first two there may be several, numbered: see `shards`.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ckpt_callbacks.door import IrregularError, reading
-from ckpt_callbacks.errors import CorruptSnapshotError
+from ckpt_callbacks.errors import CorruptSnapshotError, UnreachableError
 from ckpt_callbacks.limits import too_large
 from ckpt_callbacks.state import tree
 from ckpt_callbacks.state.files.shards import pattern_of
@@ -36,7 +37,13 @@ def read_weights(directory: Path) -> dict[str, Any]:
 
     Raises:
         CorruptSnapshotError: a file is missing or can't be parsed.
+        UnreachableError: memory can't be had for it.
     """
+    with _enough_memory(directory):
+        return _read_weights(directory)
+
+
+def _read_weights(directory: Path) -> dict[str, Any]:
     try:
         with reading(directory / TREE) as file:
             if (excess := too_large(TREE, os.fstat(file.fileno()).st_size)) is not None:
@@ -67,7 +74,25 @@ def read(
 
     Raises:
         CorruptSnapshotError: a file is missing or can't be parsed.
+        UnreachableError: memory can't be had for it.
     """
+    with _enough_memory(directory):
+        return _read(files, directory, content)
+
+
+@contextlib.contextmanager
+def _enough_memory(directory: Path) -> Iterator[None]:
+    """What can't be held now may be good: a text that no writer makes is refused before."""
+    try:
+        yield
+    except MemoryError as error:
+        raise UnreachableError(
+            f"{directory} can't be read now: memory for its state can't be had. It may be good, so nothing was "
+            "changed. Give the job more memory."
+        ) from error
+
+
+def _read(files: Mapping[str, memoryview], directory: Path, content: str) -> tuple[dict[str, Any], Any, dict[str, str]]:
     if TREE not in files:
         raise CorruptSnapshotError(f"{directory / TREE} is missing.")
     structure = _structure(bytes(files[TREE]), directory)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ckpt_callbacks.errors import CorruptSnapshotError, UnstorableError
+from ckpt_callbacks.limits import reckoned, too_much
 from ckpt_callbacks.state.tensors.shelf import shelve
 from ckpt_callbacks.state.tensors.tensor import HostTensor, Source
 from ckpt_callbacks.state.tree.decoding import Decoder
@@ -103,7 +104,12 @@ def to_json(structure: object) -> bytes:
 
 
 def from_json(text: bytes, name: str = "the structure") -> Any:
-    """The structure that ``to_json`` wrote. CorruptSnapshotError: it is no JSON; ``name`` says where it was read."""
+    """The structure that ``to_json`` wrote; ``name`` says where it was read.
+
+    CorruptSnapshotError: it is no JSON, or would take more memory than any that is written.
+    """
+    if (excess := too_much("state.json", reckoned(text))) is not None:
+        raise CorruptSnapshotError(f"{name} can't be read: {excess}.")
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:

@@ -10,6 +10,7 @@ import enum
 import json
 import math
 import struct
+import tracemalloc
 import types
 from collections import Counter, OrderedDict, defaultdict, deque
 from typing import Any, NamedTuple
@@ -20,7 +21,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ckpt_callbacks import limits
 from ckpt_callbacks.errors import CorruptSnapshotError, UnstorableError
+from ckpt_callbacks.limits import reckoned
 from ckpt_callbacks.state import MAX_DEPTH, decode, encode, from_json, to_json
 from ckpt_callbacks.state.tensors.tensor import HostTensor
 from ckpt_callbacks.state.tree import plan
@@ -359,6 +362,21 @@ def test_json_of_any_depth_is_a_clean_error() -> None:
         from_json(b"[" * 10**6, "state.json")
     with pytest.raises(CorruptSnapshotError):
         from_json(b"NaN")
+
+
+def test_a_text_that_would_eat_memory_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three bytes make a list of eighty. What it would take is reckoned before, and never too low."""
+    for text in (b"[],", b"{},", b'{"a":{"b":0}},', b"1000,", b"1.5,", b'"ab",', b'{"$":"tuple","items":[]},'):
+        whole = b"[" + text * 100_000 + b"0]"
+        tracemalloc.start()
+        from_json(whole)
+        _, taken = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert 0.9 * taken < reckoned(whole) < 5 * taken
+    monkeypatch.setattr(limits, "PARSED", 1000)
+    with pytest.raises(CorruptSnapshotError, match=r"at x can't be read: state.json would take some 1,\d{3} bytes"):
+        from_json(b"[" + b"[]," * 10 + b"0]", "at x")
+    assert from_json(b"[" + b"[]," * 4 + b"0]") == [[], [], [], [], 0]
 
 
 json_values = st.recursive(
