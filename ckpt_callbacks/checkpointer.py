@@ -10,6 +10,7 @@ Theory of operation. An adapter calls these, all but `stepped` on the training t
     boundary(...)   at each *clean boundary* (before the next batch, or when fit ends): build one Moment from what
                     happened since the last one, decide, and if a save is due capture, stage and queue it
     fence()         before tensors change that may still be copied (before an optimizer steps)
+    loading(...)    around whatever puts the state of the chosen snapshot into the framework
     resumed_at(...) when the state of the chosen snapshot is back in the framework; `arrived`, if it was another's
     stepped(...)    after each step, with its loss: the trace by which the next resume is verified
     put_best_back(...)  when training is over: the best weights into the model, if that is wanted
@@ -26,7 +27,7 @@ import functools
 import math
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -325,6 +326,13 @@ class BaseCheckpointer:
     def expect(self, nbytes: int) -> None:
         """Make memory ready for snapshots of about this size, in the background: memory that is new takes time."""
         self._saver.warm(nbytes)
+
+    @contextlib.contextmanager
+    def loading(self, restored: Restored) -> Iterator[None]:
+        """Put ``restored`` into the framework: errors say of which snapshot they are, and should the process die, it
+        counts as one that this snapshot has killed."""
+        with self._store.attempts.loading(), restored.placing():
+            yield
 
     def resumed_at(
         self,

@@ -375,6 +375,7 @@ def _search(store: LocalStore, reads: tuple[str, ...], deadly: Mapping[str, int]
             _spare(store, bad, problems)
     if found is None:
         return None
+    store.attempts.pause()  # it is read; the user's code goes on
     return Choice(Restored(_readable(Snapshot(found, store.path(found.id)), reads), **read), origin=found.origin)
 
 

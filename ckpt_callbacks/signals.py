@@ -9,13 +9,13 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
 from ckpt_callbacks.messages import say
 
-__all__ = ["Handler", "Obey", "Signals", "call", "exit_code"]
+__all__ = ["Handler", "Obey", "Signals", "call", "exit_code", "passing_on"]
 
 Handler = Callable[[int, FrameType | None], Any]
 """What `signal.signal` takes."""
@@ -36,6 +36,25 @@ def exit_code(number: int) -> int:
 def call(handler: Handler, number: int, frame: FrameType | None) -> None:
     """The handler decides."""
     handler(number, frame)
+
+
+@contextlib.contextmanager
+def passing_on(number: int, obey: Obey) -> Iterator[None]:
+    """Meanwhile ``obey`` calls the handler of a signal that the program has, whoever listens to it else."""
+    before = signal.getsignal(number)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        obey(before, number, frame)
+
+    signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        if signal.getsignal(number) == handle:  # else somebody has replaced it
+            signal.signal(number, before)
 
 
 _waiting: deque[Callable[[], None]] = deque()

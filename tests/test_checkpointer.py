@@ -540,6 +540,32 @@ def test_a_snapshot_that_kills_every_process_is_stepped_over(tmp_path, caplog):
     assert not (tmp_path / "run" / ".resuming").exists()
 
 
+def die_at(folder: str, where: str) -> None:
+    """A process that is killed on its way from the snapshot to the first step."""
+    os.chdir(folder)
+    one = checkpointer(Path(folder))
+    restored = one.begin({})
+    with one.loading(restored):
+        if where == "loading":
+            processes.die()
+    processes.die()
+
+
+def test_who_dies_amid_the_users_code_died_of_no_snapshot(tmp_path):
+    """A scheduler may end a job again and again while it draws batches once more; but not while state is put back."""
+    Loop(checkpointer(tmp_path, keep=keep_all())).run(4)
+    newest = Run(tmp_path / "run").latest.id
+    for where in ["on the way"] * 4 + ["loading"] * 2 + ["on the way"]:
+        assert processes.run(die_at, str(tmp_path), where, options={}, log=tmp_path / "log") == processes.KILLED
+    one = checkpointer(tmp_path, keep=keep_all())
+    assert one.begin({}).snapshot.id == newest
+    one.end()
+    for _ in range(3):
+        processes.run(die_at, str(tmp_path), "loading", options={}, log=tmp_path / "log")
+    assert one.begin({}).snapshot.id != newest
+    one.end()
+
+
 def test_a_deadly_snapshot_stays_stepped_over(tmp_path, caplog):
     """Also if the process that stepped over it dies before its next save; until it is named, or the run repaired."""
     Loop(checkpointer(tmp_path, keep=keep_all())).run(4)

@@ -31,7 +31,7 @@ from ckpt_callbacks.engine import Event
 from ckpt_callbacks.leaving import Leaving
 from ckpt_callbacks.messages import say, warn
 from ckpt_callbacks.resume import Restored
-from ckpt_callbacks.signals import Handler, exit_code
+from ckpt_callbacks.signals import Handler, exit_code, passing_on
 from ckpt_callbacks.state.captured import Captured
 from ckpt_callbacks.store import without_secret
 from ckpt_callbacks.torch import load_weights
@@ -50,7 +50,7 @@ class Fit:
 
     def __init__(self, trainer: Any, package: str, callbacks: Sequence[BaseCheckpointer]) -> None:
         self.trainer, self.callbacks = trainer, callbacks
-        self.tape = Tape(functools.partial(private.prefetches, trainer), self.before_fetch)
+        self.tape = Tape(functools.partial(private.prefetches, trainer), self.before_fetch, self._on_the_way)
         self.validation = Validation(trainer)
         self._package = package
         self._training = False
@@ -70,7 +70,7 @@ class Fit:
         self._loaded: dict[str, Any] = {}  # what Lightning restored itself from, after the user's hooks changed it
         self._leaving = Leaving(callbacks, lambda _: self._saves and self._restored is None, self._obey)
         private.intercept_loaders(trainer, self._record, self._follow)
-        private.intercept_resume(trainer, self._choose_path, self._placing)
+        private.intercept_resume(trainer, self._choose_path, self._loading)
 
     # Resume --------------------------------------------------------------------------------------------------------
 
@@ -85,20 +85,27 @@ class Fit:
         _, restored = self._restored
         if path is not None and named is None:
             say(f"{without_secret(str(path))} was loaded when this run began; it carries on with its own snapshots now")
-        private.intercept_restoring(self.trainer, self._placing)
+        private.intercept_restoring(self.trainer, self._loading)
         with restored.placing():
             self.tape.pend(restored.rest["tape"], restored.placing)
             self.trainer.should_stop = restored.is_over(restored.rest["trainer"]["should_stop"])
         return restored.snapshot.path
 
-    def _placing(self) -> AbstractContextManager[None]:
+    def _loading(self) -> AbstractContextManager[None]:
         """Around what reads or puts back the chosen snapshot, if there is one."""
-        return nullcontext() if self._restored is None else self._restored[1].placing()
+        if self._restored is None:
+            return nullcontext()
+        owner, restored = self._restored
+        return owner.loading(restored)
+
+    def _on_the_way(self) -> AbstractContextManager[None]:
+        """While batches are drawn again: Lightning only notes SIGTERM, and would look when that is done."""
+        return passing_on(SIGTERM, self._obey)
 
     def load(self, path: str | Path) -> dict[str, Any]:
         """What Lightning's reader gets for the path that `Trainer.fit` was led to."""
         if self._restored is not None and Path(path) == self._restored[1].snapshot.path:
-            with self._placing():
+            with self._loading():
                 self._loaded = state.to_checkpoint(self._restored[1], self.trainer.lightning_module, self._modules)
             return self._loaded
         return state.for_evaluation(self.callbacks[0].read(path))
@@ -110,7 +117,7 @@ class Fit:
         (owner, restored), self._restored = self._restored, None
         loaded, self._loaded = self._loaded, {}
         self._quiet.close()
-        with restored.placing():
+        with owner.loading(restored):
             state.put_back(self.trainer, self.tape, self.validation, self.live, restored, loaded)
         self._metrics = dict(self.trainer.callback_metrics)
         together.resumed_at(
@@ -134,7 +141,7 @@ class Fit:
     def prepare(self) -> None:
         """Lightning is about to load the optimizers: give them the groups that a snapshot has."""
         if self._restored is not None:
-            with self._placing():
+            with self._loading():
                 put_back_groups(self.trainer, self._restored[1].rest["live"]["groups"])
 
     # Boundaries ----------------------------------------------------------------------------------------------------
@@ -310,7 +317,8 @@ class Fit:
         if not self.trainer.optimizers:  # asked by `configure_optimizers`: nothing has changed yet
             return self.tape.ask(ask, datamodule)
         if self._restored is not None and self.tape.pending:
-            with self._placing(), self.live.asking(asked := self._restored[1].rest["live"]["asked"]):
+            restored = self._restored[1]
+            with restored.placing(), self.live.asking(asked := restored.rest["live"]["asked"]):
                 loaders = self.tape.ask(ask, datamodule)
             self.live.asked = asked
             return loaders

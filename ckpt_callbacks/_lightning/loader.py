@@ -32,6 +32,7 @@ class Tape:
     Args:
         prefetches: whether Lightning fetches one batch ahead now (it does if the loader has no length).
         before_fetch: called before each fetch of a running fit: the clean boundary.
+        on_the_way: what is to be around a return to a place, which may take long.
 
     Attributes:
         sources: the loaders that the epoch comes from.
@@ -39,8 +40,10 @@ class Tape:
         skipped, replayed, seconds: what the last return did: batches passed over by index, or loaded again and dropped.
     """
 
-    def __init__(self, prefetches: Callable[[], bool], before_fetch: Callable[[], None]) -> None:
-        self.prefetches, self.before_fetch = prefetches, before_fetch
+    def __init__(
+        self, prefetches: Callable[[], bool], before_fetch: Callable[[], None], on_the_way: Placing = nullcontext
+    ) -> None:
+        self.prefetches, self.before_fetch, self._on_the_way = prefetches, before_fetch, on_the_way
         self.sources: Sequence[Source] = ()
         self.fetched = self.replayed = self.skipped = 0
         self.seconds = 0.0
@@ -164,9 +167,10 @@ class Tape:
                 f"the snapshot was taken with {len(places)} train loaders, and there are {len(self.sources)} now: "
                 "restore them, or start afresh in another directory."
             )
-        for source, place in zip(self.sources, places, strict=False):
-            if place is not None:
-                source.return_to(place)
+        with self._on_the_way():
+            for source, place in zip(self.sources, places, strict=False):
+                if place is not None:
+                    source.return_to(place)
         self.skipped = max((source.skipped for source in self.sources), default=0)
         self.replayed = max((source.replayed for source in self.sources), default=0)
         random_state.restore(here)  # whoever puts a whole state back may have done so by now

@@ -134,7 +134,7 @@ class Fit:
         if self._restored is None or self._restored[1].where not in places:
             return False
         (owner, restored), self._restored = self._restored, None
-        with restored.placing():
+        with owner.loading(restored):
             if complete:
                 self._tape.complete(restored.rest["tape"])
                 self._validation.complete(restored.rest["validation"])

@@ -3,13 +3,16 @@
 A snapshot may verify and kill every process that loads it all the same: it needs more memory than there is, or meets a
 bug in a driver. A small file says who is about to be loaded; a process that lives on removes it. Another one says which
 were stepped over for that: they stay so, however often the process that loads another one dies as well.
+
+A death counts while the snapshot's bytes are read or put back. In between the user's code runs, and draws the batches
+of its epoch again, which may take longer than a scheduler lets a job live: what dies there says nothing of a snapshot.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,9 @@ __all__ = ["LIMIT", "Attempts"]
 
 LIMIT = 3
 """So many deaths in a row, and a snapshot is stepped over."""
+
+_KILLABLE = DurableFiles("none")
+"""Writes what a killed process must leave behind; after a power cut one death too many does no harm."""
 
 
 class Attempts:
@@ -33,6 +39,7 @@ class Attempts:
 
     def __init__(self, path: Path, spared: Path, files: DurableFiles) -> None:
         self.path, self._spared, self._files = path, spared, files
+        self._under_way: tuple[str, int] | None = None  # who is loaded by this process, and how many died of it before
 
     def last(self) -> tuple[str | None, int]:
         """The id of the snapshot that a process died of last, and how many did in a row."""
@@ -43,19 +50,37 @@ class Attempts:
             return None, 0
 
     def begin(self, id: str) -> None:
-        """This process is about to load it: until `over`, it counts as one that died."""
+        """This process is about to load it: until `pause` or `over`, it counts as one that died."""
         last, deaths = self.last()
-        count = deaths + 1 if last == id else 1
+        self._under_way = id, deaths if last == id else 0
+        self._go_on()
+
+    def pause(self) -> None:
+        """What comes now is none of the snapshot's doing: this process counts no more, those that died before do."""
+        if self._under_way is not None:
+            self._note(_KILLABLE, *self._under_way)
+
+    @contextlib.contextmanager
+    def loading(self) -> Iterator[None]:
+        """Meanwhile the snapshot that was begun with is put back: it counts again."""
+        self._go_on()
+        try:
+            yield
+        finally:
+            self.pause()
+
+    def _go_on(self) -> None:
+        if self._under_way is not None:
+            id, before = self._under_way
+            self._note(self._files, id, before + 1)
+
+    def _note(self, files: DurableFiles, id: str, deaths: int) -> None:
         with contextlib.suppress(OSError):
-            descriptor = disk.open_update(self.path)
-            try:
-                disk.truncate(descriptor)
-                disk.write(descriptor, json.dumps({"id": id, "deaths": count}).encode())
-            finally:
-                disk.close(descriptor)
+            files.write_small(self.path, json.dumps({"id": id, "deaths": deaths}).encode())
 
     def over(self) -> None:
         """It lives: the state is in its place, or an error was told."""
+        self._under_way = None
         with contextlib.suppress(OSError):
             disk.unlink(self.path)
 

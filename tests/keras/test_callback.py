@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import math
 import os
 import re
@@ -37,6 +38,7 @@ from ckpt_callbacks import (
     on_exception,
 )
 from ckpt_callbacks.keras import Checkpointer, load_weights, private
+from ckpt_callbacks.keras import state as keras_state
 from ckpt_callbacks.keras.fit import INTERVAL
 from ckpt_callbacks.saving import reserve
 from ckpt_callbacks.state.memory.pages import fresh
@@ -107,6 +109,39 @@ def trained(tmp_path_factory):
     callback = Checkpointer(directory, monitor="val_loss", save=every_steps(1) | on_end(), keep=keep_all())
     model, _ = fit(callback)
     return directory, model, callback
+
+
+def test_a_death_amid_a_replay_is_not_the_snapshots(tmp_path, monkeypatch):
+    """Batches are the user's code, and may take longer than a scheduler lets a job live; what is put back counts."""
+    notes, putting, put_back = [], [], keras_state.put_back
+
+    def deaths():
+        return json.loads((tmp_path / "run" / ".resuming").read_text())["deaths"]
+
+    def batches():
+        for number in range(4):
+            if (tmp_path / "run" / ".resuming").exists():
+                notes.append(deaths())
+            yield X[number : number + 4], Y[number : number + 4]
+
+    def noted(*args, **options):
+        putting.append(deaths())
+        put_back(*args, **options)
+
+    options = {"save": every_steps(3), "keep": keep_all(), "deterministic_data": True}
+
+    def train(*callbacks):
+        build().fit(batches(), steps_per_epoch=4, epochs=1, callbacks=callbacks, verbose=0)
+
+    with pytest.raises(RuntimeError):
+        train(StopAt(4), Checkpointer(tmp_path / "run", **options))
+    monkeypatch.setattr(keras_state, "put_back", noted)
+    callback = Checkpointer(tmp_path / "run", **options)
+    train(callback)
+    assert callback.resumed.replayed == 3
+    assert set(notes) == {0}
+    assert putting == [1]
+    assert not (tmp_path / "run" / ".resuming").exists()
 
 
 def test_snapshots_and_their_metrics(trained):

@@ -37,6 +37,7 @@ from ckpt_callbacks import (
     on_exception,
     when,
 )
+from ckpt_callbacks._lightning import state as lightning_state
 from ckpt_callbacks.lightning import Checkpointer as LightningCheckpointer
 from ckpt_callbacks.pytorch_lightning import Checkpointer
 from ckpt_callbacks.saving import reserve
@@ -575,6 +576,63 @@ def test_a_second_signal_is_obeyed_at_once(tmp_path, name, hook, at):
     assert "handlers are back" in done.stdout
     run = Run(tmp_path / "run")
     assert (run.latest, owner_of(tmp_path / "run")) == (None, None)
+
+
+class Drawn(IterableDataset):
+    """Data that must be drawn again to reach a place; it tells what a run notes meanwhile."""
+
+    def __init__(self, run=None, at=None, act=None) -> None:
+        self.run, self.at, self.act, self.notes = run, at, act, []
+
+    def __iter__(self):
+        for number in range(6):
+            if self.run is not None and (self.run / ".resuming").exists():
+                self.notes.append(json.loads((self.run / ".resuming").read_text())["deaths"])
+            if number == self.at:
+                self.act()
+            yield torch.full((4, 3), float(number)), torch.ones(4, 1)
+
+
+def killed_amid_an_epoch(directory):
+    """A run whose newest snapshot is five batches into the first epoch of six."""
+    with pytest.raises(RuntimeError):
+        fit(Checkpointer(directory, save=every_steps(5)), data=DataLoader(Drawn(), None), callbacks=[Breaks(5)])
+    assert Run(directory).latest.step == 5
+
+
+def test_a_death_amid_a_replay_is_not_the_snapshots(tmp_path, monkeypatch):
+    """Batches are the user's code, and may take longer than a scheduler lets a job live; what is put back counts."""
+    killed_amid_an_epoch(tmp_path / "run")
+    data, putting = Drawn(tmp_path / "run"), []
+    put_back = lightning_state.put_back
+
+    def noted(*args):
+        putting.append(json.loads((tmp_path / "run" / ".resuming").read_text())["deaths"])
+        put_back(*args)
+
+    monkeypatch.setattr(lightning_state, "put_back", noted)
+    callback = Checkpointer(tmp_path / "run", save=every_steps(5))
+    fit(callback, data=DataLoader(data, None))
+    assert callback.resumed.replayed == 5
+    assert (set(data.notes), putting) == ({0}, [1])
+    assert not (tmp_path / "run" / ".resuming").exists()
+
+
+@pytest.mark.parametrize("save", [every_steps(5), None], ids=["nobody listens", "on_signal"])
+def test_a_signal_amid_a_replay_is_obeyed_at_once(tmp_path, save):
+    """Lightning only notes SIGTERM, also if no trigger of ours asks for it."""
+    killed_amid_an_epoch(tmp_path / "run")
+    before, went_on = signal.getsignal(signal.SIGTERM), []
+
+    def preempt():
+        os.kill(os.getpid(), signal.SIGTERM)
+        went_on.append(True)
+
+    with pytest.raises(SystemExit) as left:
+        fit(Checkpointer(tmp_path / "run", save=save), data=DataLoader(Drawn(at=2, act=preempt), None))
+    assert (left.value.code, went_on) == (143, [])
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert not (tmp_path / "run" / ".resuming").exists()
 
 
 def test_a_signal_may_save_without_an_end(tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ckpt_callbacks.store import Attempts
+from ckpt_callbacks.store.files import disk
 from ckpt_callbacks.store.writing import DurableFiles
 
 
@@ -24,6 +25,39 @@ def test_deaths_of_one_snapshot_are_counted(tmp_path: Path) -> None:
     assert attempts(tmp_path).last() == ("y", 1)
     attempts(tmp_path).over()
     assert attempts(tmp_path).last() == (None, 0)
+
+
+def test_a_death_amid_the_users_code_is_none_of_the_snapshots_doing(tmp_path: Path) -> None:
+    """Those of before are remembered, and it counts again once the state is put back."""
+    for _ in range(5):
+        one = attempts(tmp_path)
+        one.begin("x")
+        one.pause()
+        assert one.last() == ("x", 0)
+    one.begin("x")
+    two = attempts(tmp_path)
+    two.begin("x")
+    two.pause()
+    assert two.last() == ("x", 1)
+    with two.loading():
+        assert two.last() == ("x", 2)
+    assert two.last() == ("x", 1)
+    two.over()
+    with two.loading():
+        assert two.last() == (None, 0)
+
+
+def test_the_count_is_on_the_disk_before_anything_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A snapshot may take the whole machine down: file and name are durable; what a pause takes back need not be."""
+    synced = []
+    monkeypatch.setattr(disk, "fsync", lambda descriptor: synced.append("file"))
+    monkeypatch.setattr(disk, "fsync_directory", lambda path: synced.append(path.name))
+    one = Attempts(tmp_path / "a", tmp_path / "b", DurableFiles("full"))
+    one.begin("x")
+    assert synced == ["file", tmp_path.name]
+    one.pause()
+    assert synced == ["file", tmp_path.name]
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"id": 1}', b'{"id": "x", "deaths": "many"}', b"\xff"])
