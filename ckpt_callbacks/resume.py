@@ -23,7 +23,7 @@ from ckpt_callbacks.proof import Outcome
 from ckpt_callbacks.run import Problem, Snapshot, Verification, resolve_reference
 from ckpt_callbacks.state.files import payload
 from ckpt_callbacks.state.memory.pages import fresh
-from ckpt_callbacks.store import LocalStore, load_directory
+from ckpt_callbacks.store import LocalStore, Manifest, load_directory, senseless, unless_newer
 
 __all__ = [
     "Choice",
@@ -264,11 +264,13 @@ def load(snapshot: Snapshot) -> Restored:
 
     Raises:
         CorruptSnapshotError: it does not verify, or can't be read.
+        UnreachableError: only a later version of this package can read it.
     """
     files, problems = load_directory(snapshot.path, fresh)
     Verification((snapshot.id,), tuple(Problem(snapshot.id, text) for text in problems)).require_ok()
     reduced = all(map(payload.of_weights, files))  # maybe since the snapshot was looked up
-    weights, rest, missing = payload.read(files, snapshot.path, "weights" if reduced else snapshot.content)
+    with unless_newer(snapshot.manifest.versions):
+        weights, rest, missing = payload.read(files, snapshot.path, "weights" if reduced else snapshot.content)
     return Restored(snapshot, weights, rest, missing, named=True)
 
 
@@ -358,11 +360,11 @@ def _search(store: LocalStore, reads: tuple[str, ...], deadly: Mapping[str, int]
         files, problems = store.load(id, fresh)
         if problems:
             return problems
-        try:
-            read["weights"], read["rest"], read["missing"] = payload.read(files, store.path(id))
-        except CorruptSnapshotError as error:
-            return [f"its digests are right, but {error}"]
-        return []
+
+        def decode(directory: Path, _: Manifest) -> None:
+            read["weights"], read["rest"], read["missing"] = payload.read(files, directory)
+
+        return senseless(store.path(id), store.manifest(id), decode)
 
     try:
         found, stepped_over = store.newest_good("full", check=check)

@@ -244,7 +244,7 @@ class Snapshot:
             return [open_file(self.path / name) for name in sorted(self.manifest.files) if _WEIGHTS.fullmatch(name)]
 
     def verify(self, *, full: bool = True) -> Verification:
-        """Compare its files with its manifest.
+        """Compare its files with its manifest, and try whether its state can be read.
 
         Args:
             full: read every byte and compare digests; False compares names and sizes only.
@@ -253,9 +253,9 @@ class Snapshot:
             SnapshotNotFoundError: it was deleted.
         """
         if _is_run(self.run_path) and self.path.name == self.id:
-            problems = _problems(self.id, lambda: LocalStore(self.run_path).verify(self.id, full=full))
+            problems = _problems(self.id, lambda: LocalStore(self.run_path).verify(self.id, full=full, read=_read))
         else:  # a directory that somebody copied out of its run
-            problems = _problems(self.id, lambda: verify_directory(self.path, full=full))
+            problems = _problems(self.id, lambda: verify_directory(self.path, full=full, read=_read))
         return Verification((self.id,), problems, full)
 
     def __repr__(self) -> str:
@@ -406,7 +406,7 @@ class Run:
             return self._found(None, f"snapshot {name!r}")
 
     def verify(self, full: bool = True) -> Verification:
-        """Compare all snapshots with their manifests.
+        """Compare all snapshots with their manifests, and try whether their states can be read.
 
         Args:
             full: read every byte and compare digests; False compares names and sizes only.
@@ -417,7 +417,7 @@ class Run:
         for snapshot in self.snapshots():
             with contextlib.suppress(SnapshotNotFoundError):  # deleted meanwhile, by the run that owns it
                 found[snapshot.id] = _problems(
-                    snapshot.id, functools.partial(verify_directory, snapshot.path, full=full)
+                    snapshot.id, functools.partial(verify_directory, snapshot.path, full=full, read=_read)
                 )
         try:
             self._store.describe()
@@ -529,7 +529,7 @@ class Run:
             renewed = self._store.renew_identity()
             removed = self._store.clean()
             forgiven = [id for id in self._store.attempts.spared() if self._store.attempts.forgive(id)]
-            back = [id for path in self._store.aside() if (id := self._store.bring_back(path)) is not None]
+            back = [id for path in self._store.aside() if (id := self._store.bring_back(path, _read)) is not None]
             problems = self.verify().problems
             aside = {}
             for problem in problems:
@@ -640,6 +640,14 @@ def resolve_reference(reference: str | Path) -> Snapshot:
     if at and directory and not whole.exists():
         return Run(directory).get(name)
     raise SnapshotNotFoundError(_no_run(whole))
+
+
+def _read(directory: Path, manifest: Manifest) -> None:
+    """Try whether a snapshot's state can be read, if its files hold one; no tensor is made."""
+    from ckpt_callbacks.state.files import payload  # takes time to import, which only this shall pay
+
+    if payload.TREE in manifest.files:
+        payload.check(directory, manifest.content)
 
 
 def _problems(id: str, look: Callable[[], list[str]]) -> tuple[Problem, ...]:

@@ -519,6 +519,55 @@ def forge(snapshot, change) -> None:
     (snapshot.path / "manifest.json").write_bytes(manifest.to_bytes())
 
 
+def of_another_kind(snapshot, version):
+    """Let a snapshot's state hold a kind of value that this version doesn't know, as ``version`` might write it."""
+    state = json.loads((snapshot.path / "state.json").read_bytes())
+    state["rest"]["extra"] = {"$": "quaternion", "text": "1+i"}
+    data = json.dumps(state).encode()
+    (snapshot.path / "state.json").write_bytes(data)
+    files = {**snapshot.manifest.files, "state.json": FileInfo(len(data), digest_of(data))}
+    manifest = replace(snapshot.manifest, files=files, versions={"ckpt_callbacks": version})
+    (snapshot.path / "manifest.json").write_bytes(manifest.to_bytes())
+
+
+def test_what_a_later_version_wrote_is_refused_and_left_as_it_is(tmp_path):
+    """It is whole, and whoever wrote it has trained further. `verify` says so, and `repair` does not touch it."""
+    Loop(checkpointer(tmp_path)).run(8)
+    run = Run(tmp_path / "run")
+    of_another_kind(run.latest, "9.1")
+    later = run.latest.id
+    said = r"unknown kind 'quaternion'.*ckpt_callbacks 9\.1 wrote it"
+    for _ in range(2):
+        with pytest.raises(UnreachableError, match=said + r".*To go on from an older snapshot, name it with resume="):
+            checkpointer(tmp_path).begin({})
+        assert run.latest.id == later
+        (problem,) = run.verify().problems
+        assert (problem.snapshot, problem.damage) == (later, False)
+        assert run.repair().left == (problem,)
+    with pytest.raises(UnreachableError, match=said):
+        checkpointer(tmp_path, resume=f"{run.path}@{later}").begin({})
+    (run.path / "damaged").mkdir()
+    run.latest.path.rename(run.path / "damaged" / later)
+    assert run.repair().back == ()
+
+
+def test_what_no_version_can_read_stays_aside(tmp_path):
+    """A whole snapshot that makes no sense is damaged: what a resume sets aside, a repair does not bring back."""
+    Loop(checkpointer(tmp_path)).run(8)
+    run = Run(tmp_path / "run")
+    of_another_kind(run.latest, run.latest.manifest.versions["ckpt_callbacks"])
+    bad = run.latest.id
+    (problem,) = run.verify().problems
+    assert problem.snapshot == bad
+    assert problem.damage
+    assert run.verify(full=False).ok
+    one = checkpointer(tmp_path)
+    assert one.begin({}).snapshot.id != bad
+    one.end()
+    done = run.repair()
+    assert (done.back, dict(done.aside), [path.name for path in run.aside()]) == ((), {}, [bad])
+
+
 def die_loading(folder: str) -> None:
     """A process that is killed while it loads."""
     os.chdir(folder)

@@ -49,7 +49,7 @@ def make_run(tmp_path: Path) -> MakeRun:
                 **known,
             )
             weights = save({"layer.weight": np.full((2, 3), step, np.float32)}, {"aliases": '{"tied": "layer.weight"}'})
-            store.commit(draft, {"model.safetensors": [weights], "state.json": [b"{}"]})
+            store.commit(draft, {"model.safetensors": [weights], "state.json": [b'{"weights": {}}']})
         return Run(tmp_path / name)
 
     return make

@@ -22,10 +22,13 @@ from ckpt_callbacks.errors import CorruptSnapshotError, SnapshotNotFoundError, S
 from ckpt_callbacks.limits import too_large
 from ckpt_callbacks.store import manifest as manifests
 from ckpt_callbacks.store.files import PAGE, disk
-from ckpt_callbacks.store.manifest import FileInfo, Manifest
+from ckpt_callbacks.store.manifest import FileInfo, Manifest, unless_newer
 from ckpt_callbacks.store.remedies import is_damage, remedy
 
-__all__ = ["load_directory", "read_manifest", "twice", "unless_deleted", "unreadable", "verify_directory"]
+__all__ = [
+    *("Read", "load_directory", "read_manifest", "senseless", "twice", "unless_deleted", "unreadable"),
+    "verify_directory",
+]
 
 THREADS = 4
 """How many files, or pieces of one, are read at a time."""
@@ -37,6 +40,9 @@ PIECE = 8 << 20
 
 Allocate = Callable[[int], Any]
 """Gives a writable buffer of at least so many bytes, from the beginning of a page, and no less than a whole one."""
+
+Read = Callable[[Path, Manifest], None]
+"""Tries whether a snapshot whose bytes are right makes sense; raises CorruptSnapshotError if it doesn't."""
 
 _Answer = TypeVar("_Answer")
 
@@ -100,15 +106,16 @@ def unless_deleted(directory: Path) -> Iterator[None]:
         raise
 
 
-def verify_directory(directory: Path, *, full: bool = True) -> list[str]:
+def verify_directory(directory: Path, *, full: bool = True, read: Read | None = None) -> list[str]:
     """Compare a snapshot's directory with its manifest; return what is wrong, as sentences that name the file.
 
     Args:
         directory: where the snapshot's files are, whatever its name.
         full: read every byte and compare digests; False compares names and sizes only.
+        read: tries, if all bytes were read and are right, whether they make sense.
 
     Raises:
-        UnreachableError: a file can't be read now.
+        UnreachableError: a file can't be read now, or a later version of this package can.
         SnapshotNotFoundError: it was deleted meanwhile.
     """
 
@@ -118,9 +125,28 @@ def verify_directory(directory: Path, *, full: bool = True) -> list[str]:
 
     def look(manifest: Manifest) -> list[str]:
         with ThreadPoolExecutor(THREADS) as threads:  # hashing and reading leave the interpreter to others
-            return [problem for problem in threads.map(verify, manifest.files.items()) if problem]
+            problems = [problem for problem in threads.map(verify, manifest.files.items()) if problem]
+        return problems or (senseless(directory, manifest, read) if full and read is not None else [])
 
     return _steadily(directory, look)
+
+
+def senseless(directory: Path, manifest: Manifest, read: Read) -> list[str]:
+    """What is wrong with a snapshot whose bytes are right: that they can't be read.
+
+    Raises:
+        UnreachableError: a later version of this package wrote it, and can.
+    """
+    try:
+        with unless_newer(manifest.versions):
+            read(directory, manifest)
+    except CorruptSnapshotError as error:
+        return [f"its digests are right, but {error}"]
+    except FileNotFoundError as error:  # it was there: whoever looks twice sees why it went
+        return [f"{error.filename} is missing."]
+    except OSError as error:
+        raise unreadable(error.filename or directory, error) from error
+    return []
 
 
 def load_directory(directory: Path, allocate: Allocate) -> tuple[dict[str, memoryview], list[str]]:

@@ -52,7 +52,15 @@ from ckpt_callbacks.store.files import disk
 from ckpt_callbacks.store.identity import Identity
 from ckpt_callbacks.store.inbox import Inbox
 from ckpt_callbacks.store.index import LINKS, Index, checked
-from ckpt_callbacks.store.integrity import Allocate, load_directory, read_manifest, twice, verify_directory
+from ckpt_callbacks.store.integrity import (
+    Allocate,
+    Read,
+    load_directory,
+    read_manifest,
+    senseless,
+    twice,
+    verify_directory,
+)
 from ckpt_callbacks.store.journal import Journal
 from ckpt_callbacks.store.lock import RunLock, held_here
 from ckpt_callbacks.store.manifest import DROPPED, FileInfo, Manifest
@@ -474,12 +482,13 @@ class LocalStore:
 
     # Integrity -----------------------------------------------------------------------------------------------------
 
-    def verify(self, id: str, *, full: bool = True) -> list[str]:
+    def verify(self, id: str, *, full: bool = True, read: Read | None = None) -> list[str]:
         """Compare a snapshot with its manifest.
 
         Args:
             id: which one.
             full: read every byte and compare digests; False compares names and sizes only.
+            read: see `verify_directory`.
 
         Returns:
             What is wrong, as sentences that name the file; empty if nothing is.
@@ -488,7 +497,7 @@ class LocalStore:
             SnapshotNotFoundError: there is no such directory, or it was deleted meanwhile.
             UnreachableError: a file can't be read now.
         """
-        problems = verify_directory(self._directory(id), full=full)
+        problems = verify_directory(self._directory(id), full=full, read=read)
         return problems + self._misnamed(id)
 
     def load(self, id: str, allocate: Allocate) -> tuple[dict[str, memoryview], list[str]]:
@@ -600,8 +609,12 @@ class LocalStore:
             if entry.is_dir(follow_symlinks=False) and entry.name.partition("+")[0] not in LINKS
         ]
 
-    def bring_back(self, path: Path) -> str | None:
+    def bring_back(self, path: Path, read: Read | None = None) -> str | None:
         """Make what was set aside a snapshot again, if it is whole now; its id. Only for the lock's holder.
+
+        Args:
+            path: where it lies.
+            read: see `verify_directory`; what only a later version can read stays where it is.
 
         Raises:
             StoreError: it can't be moved.
@@ -612,7 +625,10 @@ class LocalStore:
                     return None
             except SnapshotNotFoundError:  # an empty directory
                 return None
-            id = read_manifest(path).id
+            manifest = read_manifest(path)
+            if read is not None and not _makes_sense(path, manifest, read):
+                return None
+            id = manifest.id
             with told(f"{path} can't be moved back"):
                 if disk.lexists(self.path(id)):
                     return None
@@ -843,6 +859,13 @@ def _line(sequence: int, abandoned: Sequence[tuple[int, int]]) -> int:
 def _is_attempt(name: str) -> bool:
     """Tell whether a name is one of ours for something that isn't finished."""
     return bool(re.fullmatch(r"\..+\.partial", name))
+
+
+def _makes_sense(path: Path, manifest: Manifest, read: Read) -> bool:
+    try:
+        return not senseless(path, manifest, read)
+    except UnreachableError:
+        return False
 
 
 def _step_of(id: str) -> int:

@@ -8,12 +8,13 @@ kept as they are. All others are checked when they are read, so that nobody afte
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import platform
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -27,7 +28,10 @@ from ckpt_callbacks.engine.snapshot import Record
 from ckpt_callbacks.errors import ConfigurationError, CorruptSnapshotError, StoreError, UnreachableError
 from ckpt_callbacks.limits import reckoned
 
-__all__ = ["DROPPED", "FORMAT", "NAME", "FileInfo", "Manifest", "digest_of", "excess", "finite", "plain_name"]
+__all__ = [
+    *("DROPPED", "FORMAT", "NAME", "FileInfo", "Manifest", "digest_of", "excess", "finite", "plain_name"),
+    "unless_newer",
+]
 
 FORMAT = 1
 NAME = "manifest.json"
@@ -246,7 +250,8 @@ class Manifest:
 
         Raises:
             CorruptSnapshotError: it can't be parsed, lacks a required member, or was changed after it was written.
-            UnreachableError: it is of a newer format than this version reads.
+            UnreachableError: it is of a newer format than this version reads, or a later version of this package has
+                written it, as it says, in a way that this one can't read.
         """
         document = _parse(raw, where)
         read = _Reader(document, where)
@@ -255,6 +260,11 @@ class Manifest:
         for name in _REQUIRED:
             read.require(name)
         _check_digest(raw, document["digest"], where)
+        with unless_newer(document.get("versions")):
+            return cls._from(read, document)
+
+    @classmethod
+    def _from(cls, read: _Reader, document: dict[str, Any]) -> Manifest:
         return cls(
             id=read.name("id"),
             sequence=read.count("sequence", document["sequence"]),
@@ -327,6 +337,41 @@ def package_version() -> str:
     return str(getattr(sys.modules["ckpt_callbacks"], "__version__", "unknown"))
 
 
+@contextlib.contextmanager
+def unless_newer(versions: object) -> Iterator[None]:
+    """Read what is as it was written, as its digests tell: it is damaged if it can't be read - unless a later version
+    of this package says that it wrote it. That one can.
+
+    Args:
+        versions: of whoever wrote it, as its manifest has them.
+
+    Raises:
+        UnreachableError: a later version than this one wrote it.
+    """
+    try:
+        yield
+    except CorruptSnapshotError as error:
+        writer = _writer(versions)
+        if writer is None or not _release(writer) > _release(package_version()):
+            raise
+        raise UnreachableError(
+            f"{error} Every byte is as ckpt_callbacks {writer} wrote it, and this is {package_version()}: install that "
+            "or a newer one."
+        ) from error
+
+
+def _writer(versions: object) -> str | None:
+    """The version of this package that wrote a manifest, if it says so."""
+    found = versions.get("ckpt_callbacks") if isinstance(versions, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The numbers of a version; none of what is no version."""
+    found = re.match(r"\d{1,9}(\.\d{1,9})*", version)
+    return tuple(map(int, found[0].split("."))) if found else ()
+
+
 def _parse(raw: bytes, where: str) -> dict[str, Any]:
     """JSON -> a dict, within bounds and without two members of one name."""
     if (problem := excess(raw, where)) is not None:
@@ -391,8 +436,7 @@ def _check_format(read: _Reader, document: dict[str, Any], where: str) -> None:
     read.require("format")
     found = read.count("format", document["format"])
     if found > FORMAT:
-        versions = document.get("versions")
-        writer = versions.get("ckpt_callbacks") if isinstance(versions, dict) else None
+        writer = _writer(document.get("versions"))
         remedy = f"ckpt_callbacks {writer} wrote it: install that or a newer one" if writer else "install a newer one"
         raise UnreachableError(
             f"{where} is of format {found}; ckpt_callbacks {package_version()} reads up to format {FORMAT}. "

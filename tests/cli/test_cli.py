@@ -43,7 +43,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalStore:
             draft,
             {
                 "model.safetensors": [save({"layer.weight": np.zeros((20, 30), np.float32), "bias": np.zeros(3)})],
-                "state.json": [b"{}"],
+                "state.json": [b'{"weights": {}}'],
             },
         )
     return store

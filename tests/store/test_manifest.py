@@ -13,8 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckpt_callbacks.engine.moment import Progress
-from ckpt_callbacks.errors import CorruptSnapshotError, StoreError
-from ckpt_callbacks.store.manifest import FORMAT, MAX_COUNT, FileInfo, Manifest, digest_of, finite, plain_name
+from ckpt_callbacks.errors import CorruptSnapshotError, StoreError, UnreachableError
+from ckpt_callbacks.store.manifest import (
+    FORMAT,
+    MAX_COUNT,
+    FileInfo,
+    Manifest,
+    digest_of,
+    finite,
+    package_version,
+    plain_name,
+)
 
 counters = st.integers(0, 2**53 - 1)
 text = st.text(max_size=20)
@@ -56,7 +65,7 @@ EXAMPLE = Manifest(
     metrics={"val_loss": 0.5},
     reasons=("on_best('val_loss')",),
     past={"best": {"val_loss:min": 0.5}},
-    versions={"ckpt_callbacks": "9.1"},
+    versions={"ckpt_callbacks": "0.1"},
 )
 
 
@@ -183,7 +192,25 @@ def test_a_member_of_another_kind_is_named(members: dict[str, Any], message: str
 def test_a_newer_format_is_refused_with_the_version_that_is_needed() -> None:
     """An old reader doesn't guess; it says what to install."""
     with pytest.raises(StoreError, match=rf"format {FORMAT + 1}.*ckpt_callbacks 9\.1 wrote it"):
-        Manifest.from_bytes(changed(format=FORMAT + 1, files=...))
+        Manifest.from_bytes(changed(format=FORMAT + 1, files=..., versions=NEWER))
+
+
+NEWER = {"ckpt_callbacks": "9.1"}
+
+
+@pytest.mark.parametrize(
+    "members", [{"content": "sharded"}, {"progress": {"samples": 5}}, {"files": {"a": {"size": 1, "digest": "md5"}}}]
+)
+def test_what_a_later_version_wrote_in_its_own_way_is_refused(members: dict[str, Any]) -> None:
+    """It is whole, and that version can read it. Only if each byte is as it was written, and by a later version."""
+    with pytest.raises(UnreachableError, match=r"ckpt_callbacks 9\.1 wrote it, and this is .*: install that"):
+        Manifest.from_bytes(changed(**members, versions=NEWER))
+    damaged = changed(**members, versions=NEWER).replace(b"000000010-abcdef", b"000000010-abcdeg")
+    with pytest.raises(CorruptSnapshotError):
+        Manifest.from_bytes(damaged)
+    for versions in ({"ckpt_callbacks": package_version()}, {"ckpt_callbacks": "0.0.9"}, {"ckpt_callbacks": "?"}, {}):
+        with pytest.raises(CorruptSnapshotError):
+            Manifest.from_bytes(changed(**members, versions=versions))
 
 
 @pytest.mark.parametrize(

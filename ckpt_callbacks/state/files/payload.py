@@ -10,6 +10,7 @@ Of either of the first two there may be several, numbered: see `shards`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ckpt_callbacks.door import IrregularError, reading
-from ckpt_callbacks.errors import CorruptSnapshotError, UnreachableError
+from ckpt_callbacks.errors import ConfigurationError, CorruptSnapshotError, UnreachableError
 from ckpt_callbacks.limits import too_large
 from ckpt_callbacks.state import tree
 from ckpt_callbacks.state.files.shards import pattern_of
@@ -26,7 +27,7 @@ from ckpt_callbacks.state.memory.pages import LARGE
 from ckpt_callbacks.state.tensors.safetensors_file import ALIGNMENT, SafetensorsFile, open_bytes, open_file
 from ckpt_callbacks.state.tensors.tensor import HostTensor
 
-__all__ = ["INDEX", "MODEL", "STATE", "TREE", "of_weights", "read", "read_weights"]
+__all__ = ["INDEX", "MODEL", "STATE", "TREE", "check", "of_weights", "read", "read_weights"]
 
 MODEL, STATE, TREE = "model.safetensors", "state.safetensors", "state.json"
 INDEX = "model.safetensors.index.json"
@@ -40,21 +41,24 @@ def read_weights(directory: Path) -> dict[str, Any]:
         UnreachableError: memory can't be had for it.
     """
     with _enough_memory(directory):
-        return _read_weights(directory)
+        structure = _structure(_tree_in(directory), directory)
+        return _decoded("weights", structure, _tensors_in(directory, MODEL, writable=True), directory, _borrowing)
 
 
-def _read_weights(directory: Path) -> dict[str, Any]:
-    try:
-        with reading(directory / TREE) as file:
-            if (excess := too_large(TREE, os.fstat(file.fileno()).st_size)) is not None:
-                raise CorruptSnapshotError(f"{directory}: {excess}.")
-            text = file.readall()
-    except (FileNotFoundError, IrregularError) as error:
-        raise CorruptSnapshotError(f"{directory / TREE} is missing: {error.strerror}.") from error
-    structure = _structure(text, directory)
-    names = _named(MODEL, [path.name for path in directory.iterdir()])
-    tensors = _joined(open_file(directory / name, writable=True) for name in names)
-    return _decoded("weights", structure, tensors, directory, copy=False)
+def check(directory: Path, content: str = "full") -> None:
+    """Try whether a snapshot can be read as `read` does; no tensor is made, and no code of the user's runs.
+
+    Raises:
+        CorruptSnapshotError, UnreachableError: as `read`.
+    """
+
+    def tensors(base: str) -> dict[str, HostTensor]:
+        return _tensors_in(directory, base)
+
+    # What is missing here may be there where training goes on.
+    with _enough_memory(directory), contextlib.suppress(ConfigurationError):
+        structure = _structure(_tree_in(directory), directory)
+        _all(structure, tensors, directory, content, tree.check, tree.check)
 
 
 def read(
@@ -105,23 +109,49 @@ def _read(files: Mapping[str, memoryview], directory: Path, content: str) -> tup
             open_bytes(np.frombuffer(files[name], np.uint8), directory / name) for name in _named(base, files)
         )
 
-    weights = _decoded("weights", structure, tensors(MODEL), directory, copy=False)
+    return _all(structure, tensors, directory, content, _borrowing, functools.partial(tree.decode, copy=_has_no_place))
+
+
+Decode = Callable[[object, Mapping[str, HostTensor]], Any]
+
+_borrowing: Decode = functools.partial(tree.decode, copy=False)
+
+
+def _all(
+    structure: Mapping[str, Any],
+    tensors: Callable[[str], Mapping[str, HostTensor]],
+    directory: Path,
+    content: str,
+    of_weights: Decode,
+    of_rest: Decode,
+) -> tuple[dict[str, Any], Any, dict[str, str]]:
+    weights = _decoded("weights", structure, tensors(MODEL), directory, of_weights)
     if content == "weights" or "rest" not in structure:
         return weights, None, {}
-    rest = _decoded("rest", structure, tensors(STATE), directory, copy=_has_no_place)
+    rest = _decoded("rest", structure, tensors(STATE), directory, of_rest)
     return weights, rest, _mapping("missing", structure.get("missing", {}), directory)
 
 
+def _tree_in(directory: Path) -> bytes:
+    try:
+        with reading(directory / TREE) as file:
+            if (excess := too_large(TREE, os.fstat(file.fileno()).st_size)) is not None:
+                raise CorruptSnapshotError(f"{directory}: {excess}.")
+            return file.readall()
+    except (FileNotFoundError, IrregularError) as error:
+        raise CorruptSnapshotError(f"{directory / TREE} is missing: {error.strerror}.") from error
+
+
+def _tensors_in(directory: Path, base: str, *, writable: bool = False) -> dict[str, HostTensor]:
+    names = _named(base, [path.name for path in directory.iterdir()])
+    return _joined(open_file(directory / name, writable=writable) for name in names)
+
+
 def _decoded(
-    name: str,
-    structure: Mapping[str, Any],
-    tensors: Mapping[str, HostTensor],
-    directory: Path,
-    *,
-    copy: bool | Callable[[HostTensor], bool],
+    name: str, structure: Mapping[str, Any], tensors: Mapping[str, HostTensor], directory: Path, decode: Decode
 ) -> dict[str, Any]:
     try:
-        value = tree.decode(structure[name], tensors, copy=copy)
+        value = decode(structure[name], tensors)
     except CorruptSnapshotError as error:
         raise CorruptSnapshotError(f"{directory / TREE}: {error}.") from error
     return _mapping(name, value, directory)

@@ -30,7 +30,7 @@ from ckpt_callbacks.state.tensors.elements import (
 )
 from ckpt_callbacks.state.tensors.tensor import Leaf, Library, Memory, extent, memory_order
 
-__all__ = ["NUMPY", "finish", "library_named", "library_of"]
+__all__ = ["NUMPY", "finish", "is_library", "library_named", "library_of"]
 
 
 def library_of(value: Any) -> Library | None:
@@ -46,6 +46,11 @@ def _library_of(kind: type) -> Library | None:
         if library is not None:
             return library
     return None
+
+
+def is_library(name: object) -> bool:
+    """Whether a library is called so."""
+    return name in _BY_NAME
 
 
 def library_named(name: str) -> Library:

@@ -21,11 +21,11 @@ from ckpt_callbacks.errors import CorruptSnapshotError, UnstorableError
 from ckpt_callbacks.limits import reckoned, too_much
 from ckpt_callbacks.state.tensors.shelf import shelve
 from ckpt_callbacks.state.tensors.tensor import HostTensor, Source
-from ckpt_callbacks.state.tree.decoding import Decoder
+from ckpt_callbacks.state.tree.decoding import Checker, Decoder
 from ckpt_callbacks.state.tree.encoding import Encoder
 from ckpt_callbacks.state.tree.grammar import OnFlattened, OnUnstorable
 
-__all__ = ["Encoded", "Plan", "decode", "encode", "from_json", "plan", "to_json"]
+__all__ = ["Encoded", "Plan", "check", "decode", "encode", "from_json", "plan", "to_json"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,15 @@ def decode(
     """
     must_copy = copy if callable(copy) else lambda _: copy
     return Decoder(tensors, must_copy=must_copy, on_flattened=on_flattened).value(structure, like, "")
+
+
+def check(structure: object, tensors: Mapping[str, HostTensor]) -> Any:
+    """Try whether ``decode`` could read it: the same errors, but no tensor is made and no codec is asked.
+
+    Returns:
+        The tree as ``decode`` gives it, with something else in the place of each tensor.
+    """
+    return Checker(tensors, must_copy=lambda _: False, on_flattened=None).value(structure, None, "")
 
 
 def to_json(structure: object) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any
 
 from ckpt_callbacks.errors import CheckpointError, ConfigurationError, CorruptSnapshotError
 from ckpt_callbacks.state.tensors.elements import itemsize, stored_as
-from ckpt_callbacks.state.tensors.libraries import finish, library_named
+from ckpt_callbacks.state.tensors.libraries import finish, is_library, library_named
 from ckpt_callbacks.state.tensors.tensor import (
     Expansion,
     HostTensor,
@@ -30,7 +30,7 @@ from ckpt_callbacks.state.tree import codecs, leaves
 from ckpt_callbacks.state.tree.encoding import Encoder
 from ckpt_callbacks.state.tree.grammar import FACTORIES, MAX_DEPTH, ROOT, Node, OnFlattened, canonical, join, key_name
 
-__all__ = ["READERS", "Decoder", "is_lookalike", "member_of"]
+__all__ = ["READERS", "Checker", "Decoder", "is_lookalike", "member_of"]
 
 
 _MALFORMED = (LookupError, ValueError, TypeError, ArithmeticError, AttributeError, RuntimeError, struct.error)
@@ -132,31 +132,54 @@ class Decoder:
         return self.made[described]
 
     def _make(self, node: Node, path: str) -> Any:
-        ref, lib, dtype, shape = node["ref"], node["lib"], node["dtype"], _sizes(node["shape"])
+        host, shape, strides, offset = self._layout(node, path)
+        ref, lib, dtype = node["ref"], node["lib"], node["dtype"]
+        if lib not in self.libraries:
+            self.libraries[lib] = library_named(lib)
+        library, data = self.libraries[lib], None
+        if "view" not in node and "order" in node:
+            data = permuted(host.data, shape, node["order"], itemsize(dtype), library.allocate(host.nbytes))
+        data = self._memory(lib, ref, host) if data is None else data
+        return finish(library, library.make(data, dtype, shape, strides, offset), node)
+
+    def _layout(self, node: Node, path: str) -> tuple[HostTensor, tuple[int, ...], tuple[int, ...], int]:
+        """What is stored of a tensor; and its shape, strides and offset there."""
+        ref, dtype, shape = node["ref"], node["dtype"], _sizes(node["shape"])
         host = self.tensors.get(ref)
         if host is None:
             raise _corrupt(path, f"its tensor {ref!r} is not in the file")
-        if lib not in self.libraries:
-            self.libraries[lib] = library_named(lib)
-        library, size = self.libraries[lib], itemsize(dtype)
+        if not is_library(node["lib"]):
+            raise ValueError(f"{node['lib']!r} is no library of tensors")
+        size = itemsize(dtype)
         if "view" in node:
             offset, strides = node["view"]["offset"], tuple(node["view"]["strides"])
             _check_within(shape, strides, offset, size, host.nbytes)
             if (excess := self.expansion.refuses(shape, size, host.nbytes)) is not None:
                 raise _corrupt(path, excess)
-            return finish(library, library.make(self._memory(lib, ref, host), dtype, shape, strides, offset), node)
+            return host, shape, strides, offset
         if (host.dtype, host.shape) != stored_as(dtype, shape):
             expected = " ".join(map(str, stored_as(dtype, shape)))
             raise _corrupt(path, f"its tensor {ref!r} should be {expected}, found {host.dtype} {host.shape}")
         if "order" not in node:
-            data, strides = self._memory(lib, ref, host), c_strides(shape, size)
-        else:
-            order = _sizes(node["order"])
-            if sorted(order) != list(range(len(shape))):
-                raise ValueError(f"{order} is no order of {len(shape)} axes")
-            data = permuted(host.data, shape, order, size, library.allocate(host.nbytes))
-            strides = ordered_strides(shape, order, size)
-        return finish(library, library.make(data, dtype, shape, strides, 0), node)
+            return host, shape, c_strides(shape, size), 0
+        order = _sizes(node["order"])
+        if sorted(order) != list(range(len(shape))):
+            raise ValueError(f"{order} is no order of {len(shape)} axes")
+        return host, shape, ordered_strides(shape, order, size), 0
+
+    def coded(self, node: Node, path: str) -> Any:
+        """What a codec of the user's makes of a value."""
+        codec = codecs.BY_NAME.get(node["name"])
+        if codec is None:
+            raise ConfigurationError(
+                f"{path or ROOT} was stored by the codec {node['name']!r}, which isn't registered here: "
+                "call register_codec() with it before resuming"
+            )
+        value = self.value(node["value"], None, path)
+        try:
+            return codec.decode(value)
+        except Exception as error:
+            raise ConfigurationError(f"the codec {codec.name!r} failed at {path or ROOT}: {error}") from error
 
     def _memory(self, lib: str, ref: str, host: HostTensor) -> Any:
         """The bytes of a stored tensor, once for all that refer to it."""
@@ -166,6 +189,21 @@ class Decoder:
             self.memories[lib, ref] = self.libraries[lib].allocate(host.nbytes)
             self.memories[lib, ref][:] = host.data
         return self.memories[lib, ref]
+
+
+class Checker(Decoder):
+    """One walk over a structure that makes no tensor, and asks no codec."""
+
+    def _make(self, node: Node, path: str) -> Any:
+        self._layout(node, path)
+        return object()
+
+    def coded(self, node: Node, path: str) -> Any:
+        """Only that there is a value."""
+        if type(node["name"]) is not str:
+            raise TypeError(f"expected a codec's name, found {node['name']!r:.100}")
+        self.value(node["value"], None, path)
+        return object()
 
 
 def _corrupt(path: str, what: str) -> CorruptSnapshotError:
@@ -251,20 +289,6 @@ def _read_namespace(decoder: Decoder, node: Node, like: Any, path: str) -> Any:
     return result
 
 
-def _read_coded(decoder: Decoder, node: Node, like: Any, path: str) -> Any:
-    codec = codecs.BY_NAME.get(node["name"])
-    if codec is None:
-        raise ConfigurationError(
-            f"{path or ROOT} was stored by the codec {node['name']!r}, which isn't registered here: "
-            "call register_codec() with it before resuming"
-        )
-    value = decoder.value(node["value"], None, path)
-    try:
-        return codec.decode(value)
-    except Exception as error:
-        raise ConfigurationError(f"the codec {codec.name!r} failed at {path or ROOT}: {error}") from error
-
-
 def _read_enum(decoder: Decoder, node: Node, like: Any, path: str) -> Any:
     value = decoder.value(node["value"], None, path)
     kind = type(like)
@@ -343,7 +367,7 @@ READERS: dict[str, Reader] = {
     "slice": _read_slice,
     "Namespace": _read_namespace,
     "SimpleNamespace": _read_namespace,
-    "codec": _read_coded,
+    "codec": lambda decoder, node, like, path: decoder.coded(node, path),
     "enum": _read_enum,
     "namedtuple": _read_namedtuple,
     "dataclass": _read_dataclass,

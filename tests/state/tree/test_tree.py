@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import dataclasses
 import datetime
 import enum
@@ -26,7 +27,7 @@ from ckpt_callbacks.errors import CorruptSnapshotError, UnstorableError
 from ckpt_callbacks.limits import reckoned
 from ckpt_callbacks.state import MAX_DEPTH, decode, encode, from_json, to_json
 from ckpt_callbacks.state.tensors.tensor import HostTensor
-from ckpt_callbacks.state.tree import plan
+from ckpt_callbacks.state.tree import check, plan
 from tests.ids import stable
 from tests.state.trees import bits, through_memory
 
@@ -388,7 +389,8 @@ json_values = st.recursive(
 
 @given(trees.map(lambda tree: encode([tree, torch.ones(2), np.ones(3)[::2]])), st.data())
 def test_a_damaged_structure_is_a_clean_error(encoded: Any, data: st.DataObject) -> None:
-    """Whatever one node is changed to: a value comes back, or CorruptSnapshotError; nothing else."""
+    """Whatever one node is changed to: a value comes back, or CorruptSnapshotError; nothing else. What a check finds
+    wrong can't be decoded."""
     structure = json.loads(to_json(encoded.structure))
     spots: list[tuple[Any, Any]] = []
 
@@ -401,10 +403,27 @@ def test_a_damaged_structure_is_a_clean_error(encoded: Any, data: st.DataObject)
     collect(structure)
     node, key = data.draw(st.sampled_from(spots))
     node[key] = data.draw(json_values)
+    wrong = ""
+    with contextlib.suppress(CorruptSnapshotError):
+        check(structure, encoded.tensors)
+        wrong = "nothing"
     try:
         decode(structure, encoded.tensors)
+        assert wrong == "nothing"
     except CorruptSnapshotError as error:
         assert "can't be read at" in str(error)  # noqa: PT017 (either outcome is right)
+
+
+def test_a_check_makes_no_tensor_and_asks_no_codec() -> None:
+    """It is for whoever looks only: the bytes may be many, and a codec is the user's code."""
+    encoded = encode({"a": torch.ones(2), "b": (np.ones((3, 4)).T, {1, 2})})
+    checked = check(encoded.structure, encoded.tensors)
+    assert type(checked["a"]) is type(checked["b"][0]) is object
+    assert checked["b"][1] == {1, 2}
+    coded = {"$": "codec", "name": "nobody's", "value": encoded.structure}
+    check([coded], encoded.tensors)
+    with pytest.raises(CorruptSnapshotError, match="is not in the file"):
+        check([coded], {})
 
 
 @pytest.mark.parametrize(
