@@ -330,10 +330,11 @@ class Run:
         if not texts:
             return resolve_rules(None, self.monitors)
         try:
-            return resolve_rules(parse_rules(", ".join(texts)), self.monitors)
+            rules = [rule for text in texts for rule in parse_rules(text)]
+            return resolve_rules(rules, self.monitors, at_most=len(rules))
         except ConfigurationError as error:
             raise ConfigurationError(
-                f"the rules of {self._shown} ({', '.join(texts)}) can't be read back: {error} "
+                f"the rules of {self._shown} ({', '.join(texts)[:500]}) can't be read back: {error} "
                 "Say which rules shall hold."
             ) from None
 
@@ -343,11 +344,12 @@ class Run:
         a rule that keeps what this one kept last, by the journal, and lets nothing be dropped.
         """
         texts = self._recorded_rules()
-        readable = {text: rule for text in texts if (rule := _read_back(text)) is not None}
-        if len(readable) == len(texts):
+        readable = {text: rule for text in dict.fromkeys(texts) if (rule := _read_back(text)) is not None}
+        if readable.keys() >= set(texts):
             return self.rules
         noted = self._store.journal.kept()
-        return resolve_rules([readable.get(text) or recorded_rule(text, noted) for text in texts], self.monitors)
+        rules = [readable.get(text) or recorded_rule(text, noted) for text in texts]
+        return resolve_rules(rules, self.monitors, at_most=len(rules))
 
     def _recorded_rules(self) -> list[str]:
         recorded = self.policy.get("keep")

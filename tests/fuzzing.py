@@ -13,7 +13,7 @@ import random
 import shutil
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -24,9 +24,10 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from ckpt_callbacks import CheckpointError, CorruptSnapshotError, Run, resume
+from ckpt_callbacks import CheckpointError, ConfigurationError, CorruptSnapshotError, Run, resume
 from ckpt_callbacks.cli.explain import explain
 from ckpt_callbacks.cli.ls import ls
+from ckpt_callbacks.cli.prune import prune
 from ckpt_callbacks.cli.show import show
 from ckpt_callbacks.engine import Past, Progress, parse_rules, parse_trigger
 from ckpt_callbacks.resume import ResumeReport
@@ -62,6 +63,17 @@ ODD = (
     *("keep_last(10**9)", "keep_tiers({'1s': 10**9})", "keep_log_spaced(base=1.0000000001)", "keep_within('1 B')"),
 )
 """Values that may stand where others were expected."""
+
+EXPRESSIONS = (
+    *("-" * 900 + "1", "-" * 9000 + "1", "not " * 900 + "1", "a" + ".a" * 900, "(" * 90 + ")" * 90, "[" * 900),
+    *("|".join(["on_end()"] * 1000), "&".join(["on_end()"] * 400), "f(" * 60, "every('9e999s')"),
+    *("when(" * 1500, "a," * 4000, "keep_last(2)," * 700, "x" * 20_000, "keep_last(2" + "0" * 4000 + ")"),
+    *("keep_log_spaced(1e200)", "keep_log_spaced(1.0000000000000002)", "keep_log_spaced(1" + "0" * 400 + ")"),
+    *(f"keep_within('{'9' * 5000} GB')", f"keep_within(1{'0' * 4000})", "keep_tiers({5e-324: 3})"),
+    *(f"keep_best(1, Monitor('x', 'min', 1{'0' * 400}))", "keep_best(1, Monitor('x', 'min', 1e308, True))"),
+    *("every_steps(" + "9" * 4000 + ")", "keep_tiers({1e300: 1})", "keep_last(**{'n': 2})"),
+)
+"""Rules and triggers that are too deep, too long, or count too far."""
 
 WORDS = [
     *(b"{", b"}", b"[", b"]", b'"', b":", b",", b"null", b"true", b"-1", b"0", b"1e999", b"NaN", b"9" * 30, b"\\ud800"),
@@ -216,6 +228,12 @@ def _run() -> tuple[TemporaryDirectory[str], LocalStore]:
     return folder, store
 
 
+def policy_in_a_run(save: str, *keep: str) -> bool:
+    """Whether a manifest with such a policy is accepted; people can look at the run in either case."""
+    document = json.loads(UNSIGNED)
+    return _ours(_in_a_run)(json.dumps({**document, "policy": {"save": save, "keep": keep}}).encode())
+
+
 def _in_a_run(data: bytes) -> None:
     """A manifest that somebody made on purpose, in a run: whatever it says, people can look at the run, training finds
     what to carry on from, and saves; and if it is accepted, all that looks at it alone works as well."""
@@ -232,6 +250,8 @@ def _in_a_run(data: bytes) -> None:
         for as_json in (False, True):
             ls(str(store.root), as_json)
             explain(str(store.root), as_json)
+            with suppress(ConfigurationError):  # what nobody can tell here is said, and nothing dropped
+                prune(str(store.root), None, dry_run=True, as_json=as_json)
             for id in (first, MANIFEST.id) if known else (first,):
                 show(f"{store.root}@{id}", as_json)
         choice = resume.choose(store, "auto", reads=("none",), load=None, first=True)

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tests.fuzzing import TARGETS
+from tests.fuzzing import EXPRESSIONS, TARGETS, policy_in_a_run
 
 INPUTS = 1500
 
@@ -29,3 +29,16 @@ def test_broken_input_is_refused_cleanly(name: str) -> None:
             target.read(broken)
         except Exception as error:
             raise AssertionError(f"{broken!r}: {error!r}") from error
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS, ids=lambda text: f"{text[:40]} {len(text)}")
+def test_a_run_can_be_looked_at_whatever_its_policy_says(expression: str) -> None:
+    """Its newest manifest may say anything: that is shown as it is, judged, or refused, and soon."""
+    TARGETS["expression"].read(expression.encode())
+    assert policy_in_a_run(expression, "keep_last(2)", expression)
+
+
+def test_a_policy_has_not_any_number_of_rules() -> None:
+    """Each is asked about each snapshot."""
+    assert policy_in_a_run("on_end()", *["keep_last(2)"] * 200)
+    assert not policy_in_a_run("on_end()", *["keep_last(2)"] * 201)

@@ -9,9 +9,12 @@ from ckpt_callbacks.errors import ConfigurationError
 
 __all__ = ["name_of", "positive", "refuse_own"]
 
+_MOST = (1 << 63) - 1
+
 
 def positive(name: str, n: int) -> int:
-    """The count ``n`` that ``name`` was given, as an int: a whole number of at least 1, of Python's or numpy's.
+    """The count ``n`` that ``name`` was given, as an int: a whole number of at least 1 (and of 64 bits), of
+    Python's or numpy's.
 
     Raises:
         ConfigurationError: it is something else.
@@ -22,6 +25,8 @@ def positive(name: str, n: int) -> int:
         whole = 0
     if whole < 1:
         raise ConfigurationError(f"{name}({n!r}): expected a whole number of at least 1.")
+    if whole > _MOST:
+        raise ConfigurationError(f"{name}: expected a whole number of at most {_MOST}.")
     return whole
 
 

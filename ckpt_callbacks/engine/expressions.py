@@ -21,6 +21,8 @@ from ckpt_callbacks.errors import ConfigurationError
 __all__ = ["parse_recorded_trigger", "parse_rules", "parse_trigger"]
 
 MAX_LENGTH = 10_000
+MAX_DEPTH = 50
+"""How deep calls, brackets and signs may stand within each other; each ``|`` is one level more."""
 
 _TRIGGERS: Mapping[str, Callable[..., Any]] = {
     name: getattr(triggers, name)
@@ -80,8 +82,9 @@ def parse_recorded_trigger(text: str) -> Trigger:
     Raises:
         ConfigurationError: as for `parse_trigger`.
     """
+    _require_short(text, example := "every_steps(100) | when(late)")
     named = re.sub(r"\bwhen\(([^()'\"]*)\)", lambda found: f"when({found[1]!r})", text)
-    (trigger,) = _parse(named, {**_TRIGGERS, "when": _Recorded}, Trigger, "every_steps(100) | when(late)")
+    (trigger,) = _parse(named, {**_TRIGGERS, "when": _Recorded}, Trigger, example)
     return cast(Trigger, trigger)
 
 
@@ -95,12 +98,13 @@ def parse_rules(text: str) -> tuple[Rule, ...]:
 
 
 def _parse(text: str, vocabulary: Mapping[str, Callable[..., Any]], kind: type, example: str) -> list[Any]:
+    _require_short(text, example)
     try:
-        if len(text) > MAX_LENGTH:
-            raise SyntaxError(f"it is longer than {MAX_LENGTH} characters")
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ConfigurationError(f"{text[:200]!r} can't be read ({error}): expected such as {example!r}.") from None
+        raise _unreadable(text, error, example) from None
+    if _depth(tree) > MAX_DEPTH:
+        raise _unreadable(text, f"it is nested more than {MAX_DEPTH} levels deep", example)
     parts = tree.elts if isinstance(tree, (ast.Tuple, ast.List)) else [tree]
     found = [_value(part, vocabulary, text) for part in parts]
     for one in found:
@@ -109,6 +113,23 @@ def _parse(text: str, vocabulary: Mapping[str, Callable[..., Any]], kind: type, 
     if not found:
         raise ConfigurationError(f"{text!r} is empty: expected such as {example!r}.")
     return found
+
+
+def _require_short(text: str, example: str) -> None:
+    if len(text) > MAX_LENGTH:
+        raise _unreadable(text, f"it is longer than {MAX_LENGTH} characters", example)
+
+
+def _unreadable(text: str, why: object, example: str) -> ConfigurationError:
+    return ConfigurationError(f"{text[:200]!r} can't be read ({why}): expected such as {example!r}.")
+
+
+def _depth(tree: ast.AST) -> int:
+    """How many levels a tree has. Level by level: what walks down a tree that is too deep must not fall itself."""
+    depth, level = 0, [tree]
+    while level:
+        depth, level = depth + 1, [below for node in level for below in ast.iter_child_nodes(node)]
+    return depth
 
 
 def _value(node: ast.expr, vocabulary: Mapping[str, Callable[..., Any]], text: str) -> Any:
@@ -126,10 +147,12 @@ def _value(node: ast.expr, vocabulary: Mapping[str, Callable[..., Any]], text: s
         if node.func.id not in known:
             raise ConfigurationError(f"{text!r}: {node.func.id} is not known: expected one of {', '.join(vocabulary)}.")
         arguments = [_value(one, known, text) for one in node.args]
-        named = {one.arg: _value(one.value, known, text) for one in node.keywords if one.arg}
+        named = {one.arg or "**": _value(one.value, known, text) for one in node.keywords}
         try:
             return known[node.func.id](*arguments, **named)
-        except TypeError as error:
+        except ConfigurationError:
+            raise
+        except (TypeError, ValueError, OverflowError) as error:
             raise ConfigurationError(f"{ast.unparse(node)}: expected other arguments ({error}).") from None
     else:
         try:

@@ -13,6 +13,8 @@ from ckpt_callbacks.errors import ConfigurationError
 
 __all__ = ["Monitor", "expression", "find", "is_loss", "is_of_validation", "named", "resolve", "to_float"]
 
+_LARGEST = math.nextafter(math.inf, 0)
+
 # Words in a metric's name that tell its direction. A name with words of both kinds tells nothing.
 _LESS_IS_BETTER = """
     loss losses error err errors mse rmse mae mape msle rmsle nll bce ce crossentropy hinge perplexity ppl divergence
@@ -51,7 +53,7 @@ class Monitor:
         if self.mode not in ("auto", "min", "max"):
             raise ConfigurationError(f"mode={self.mode!r} is not known: expected 'min', 'max' or 'auto'.")
         delta = self.min_delta
-        if isinstance(delta, bool) or not isinstance(delta, (int, float)) or not 0 <= delta < math.inf:
+        if isinstance(delta, bool) or not isinstance(delta, (int, float)) or not 0 <= delta <= _LARGEST:
             raise ConfigurationError(f"min_delta={delta!r}: expected a finite number that is not negative.")
         if not isinstance(self.relative, bool):
             raise ConfigurationError(f"relative={self.relative!r}: expected True or False; the fraction is min_delta.")

@@ -35,6 +35,8 @@ __all__ = [
 ]
 
 HOUR, DAY = 3600.0, 86400.0
+MAX_RULES = 100
+"""How many rules a run may have: each is asked about each snapshot."""
 
 
 def keep_last(n: int) -> Rule:
@@ -56,10 +58,11 @@ def keep_log_spaced(base: float = 2.0) -> Rule:
     """Keep the first snapshot at or after step 1, base, base², ...: as many early as late, on a logarithmic axis.
 
     Args:
-        base: by how much each step is farther than the one before; more than 1. 1.2 keeps four times as many as 2.
+        base: by how much each step is farther than the one before; more than 1 (1.0001 to a million). 1.2 keeps four
+            times as many as 2.
     """
-    if isinstance(base, bool) or not isinstance(base, (int, float)) or not 1 < base < math.inf:
-        raise ConfigurationError(f"keep_log_spaced({base!r}): expected a number that is more than 1.")
+    if isinstance(base, bool) or not isinstance(base, (int, float)) or not 1.0001 <= base <= 1e6:
+        raise ConfigurationError(f"keep_log_spaced({base!r}): expected a number that is more than 1, up to a million.")
     return _KeepLogSpaced(float(base))
 
 
@@ -138,15 +141,19 @@ def recorded(text: str, noted: Mapping[str, Sequence[str]]) -> Rule:
     return _Recorded(text, noted)
 
 
-def resolve(keep: Rule | Iterable[Rule] | None, monitors: Sequence[Monitor]) -> tuple[Rule, ...]:
+def resolve(
+    keep: Rule | Iterable[Rule] | None, monitors: Sequence[Monitor], *, at_most: int = MAX_RULES
+) -> tuple[Rule, ...]:
     """What the user gave as ``keep=``, as rules whose monitors are filled in.
 
     Args:
         keep: a rule, several, or None for the default: the latest 2, and the best 1 if there is a monitor.
         monitors: the checkpointer's.
+        at_most: how many there may be.
 
     Raises:
-        ConfigurationError: no rule at all, something that is none, or an open `keep_best` without any monitor.
+        ConfigurationError: too many, none at all, something that is no rule, or an open `keep_best` without any
+            monitor.
     """
     if keep is None:
         rules: tuple[Rule, ...] = (keep_last(2), *([keep_best(1)] if monitors else []))
@@ -158,6 +165,8 @@ def resolve(keep: Rule | Iterable[Rule] | None, monitors: Sequence[Monitor]) -> 
                 f"keep={keep!r} keeps nothing: expected a rule such as keep_last(2), or a list of them; "
                 "keep_all() keeps everything."
             )
+    if len(rules) > at_most:
+        raise ConfigurationError(f"keep= has {len(rules)} rules: expected at most {at_most}.")
     for rule in rules:
         if not isinstance(rule, Rule):
             raise ConfigurationError(
@@ -328,15 +337,15 @@ class _KeepTiers(Rule):
     def __call__(self, records: Sequence[Record]) -> Kept:
         kept: dict[str, str] = {}
         for length, n in self.tiers:
-            intervals: set[int] = set()
+            intervals: set[float] = set()
             for record in reversed(records):
-                interval = int(record.elapsed // length)
+                interval = record.elapsed // length
                 if interval in intervals:
                     continue
                 if len(intervals) == n:
                     break
                 intervals.add(interval)
-                kept.setdefault(record.id, f"{self!r}: last of {human_seconds(length)} no. {interval + 1}")
+                kept.setdefault(record.id, f"{self!r}: last of {human_seconds(length)} no. {interval + 1:.0f}")
         return kept
 
     @property

@@ -12,6 +12,7 @@ __all__ = ["bytes_of", "human_seconds", "seconds_of"]
 
 _TIMES = {"w": 604800.0, "d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 _SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15}
+_MOST = (1 << 63) - 1  # no disk has more
 _BINARY = {"ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40, "pi": 1 << 50}
 
 
@@ -61,7 +62,7 @@ def bytes_of(size: str | int, where: str) -> int:
     """A size in bytes: a whole number, or such as ``"20 GB"``, ``"1.5 TB"``, ``"500 MiB"``.
 
     Raises:
-        ConfigurationError: it is something else, or not more than 0.
+        ConfigurationError: it is something else, not more than 0, or more than any disk has.
     """
     found: float = 0
     if isinstance(size, str):
@@ -70,6 +71,6 @@ def bytes_of(size: str | int, where: str) -> int:
             found = float(match[1]) * units[match[2]]
     elif isinstance(size, int) and not isinstance(size, bool):
         found = size
-    if found < 1:
+    if not 1 <= found <= _MOST:
         raise ConfigurationError(f"{where}({size!r}): expected a size, such as '20 GB', '500 MiB', or bytes.")
     return int(found)

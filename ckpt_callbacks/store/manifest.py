@@ -40,6 +40,7 @@ DROPPED = ".manifest.dropped"
 MAX_BYTES = 16 << 20
 MAX_PARSED = 32 << 20
 MAX_DEPTH = 64
+MAX_RULES = 200  # a checkpointer takes a hundred, and adds what its monitors need
 MAX_COUNT = (1 << 53) - 1
 """The largest whole number that every reader of JSON has exactly."""
 
@@ -552,7 +553,8 @@ class _Reader:
         value = self.mapping("policy")
         if not isinstance(value.get("save", ""), str):
             self.refuse("policy.save", "a string", value["save"])
-        self.texts("policy.keep", value.get("keep", []))
+        if len(self.texts("policy.keep", value.get("keep", []))) > MAX_RULES:
+            self.refuse("policy.keep", f"at most {MAX_RULES} rules", len(value["keep"]))
         return value
 
     def provenance(self) -> dict[str, Any]:

@@ -41,6 +41,7 @@ def test_as_people_write_them() -> None:
             "keep_last(*[2])",
         ),
         *("keep_last(2) or keep_best(1)", "1 + 1", "every_steps(3)", "keep_when(print)", "(" * 500, "\0", "9" * 10_001),
+        *("-" * 900 + "1", "not " * 900 + "1", "a" + ".a" * 900, "|".join(["on_end()"] * 900), "keep_last(2, **{})"),
     ],
 )
 def test_what_is_no_rule_is_refused(text: str) -> None:

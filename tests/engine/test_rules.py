@@ -212,13 +212,28 @@ def test_the_repr_is_the_expression_that_makes_it(written: str) -> None:
         *(lambda: keep_within("20 apples"), lambda: keep_within(0), lambda: keep_within(True)),
         *(lambda: keep_log_spaced(1), lambda: keep_log_spaced(math.inf), lambda: keep_log_spaced("2")),
         *(lambda: keep_tiers({}), lambda: keep_tiers({"1 fortnight": 3}), lambda: keep_tiers(hourly=-1)),
-        lambda: weights_after(0),
+        *(lambda: weights_after(0), lambda: keep_last(1 << 63), lambda: keep_log_spaced(1e200)),
+        *(lambda: keep_log_spaced(1 + 1e-15), lambda: keep_best(1, Monitor("x", "min", 10**400))),
+        lambda: resolve_rules([keep_last(2)] * 101, ()),
     ],
 )
 def test_what_can_not_work_is_refused_where_it_is_given(make) -> None:
     """With what was expected instead."""
     with pytest.raises(ConfigurationError, match="expected"):
         make()
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [keep_log_spaced(1e6), keep_log_spaced(1.0001), keep_tiers({5e-324: 3, 1e300: 2}), keep_last((1 << 63) - 1)],
+)
+def test_what_can_be_given_can_be_judged(rule: Rule) -> None:
+    """At the end of what can be given, and of what a snapshot may say."""
+    records = [
+        Record(f"{step}", step, Progress(step=step), elapsed=at) for step, at in ((1, 0.0), ((1 << 53) - 1, 1e308))
+    ]
+    assert len(judge(records, [rule]).keep) == 2
+    assert rule.words
 
 
 def test_ten_thousand_snapshots_are_judged_at_once() -> None:

@@ -44,7 +44,9 @@ def test_sizes(text: str | int, size: int) -> None:
     assert bytes_of(text, "keep_within") == size
 
 
-@pytest.mark.parametrize("text", ["", "GB", "-1 GB", "0", "1 XB", 1.5, True, None, "1e400 GB"])
+@pytest.mark.parametrize(
+    "text", ["", "GB", "-1 GB", "0", "1 XB", 1.5, True, None, "1e400 GB", "9" * 5000 + " GB", 1 << 63]
+)
 def test_what_is_no_size(text: object) -> None:
     """Is refused, with an example."""
     with pytest.raises(ConfigurationError, match="expected a size, such as '20 GB'"):

@@ -173,6 +173,7 @@ def test_a_missing_optional_member_has_a_default(name: str) -> None:
         ({"provenance": {"command": [1]}}, "'provenance.command': expected a list of strings"),
         ({"policy": {"save": 5}}, "'policy.save': expected a string"),
         ({"policy": {"keep": "keep_all()"}}, "'policy.keep': expected a list"),
+        ({"policy": {"keep": ["keep_all()"] * 201}}, "'policy.keep': expected at most 200 rules, found 201"),
         ({"past": {"seen": 7}}, "'past.seen': expected an object"),
         ({"past": {"seen": {"step": 1}}}, "'past.seen.epoch': expected the member"),
         ({"past": {"elapsed": "nan"}}, "'past.elapsed': expected a finite number"),
