@@ -569,8 +569,8 @@ class BaseCheckpointer:
     def put_best_back(self, load: Callable[[Path], Any]) -> None:
         """Put the best snapshot's weights into the model now that training is over, if ``restore_best`` asks for it.
 
-        One that is damaged is named and set aside, and the next best takes its place; the model stays as training left
-        it if there is none.
+        One that is damaged is named and set aside, and the next best takes its place; so it does if processes die of
+        that one. The model stays as training left it if there is none.
 
         Args:
             load: copies the weights of the snapshot in a directory into the model, or raises a StoreError before it
@@ -584,19 +584,38 @@ class BaseCheckpointer:
             if self._store.is_damaged(id):
                 resume.step_over(self._store, id, [why], aside=self._lock is not None)
                 tried.add(id)
-        while (best := self._best_but(tried)) is not None:
+        deadly = self._store.restoring.settle({one.id for one in self._store.manifests()})
+        spared: set[str] = set()
+        while (best := self._best_but(tried | spared)) is not None:
+            if best.id in deadly:
+                resume.spare_weights(self._store, best.id, deadly[best.id])
+                spared.add(best.id)
+                continue
             try:
-                load(best.path)
+                self._put_back(best, load)
             except StoreError as error:
                 resume.step_over_weights(self._store, best, error, aside=self._lock is not None)
                 tried.add(best.id)
                 continue
             if tried and self._lock is not None:
                 self._store.link("best", best.id)
-            say(f"the model has the weights of the best {'good ' if tried else ''}snapshot now: {best.id}")
+            good = "good " if tried or spared else ""
+            say(f"the model has the weights of the best {good}snapshot now: {best.id}")
             return
-        what = "the best snapshots can't be read" if tried else f"no snapshot has a finite {self.monitors[0].metric!r}"
+        unread = tried or spared
+        what = "the best snapshots can't be read" if unread else f"no snapshot has a finite {self.monitors[0].metric!r}"
         warn(f"restore_best=True, but {what}: the model is as training left it")
+
+    def _put_back(self, best: Snapshot, load: Callable[[Path], Any]) -> None:
+        """Load it; should this process die of that, it counts. Any error is a life sign."""
+        if self._lock is None:  # these files are another process's
+            load(best.path)
+            return
+        self._store.restoring.begin(best.id)
+        try:
+            load(best.path)
+        finally:
+            self._store.restoring.over()
 
     def _best_but(self, tried: set[str]) -> Snapshot | None:
         records = [one for one in self._records() if one.id not in tried]

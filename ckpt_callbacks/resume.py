@@ -36,6 +36,7 @@ __all__ = [
     "is_own",
     "load",
     "past_of",
+    "spare_weights",
     "step_over",
     "step_over_weights",
 ]
@@ -294,6 +295,16 @@ def step_over_weights(store: LocalStore, snapshot: Snapshot, error: StoreError, 
     step_over(store, snapshot.id, [one.text for one in problems] or [str(error)], aside=aside and damage)
 
 
+def spare_weights(store: LocalStore, deadly: str, deaths: int) -> None:
+    """Say that the weights of a snapshot are not put into the model, since processes died of it, and how they are."""
+    problem = f"{deaths} processes in a row died while they put its weights into the model."
+    warn(
+        f"stepped over snapshot {deadly}: {problem} It stays as it is, and is stepped over by restore_best until "
+        f"`ckpt repair {store.root}` was run"
+    )
+    store.journal.append("stepped over", id=deadly, problems=[problem], aside=None)
+
+
 def differences(snapshot: Snapshot, now: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """What is known of where ``snapshot`` was taken and of where it is resumed, and is not the same.
 
@@ -337,8 +348,7 @@ def _same(origin: str, reference: str | Path) -> bool:
 def _newest_good(store: LocalStore, reads: tuple[str, ...]) -> Choice | None:
     """The newest full snapshot that verifies, and that processes survive to load - unless no other is left."""
     there = {*store.problems(), *(one.id for one in store.manifests())}
-    deadly = {id: deaths for id, deaths in store.attempts.spared().items() if id in there}
-    store.attempts.spare(deadly)  # before the attempt to load another one takes the place of the last
+    deadly = store.attempts.settle(there)
     found = _search(store, reads, deadly)
     if found is None and deadly:
         _try_again(store, deadly)

@@ -530,7 +530,7 @@ class Run:
         with self._store.lock():
             renewed = self._store.renew_identity()
             removed = self._store.clean()
-            forgiven = [id for id in self._store.attempts.spared() if self._store.attempts.forgive(id)]
+            forgiven = dict.fromkeys(self._store.attempts.forgive_all() + self._store.restoring.forgive_all())
             back = [id for path in self._store.aside() if (id := self._store.bring_back(path, _read)) is not None]
             problems = self.verify().problems
             aside = {}

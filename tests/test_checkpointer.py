@@ -1015,6 +1015,37 @@ def spoil(*names: str) -> Callable[[BaseCheckpointer], None]:
     return deed
 
 
+def die_restoring(folder: str) -> None:
+    """A process that is killed while it puts the best weights back, whatever its attempt to resume did."""
+    os.chdir(folder)
+    one = checkpointer(Path(folder), keep=keep_all(), restore_best=True)
+    one.begin({})
+    one.arrived()
+    one.put_best_back(lambda path: processes.die())
+
+
+def test_a_best_snapshot_that_kills_every_process_gives_way_to_the_next_best(tmp_path, caplog):
+    """After three deaths, and it stays so; it is left as it is, a resume does not mind, and a repair tries it again."""
+    Loop(checkpointer(tmp_path, keep=keep_all())).run(16)
+    run = Run(tmp_path / "run")
+    best, newest = run.best(), run.latest
+    for _ in range(3):
+        assert processes.run(die_restoring, str(tmp_path), options={}, log=tmp_path / "log") == processes.KILLED
+    for number in (1, 2):
+        one = checkpointer(tmp_path, keep=keep_all(), restore_best=True)
+        loop = Restoring(one)
+        loop.run(16)
+        assert (one.resumed.snapshot.id, loop.put_back) == (newest.id, 4)
+        assert caplog.text.count(f"stepped over snapshot {best.id}: 3 processes in a row died while they put") == number
+    assert best.verify().ok
+    assert (run.best().id, (run.path / "best").readlink().name) == (best.id, best.id)
+    assert not (run.path / ".restoring").exists()
+    assert run.repair().forgiven == (best.id,)
+    loop = Restoring(checkpointer(tmp_path, keep=keep_all(), restore_best=True))
+    loop.run(16)
+    assert loop.put_back == 8
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "manifest.json", "state.json"])
 def test_a_best_snapshot_that_is_damaged_gives_way_to_the_next_best(tmp_path, caplog, name):
     """It is named and set aside, and what is said is true."""

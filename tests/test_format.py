@@ -874,7 +874,7 @@ def test_what_lies_in_a_run(tmp_path):
     shards = {"snapshots/<id>/model-00001-of-00002.safetensors", "model.safetensors.index.json"}
     assert listed - names - {"snapshots/<id>/"} == {
         *("snapshots/.<id>.partial/", ".<name>.partial", "requests/<name>.request", "requests/<name>.answer"),
-        *("damaged/<id>/", ".resuming", ".deadly"),
+        *("damaged/<id>/", ".resuming", ".deadly", ".restoring", ".deadly-weights"),
         *shards,
     }
     assert {str((tmp_path / name).readlink()) for name in ("best", "latest")} == {f"snapshots/{path.name}"}

@@ -1,4 +1,4 @@
-"""Attempts to resume: how often in a row a process died while it loaded the same snapshot.
+"""Attempts to resume, or to restore the best weights: how often in a row a process died of the same snapshot.
 
 A snapshot may verify and kill every process that loads it all the same: it needs more memory than there is, or meets a
 bug in a driver. A small file says who is about to be loaded; a process that lives on removes it. Another one says which
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ _KILLABLE = DurableFiles("none")
 
 
 class Attempts:
-    """What is known of attempts to resume in one run. Nothing here may stand in the way of a resume.
+    """What is known of attempts to load snapshots of one run. Nothing here may stand in the way of a resume.
 
     Args:
         path: the file of the one that is loaded.
@@ -90,6 +90,12 @@ class Attempts:
         last, deaths = self.last()
         return {**found, last: deaths} if last is not None and deaths >= LIMIT else found
 
+    def settle(self, there: Collection[str]) -> dict[str, int]:
+        """The ids among those that are ``there`` that are stepped over, and stay so -> as of `spared`."""
+        deadly = {id: deaths for id, deaths in self.spared().items() if id in there}
+        self.spare(deadly)  # before the attempt to load another one takes the place of the last
+        return deadly
+
     def spare(self, ids: Mapping[str, int]) -> None:
         """Step over these from now on, until somebody names them or repairs the run."""
         with contextlib.suppress(OSError):
@@ -97,6 +103,10 @@ class Attempts:
                 self._files.write_small(self._spared, json.dumps(ids).encode())
             elif not ids and disk.lexists(self._spared):
                 disk.unlink(self._spared)
+
+    def forgive_all(self) -> list[str]:
+        """Try every one again that was stepped over; their ids."""
+        return [id for id in self.spared() if self.forgive(id)]
 
     def forgive(self, id: str) -> bool:
         """Try it again, as if no process had died of it; tell whether it was stepped over."""

@@ -96,6 +96,8 @@ class LocalStore:
         self.trace = Trace(self.root / "trace.bin")
         self.inbox = Inbox(self.root)
         self.attempts = Attempts(self.root / ".resuming", self.root / ".deadly", self._files)
+        # Of the best weights, by themselves: between two attempts lies one to resume, mostly from another snapshot.
+        self.restoring = Attempts(self.root / ".restoring", self.root / ".deadly-weights", self._files)
         self._snapshots = self.root / "snapshots"
         self._pins = self.root / "pins"
         self._damaged = self.root / "damaged"
