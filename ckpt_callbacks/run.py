@@ -436,6 +436,8 @@ class Run:
         mended = "the next training, or `ckpt repair`,"
         if self.snapshots() and not os.path.lexists(self.path / "run.json"):
             yield f"run.json is missing: {mended} writes it anew"
+        if not owner_of(self.path) and (count := self._store.trace.damaged()):
+            yield f"trace.bin: {count} of its records are damaged: a resume compares no step with them"
         for name, what in self._store.displaced().items():
             yield f"{name} is no link, {what} lies in its place: {mended} sets that aside and makes the link"
 

@@ -519,6 +519,24 @@ def forge(snapshot, change) -> None:
     (snapshot.path / "manifest.json").write_bytes(manifest.to_bytes())
 
 
+def test_a_flipped_bit_of_the_trace_accuses_nobody(tmp_path, caplog):
+    """The step whose record is damaged is one that has left none; `verify` tells of it, and calls no snapshot bad."""
+    with pytest.raises(RuntimeError, match="killed"):
+        Loop(checkpointer(tmp_path, save=every_steps(4))).run(12, fail_at=7)
+    path = tmp_path / "run" / "trace.bin"
+    data = bytearray(path.read_bytes())
+    data[32 * (1 + 6) + 16] ^= 1
+    path.write_bytes(data)
+    verified = Run(tmp_path / "run").verify()
+    assert verified.ok
+    assert verified.notes == ("trace.bin: 1 of its records are damaged: a resume compares no step with them",)
+    one = checkpointer(tmp_path, save=every_steps(4))
+    Loop(one).run(12)
+    assert (one.resumed.step, one.resumed.proof.identical, one.resumed.proof.unknown) == (4, 2, 1)
+    assert one.resumed.proof.differs is None
+    assert "diverged" not in caplog.text
+
+
 def of_another_kind(snapshot, version):
     """Let a snapshot's state hold a kind of value that this version doesn't know, as ``version`` might write it."""
     state = json.loads((snapshot.path / "state.json").read_bytes())

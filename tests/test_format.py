@@ -858,8 +858,15 @@ def test_trace(tmp_path):
     trace.record(32_770, 7, 0.5, 99)
     trace.close()
     data = (tmp_path / "trace.bin").read_bytes()
-    assert (data[:8], struct.unpack_from("<II", data, 8)) == (b"ckpttrac", (1, 32_768))
-    assert struct.unpack_from("<QdQII", data, 32 * (1 + 2)) == (32_770, 0.5, 99, 7, 1)
+    assert (data[:8], struct.unpack_from("<II", data, 8)) == (b"ckpttrac", (2, 32_768))
+    *values, check = struct.unpack_from("<QdQIHH", data, 32 * (1 + 2))
+    assert values == [32_770, 0.5, 99, 7, 1]
+    register = 0xFFFF
+    for byte in data[96:126]:
+        register ^= byte << 8
+        for _ in range(8):
+            register = (register << 1 ^ (0x1021 if register & 0x8000 else 0)) & 0xFFFF
+    assert check == register
 
 
 def test_what_lies_in_a_run(tmp_path):

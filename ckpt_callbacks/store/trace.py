@@ -2,7 +2,9 @@
 
 A ring of `SLOTS` records of 32 bytes; the record of the n-th batch stands in slot n modulo `SLOTS`, so that the file
 never grows beyond 1 MiB and the newest steps are always there. Each is handed to the kernel by one write within one
-page, which survives SIGKILL; it is not fsynced, because a proof that a power cut has eaten is missed by nobody.
+page, which survives SIGKILL; it is not fsynced, because a proof that a power cut has eaten is missed by nobody. Each
+ends with a CRC of its other bytes: a bit that flipped on the disk must not accuse the user's code. One whose CRC is
+wrong is as one that is missing.
 
 Each process that trains writes under an attempt number of its own. What an earlier attempt wrote beyond the end of the
 last one belongs to a course that the run may have left, and is not compared with.
@@ -10,8 +12,10 @@ last one belongs to a course that the run may have left, and is not compared wit
 
 from __future__ import annotations
 
+import binascii
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,10 +30,13 @@ __all__ = ["Step", "Trace", "fingerprint"]
 SLOTS = 32_768
 _MAGIC = b"ckpttrac"
 _HEADER = struct.Struct("<8sII")  # magic, format, slots; padded to the size of a record
-_RECORD = struct.Struct("<QdQII")  # batches, loss, fingerprint, step, attempt
-MAX_BYTES = _RECORD.size * (1 + SLOTS)
+_BODY = struct.Struct("<QdQIH")  # batches, loss, fingerprint, step, attempt
+_CHECK = struct.Struct("<H")  # of the body
+_SIZE = _BODY.size + _CHECK.size
+MAX_BYTES = _SIZE * (1 + SLOTS)
+_MAX_ATTEMPT = 0xFFFF
 _DOUBLE = struct.Struct("<d")
-_FORMAT = 1
+_FORMAT = 2
 
 
 class Step(NamedTuple):
@@ -82,8 +89,9 @@ class Trace:
             self._file = disk.open_update(self.path)
             if found is None:
                 warn(f"{self.path} is not a trace of this version, or was damaged: it is begun anew")
-            if found is None or (found and afresh):
+            if found is None or (found and afresh) or self._attempt > _MAX_ATTEMPT:
                 disk.truncate(self._file)
+                self._attempt = 1
             os.pwrite(self._file, _HEADER.pack(_MAGIC, _FORMAT, SLOTS), 0)
         except OSError as error:
             self._give_up(error)
@@ -92,9 +100,9 @@ class Trace:
         """Note a `Step`, given by its parts. Some microseconds; thread-safe."""
         if self._file is None:
             return
-        data = _RECORD.pack(batches, loss, fingerprint, step & 0xFFFFFFFF, self._attempt)
+        body = _BODY.pack(batches, loss, fingerprint, step & 0xFFFFFFFF, self._attempt)
         try:
-            os.pwrite(self._file, data, _RECORD.size * (1 + batches % SLOTS))
+            os.pwrite(self._file, body + _CHECK.pack(_check(body)), _SIZE * (1 + batches % SLOTS))
         except OSError as error:
             self._give_up(error)
 
@@ -104,6 +112,14 @@ class Trace:
         last = max((attempt for _, attempt in records), default=0)
         end = max((step.batches for step, attempt in records if attempt == last), default=0)
         return {step.batches: step for step, _ in records if batches < step.batches <= end}
+
+    def damaged(self) -> int:
+        """How many records are not as they were written. While a process trains, one may just be written."""
+        try:
+            data = self._content() or b""
+        except OSError:
+            return 0
+        return sum(any(record) and not _is_whole(record) for record in _slots(data))
 
     def close(self) -> None:
         """Stop recording."""
@@ -135,11 +151,25 @@ class Trace:
         )
 
 
+def _check(body: bytes) -> int:
+    """CRC-16 (polynomial 0x1021): tells of every flip of one or two bits, and of nearly all else."""
+    return binascii.crc_hqx(body, 0xFFFF)
+
+
+def _is_whole(record: bytes) -> bool:
+    (check,) = _CHECK.unpack_from(record, _BODY.size)
+    return bool(check == _check(record[: _BODY.size]))
+
+
+def _slots(data: bytes) -> Iterator[bytes]:
+    """The records of a file, from slot 0 on; zeros where there is none."""
+    return (data[start : start + _SIZE] for start in range(_SIZE, len(data) - _SIZE + 1, _SIZE))
+
+
 def _records(data: bytes) -> list[tuple[Step, int]]:
-    whole = len(data) // _RECORD.size * _RECORD.size
-    records = enumerate(_RECORD.iter_unpack(data[_RECORD.size : whole]))
-    return [
-        (Step(batches, number, loss, bits), attempt)
-        for slot, (batches, loss, bits, number, attempt) in records
-        if batches and batches % SLOTS == slot
-    ]
+    found = []
+    for slot, record in enumerate(_slots(data)):
+        batches, loss, bits, number, attempt = _BODY.unpack_from(record)
+        if batches and batches % SLOTS == slot and _is_whole(record):
+            found.append((Step(batches, number, loss, bits), attempt))
+    return found

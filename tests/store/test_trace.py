@@ -57,6 +57,30 @@ def test_a_course_that_was_left_is_not_compared_with(trace):
     assert reopened(trace).after(2) == {batches: step(batches, 2.0) for batches in (3, 4, 5)}
 
 
+@pytest.mark.parametrize("bit", range(8 * 32))
+def test_a_record_that_is_damaged_is_as_one_that_is_missing(trace, bit):
+    """Whichever of its bits flipped: it accuses nobody's code, hides no other record, and can be told."""
+    for batches in range(1, 8):
+        trace.record(*step(batches))
+    assert trace.damaged() == 0
+    data = bytearray(trace.path.read_bytes())
+    data[32 * (1 + 5) + bit // 8] ^= 1 << bit % 8
+    trace.path.write_bytes(data)
+    one = reopened(trace)
+    assert sorted(one.after(0)) == [1, 2, 3, 4, 6, 7]
+    assert one.damaged() == 1
+
+
+def test_the_numbers_of_attempts_come_to_an_end(trace):
+    """So many resumes that their count has no room: the trace begins anew."""
+    trace._attempt = 0xFFFF
+    trace.record(*step(1))
+    trace.open()
+    assert trace.after(0) == {}
+    trace.record(*step(2))
+    assert list(trace.after(0)) == [2]
+
+
 def test_a_fresh_run_forgets(trace):
     """A run that doesn't carry on from what is there has nothing to compare with."""
     trace.record(*step(1))
