@@ -99,6 +99,9 @@ def _finished(run: Path, steps: int, seed: int) -> dict[str, Any]:
                 Run(run).withdraw(path.stem)
             for path in run.glob("requests/*"):  # a day later
                 os.utime(path, (0, 0))
+            # Three deaths in a row may all have come while one snapshot was loaded, which is remembered until somebody
+            # repairs the run.
+            LocalStore(run).attempts.forgive_all()
         train(run, steps, seed)
 
     live(work)
