@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from ckpt_callbacks import every_steps, keep_all
+from ckpt_callbacks import every_epochs, every_steps, keep_all
 from ckpt_callbacks._lightning import steadiness
 from ckpt_callbacks._lightning.steadiness import steady_tensors
 from ckpt_callbacks.pytorch_lightning import Checkpointer
@@ -23,6 +23,7 @@ from tests.pytorch_lightning.conftest import fit
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 
+OFTEN = every_steps(2)
 WIDTH = 300  # a weight of 360 kB: worth being copied later
 
 
@@ -229,9 +230,9 @@ def data() -> DataLoader:
     return DataLoader(TensorDataset(rows), batch_size=4, shuffle=True)
 
 
-def run(directory, kind: type[pl.LightningModule], *, epochs: int = 1, **options):
+def run(directory, kind: type[pl.LightningModule], *, epochs: int = 1, save=OFTEN, **options):
     """Train with a snapshot after every second step; give the snapshots' tensors by step, and the trained module."""
-    callback = Checkpointer(directory, save=every_steps(2), keep=keep_all())
+    callback = Checkpointer(directory, save=save, keep=keep_all())
     torch.manual_seed(3)
     _, trained = fit(callback, epochs=epochs, module=kind(), data=data(), limit_val_batches=0, **options)
     return {snapshot.step: tensors(snapshot) for snapshot in callback.snapshots()}, trained
@@ -274,6 +275,25 @@ def test_the_snapshots_are_those_of_the_boundary(tmp_path, beside, options):
     Overlap.pays = lambda self: False
     at_once, _ = run(tmp_path / "at once", Wide, **options)
     assert late == at_once
+
+
+class ClampsAtFirst(Wide):
+    """Changes weights in the first batch of each epoch."""
+
+    def on_train_batch_start(self, batch, batch_idx):
+        if batch_idx == 0:
+            Clamps.on_train_batch_start(self, batch, batch_idx)
+
+
+@pytest.mark.parametrize(("kind", "outcomes"), [(Wide, [True] * 3), (ClampsAtFirst, [True])])
+def test_the_snapshots_of_epochs_are_those_of_their_ends(tmp_path, beside, kind, outcomes):
+    """The first one is copied at once and watched: if nothing changes until the step, the next are made beside."""
+    late, _ = run(tmp_path / "late", kind, epochs=4, save=every_epochs(1))
+    assert beside == outcomes
+    Overlap.pays = lambda self: False
+    at_once, _ = run(tmp_path / "at once", kind, epochs=4, save=every_epochs(1))
+    assert late == at_once
+    assert len(late) == 4
 
 
 def test_a_change_that_torch_counts_costs_a_step_and_no_byte(tmp_path, beside):

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ckpt_callbacks.state.memory.pages import Bytes
 from ckpt_callbacks.state.tensors.libraries import library_of
 from ckpt_callbacks.state.tensors.safetensors_file import Layout
+from ckpt_callbacks.state.tensors.tensor import Leaf, Library
 
 __all__ = ["first_not_finite", "not_finite"]
 
@@ -36,14 +37,25 @@ def first_not_finite(weights: Mapping[str, Any], trained: Set[str]) -> str | Non
 
     None if there is none. Where nothing is trained, an infinity may be meant: a mask is made of them.
     """
-    return next((name for name, value in weights.items() if not _is_sound_live(value, name in trained)), None)
+    leaves = {
+        name: library.look(value) for name, value in weights.items() if (library := library_of(value)) is not None
+    }
+    by_library: dict[Library, list[Any]] = {}
+    for leaf in leaves.values():
+        by_library.setdefault(leaf.library, []).append(leaf.array)
+    doubtful = {library for library, arrays in by_library.items() if not library.add_up(arrays)}
+    return next(
+        (
+            name
+            for name, leaf in leaves.items()
+            if leaf.library in doubtful and not _is_leaf_sound(leaf, name in trained)
+        ),
+        None,
+    )
 
 
-def _is_sound_live(value: Any, trained: bool) -> bool:
-    library = library_of(value)
-    if library is None:
-        return True
-    host = library.look(value).source().host(copy=False)
+def _is_leaf_sound(leaf: Leaf, trained: bool) -> bool:
+    host = leaf.source().host(copy=False)
     return _is_sound(host.data, host.dtype, trained)
 
 

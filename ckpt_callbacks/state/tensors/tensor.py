@@ -149,6 +149,9 @@ class Library(Protocol):
     def gather(self, arrays: Sequence[Any], out: Bytes) -> bool:
         """Copy the elements' bytes of all of them to ``out``, one after the other, if that can be done at once."""
 
+    def add_up(self, arrays: Sequence[Any]) -> bool:
+        """Whether every one's elements have a finite sum, if the library can tell sooner than a look at the bytes."""
+
     def lend(self, array: Any, steady: Mapping[int, Any]) -> Lent | None:
         """The elements' bytes in C order, if they are among those in ``steady``, and changes are counted."""
 
