@@ -119,7 +119,7 @@ class _Torch:
         torch = sys.modules["torch"]
         if type(value) is not torch.Tensor and type(value) is not torch.nn.Parameter:
             raise RefusedError(_subclass(value, torch.Tensor))
-        if value.layout is not torch.strided or value.is_nested or value.is_quantized or value.device.type == "meta":
+        if value.layout is not torch.strided or value.is_nested or value.is_quantized or value.is_meta:
             kind = "quantized" if value.is_quantized else "nested" if value.is_nested else value.layout
             raise RefusedError(f"a torch tensor without plain elements ({kind}, on {value.device})")
         dtype = _torch_name(value.dtype)
@@ -128,7 +128,7 @@ class _Torch:
         size = value.element_size()
         extra = {"requires_grad": True} if value.requires_grad and value.is_leaf else None
         plain = value.detach()
-        shape = tuple(plain.shape)
+        shape = tuple(plain.shape)  # a torch.Size would be slower for everyone who takes it apart
         if plain.is_conj() or plain.is_neg():
             return Leaf(self, plain.resolve_conj().resolve_neg(), dtype, shape, extra=extra)
         if plain.numel() == 0:
@@ -158,7 +158,7 @@ class _Torch:
         torch = sys.modules["torch"]
         if len({(array.element_size(), array.device) for array in arrays}) > 1:
             return False
-        flat = [_as_integers(array).reshape(-1) for array in arrays]
+        flat = [_as_integers(array).ravel() for array in arrays]
         target = torch.from_numpy(out).view(flat[0].dtype)
         if arrays[0].is_cpu:
             torch.cat(flat, out=target)

@@ -63,7 +63,7 @@ class Encoder:
         before = len(self.found)
         writer = _writer_of(kind)
         try:
-            return writer(self, value, path) if writer is _write_leaf else self._container(writer, value, path)
+            return writer(self, value, path) if writer in _CHILDLESS else self._container(writer, value, path)
         except RefusedError as reason:
             return self._refuse(value, path, str(reason), before)
 
@@ -135,17 +135,18 @@ def _writer_of_other(kind: type) -> Writer:
         return _write_namedtuple
     if dataclasses.is_dataclass(kind) and not issubclass(kind, dict | list | tuple | set | str | int | float):
         return _write_dataclass
-    return _write_leaf
+    return _write_leaf if leaves.knows(kind) else _write_tensor
 
 
 def _write_leaf(encoder: Encoder, value: Any, path: str) -> Node:
-    node = leaves.write(value)
-    if node is not None:
-        return node
+    return leaves.write(value)
+
+
+def _write_tensor(encoder: Encoder, value: Any, path: str) -> Node:
     library = library_of(value)
     if library is None:
         raise RefusedError(_what(value))
-    node = {"$": "tensor"}
+    node: Node = {"$": "tensor"}
     leaf = library.look(value)
     if leaf.memory is not None and encoder.expansion is not None:
         nbytes = leaf.memory.stop - leaf.memory.start
@@ -245,6 +246,8 @@ def _write_dataclass(encoder: Encoder, value: Any, path: str) -> Node:
     fields = {name: encoder.value(getattr(value, name), join(path, name)) for name in names}
     return {"$": "dataclass", "type": type(value).__name__, "fields": fields}
 
+
+_CHILDLESS = (_write_tensor, _write_leaf)
 
 _WRITERS: dict[type, Writer] = {
     dict: _write_dict,

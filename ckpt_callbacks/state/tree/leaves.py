@@ -1,7 +1,7 @@
 """Values without children that JSON can't say exactly: each kind has a tag, fields that are plain JSON, and a way back.
 
-``write(value)`` gives the tagged object, or None if the value is of no such kind; ``READERS`` has the way back for
-every tag. Integers in fields are JSON numbers below 2**53 and ``0x...`` strings beyond.
+``knows(kind)`` tells of which kinds, ``write(value)`` gives the tagged object, ``READERS`` has the way back for every
+tag. Integers in fields are JSON numbers below 2**53 and ``0x...`` strings beyond.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 
 from ckpt_callbacks.state.tensors.elements import RefusedError, numpy_dtype, numpy_name
 
-__all__ = ["READERS", "SAFE_INTEGER", "write"]
+__all__ = ["READERS", "SAFE_INTEGER", "knows", "write"]
 
 Node = dict[str, Any]
 
@@ -31,17 +31,25 @@ SAFE_INTEGER = 2**53
 """Integers of this size or more don't survive every JSON parser."""
 
 
-def write(value: Any) -> Node | None:
-    """The tagged object for ``value``, None if it is of no kind listed here. ``RefusedError``: it can't be stored."""
-    kind = type(value)
+def knows(kind: type) -> bool:
+    """Whether values of this type can be written here."""
+    return _writer_of(kind) is not None
+
+
+def write(value: Any) -> Node:
+    """The tagged object for ``value``, of a type that is known here. ``RefusedError``: this one can't be stored."""
+    writer = _writer_of(type(value))
+    assert writer is not None, "whoever calls this has asked"
+    return writer(value)
+
+
+def _writer_of(kind: type) -> Callable[[Any], Node] | None:
     writer = _WRITERS.get(kind) or _LAZY_WRITERS.get((kind.__module__, kind.__qualname__))
-    if writer is not None:
-        return writer(value)
-    if isinstance(value, np.generic):
-        return {"$": "numpy.scalar", "dtype": numpy_name(value.dtype), "hex": value.tobytes().hex()}
-    if isinstance(value, np.dtype):
-        return {"$": "numpy.dtype", "name": numpy_name(value)}
-    return None
+    if writer is None and issubclass(kind, np.generic):
+        return _write_scalar
+    if writer is None and issubclass(kind, np.dtype):
+        return _write_dtype
+    return writer
 
 
 # Numbers and text -----------------------------------------------------------------------------------------------------
@@ -178,6 +186,14 @@ def _read_purepath(node: Node) -> pathlib.PurePath:
 
 
 # Libraries ------------------------------------------------------------------------------------------------------------
+
+
+def _write_scalar(value: np.generic) -> Node:
+    return {"$": "numpy.scalar", "dtype": numpy_name(value.dtype), "hex": value.tobytes().hex()}
+
+
+def _write_dtype(value: np.dtype[Any]) -> Node:
+    return {"$": "numpy.dtype", "name": numpy_name(value)}
 
 
 def _read_scalar(node: Node) -> Any:
