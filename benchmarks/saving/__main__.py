@@ -69,6 +69,7 @@ def groups() -> dict[str, Group]:
     base = {"steps": 30, "every": 6, "layers": 5, "width": 4096, "batch": 64, "frozen": 0, "restore": True}
     idle, frozen = {"threads": max(1, CORES - 1)}, {"layers": 58, "frozen": 57, "width": 1200}
     often = {"every": 1, "width": 1400}
+    seldom = {"steps": 60, "width": 1400, "restore": False}
     many = base | {"tensors": 2000, "every": 2, "width": 64, "restore": False}
     return {
         "lightning": Group("Lightning, 1 GB of Adam state, all cores train", "lightning", LIGHTNING, base),
@@ -76,9 +77,27 @@ def groups() -> dict[str, Group]:
         "lightning-often": Group(
             "Lightning, 120 MB of Adam state, saved after every step", "lightning", LIGHTNING, base | often
         ),
+        "lightning-5": Group(
+            "Lightning, the same, after every 5th step", "lightning", LIGHTNING, base | seldom | {"every": 5}
+        ),
+        "lightning-20": Group(
+            "Lightning, the same, after every 20th step", "lightning", LIGHTNING, base | seldom | {"every": 20}
+        ),
+        "lightning-epochs": Group(
+            "Lightning, 1 GB, one core left idle, each epoch of 6 steps validated and monitored",
+            "lightning",
+            LIGHTNING,
+            base | idle | {"monitors": True, "restore": False},
+        ),
         "lightning-frozen": Group("Lightning, 95 % of the state's bytes frozen", "lightning", LIGHTNING, base | frozen),
         "lightning-many": Group("Lightning, 2,000 small tensors", "lightning", MANY, many),
         "keras": Group("Keras, 600 MB of Adam state", "keras", KERAS, base | {"layers": 3, "batch": 32}),
+        "keras-idle": Group(
+            "Keras, the same, one core left idle",
+            "keras",
+            KERAS,
+            base | idle | {"layers": 3, "batch": 32, "restore": False},
+        ),
         "tensors": Group("1 GB in 30 tensors", "tensors", TENSORS, {"mb": 1000, "tensors": 30, "saves": 5}, False),
         "small": Group("2,000 small tensors", "tensors", TENSORS, {"mb": 16, "tensors": 2000, "saves": 8}, False),
     }

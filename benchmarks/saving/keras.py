@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow
 
 from benchmarks.saving.measure import Figures, Inside, Meter, evict, make_durable, serve, warm
 from ckpt_callbacks import every_steps, keep_last
@@ -85,6 +86,7 @@ SETUPS = {
 def run(name: str, options: dict[str, Any]) -> Figures:
     """Train and save."""
     directory, every = Path(options["directory"]), options["every"]
+    tensorflow.config.threading.set_intra_op_parallelism_threads(options["threads"])
     figures = Figures()
     callbacks, inside = SETUPS[name](directory, every, options["durable"])
     model = _model(options)

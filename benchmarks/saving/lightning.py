@@ -6,6 +6,7 @@ import functools
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,10 @@ class Model(pl.LightningModule):
     def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
         """The mean square of what comes out."""
         return self.layers(batch[0]).square().mean()
+
+    def validation_step(self, batch: list[torch.Tensor], batch_idx: int) -> None:
+        """The same, as what is monitored."""
+        self.log("val_loss", self.training_step(batch, batch_idx))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam over all that is trained."""
@@ -106,21 +111,31 @@ class DurableIO(TorchCheckpointIO):
         make_durable(path)
 
 
+@dataclass(frozen=True)
+class When:
+    """What is saved: the state after every so many steps, or that of each epoch, whose validation tells the best."""
+
+    directory: Path
+    every: int
+    durable: bool
+    monitors: bool = False
+
+
 Setup = tuple[list[pl.Callback], list[Any], Callable[[], str], Inside]
 """Callbacks, plugins, the path to resume from, and where the time inside callbacks is gathered."""
 
 
-def _none(directory: Path, every: int, durable: bool) -> Setup:
+def _none(when: When) -> Setup:
     return [], [], lambda: "", Inside()
 
 
-def _ours(directory: Path, every: int, durable: bool, *, background: bool = True) -> Setup:
+def _ours(when: When, *, background: bool = True) -> Setup:
+    plain: dict[str, Any] = {"save": every_steps(when.every), "keep": keep_last(2)}
     callback = Checkpointer(
-        directory / "run",
-        save=every_steps(every),
-        keep=keep_last(2),
-        durability="full" if durable else "none",
+        when.directory / "run",
+        durability="full" if when.durable else "none",
         background=background,
+        **({"monitor": "val_loss"} if when.monitors else plain),
     )
     inside = Inside()
     callback.boundary = inside.saves(callback.boundary, lambda saved: saved is not None)  # type: ignore[method-assign]
@@ -128,21 +143,21 @@ def _ours(directory: Path, every: int, durable: bool, *, background: bool = True
     return [callback], [], lambda: "", inside
 
 
-def _save_file(directory: Path, every: int, durable: bool) -> Setup:
-    inside, callback = Inside(), SaveFile(directory / "run", every, durable)
+def _save_file(when: When) -> Setup:
+    inside, callback = Inside(), SaveFile(when.directory / "run", when.every, when.durable)
     callback.save = inside.saves(callback.save)  # type: ignore[method-assign]
     return [callback], [], lambda: "", inside
 
 
-def _peer(wrap: Callable[[Any], Any]) -> Callable[[Path, int, bool], Setup]:
-    def setup(directory: Path, every: int, durable: bool) -> Setup:
-        inside = Inside()
-        callback = pl.callbacks.ModelCheckpoint(
-            directory / "run", every_n_train_steps=every, save_top_k=2, monitor="step", mode="max", filename="{step}"
-        )
+def _peer(wrap: Callable[[Any], Any]) -> Callable[[When], Setup]:
+    def setup(when: When) -> Setup:
+        inside, run = Inside(), when.directory / "run"
+        monitored: dict[str, Any] = {"monitor": "val_loss", "save_top_k": 2}
+        plain: dict[str, Any] = {"every_n_train_steps": when.every, "monitor": "step", "mode": "max", "save_top_k": 2}
+        callback = pl.callbacks.ModelCheckpoint(run, filename="{step}", **(monitored if when.monitors else plain))
         callback._save_topk_checkpoint = inside.saves(callback._save_topk_checkpoint)  # type: ignore[method-assign]
-        io = wrap(DurableIO() if durable else TorchCheckpointIO())
-        newest = lambda: str(max((directory / "run").glob("*.ckpt"), key=lambda path: path.stat().st_mtime))  # noqa: E731
+        io = wrap(DurableIO() if when.durable else TorchCheckpointIO())
+        newest = lambda: str(max(run.glob("*.ckpt"), key=lambda path: path.stat().st_mtime))  # noqa: E731
         return [callback], [io], newest, inside
 
     return setup
@@ -164,10 +179,12 @@ def run(name: str, options: dict[str, Any]) -> Figures:
     torch.set_num_threads(options["threads"])
     directory, every = Path(options["directory"]), options["every"]
     figures, clock = Figures(), Clock()
-    callbacks, plugins, resume_from, inside = SETUPS[name](directory, every, options["durable"])
+    when = When(directory, every, options["durable"], options.get("monitors", False))
+    callbacks, plugins, resume_from, inside = SETUPS[name](when)
     model = _model(options)
     with Meter(figures):
-        _trainer(options, options["steps"], [*callbacks, clock], plugins).fit(model, _data(options))
+        validation = _data(options | {"batches": 1}) if when.monitors else None
+        _trainer(options, options["steps"], [*callbacks, clock], plugins).fit(model, _data(options), validation)
     figures.steps = [later - earlier for earlier, later in zip(clock.times, clock.times[1:], strict=False)]
     figures.saves = 0 if name == "no checkpoints" else options["steps"] // every
     figures.inside = inside.times
@@ -188,7 +205,7 @@ def _resume(name: str, options: dict[str, Any], weights: dict[str, torch.Tensor]
     Until it is done, because what a checkpoint's map was not asked for yet is read in it.
     """
     again = _model(options)
-    callbacks, plugins, _, _ = SETUPS[name](Path(options["directory"]), 10**9, options["durable"])
+    callbacks, plugins, _, _ = SETUPS[name](When(Path(options["directory"]), 10**9, options["durable"]))
     done: list[float] = []
     compared: list[bool] = []
 
@@ -219,7 +236,8 @@ def _model(options: dict[str, Any]) -> pl.LightningModule:
 
 
 def _data(options: dict[str, Any]) -> DataLoader[Any]:
-    rows = torch.randn(options["batch"] * 100, options["width"], generator=torch.Generator().manual_seed(2))
+    count = options["batch"] * options.get("batches", 100)
+    rows = torch.randn(count, options["width"], generator=torch.Generator().manual_seed(2))
     return DataLoader(TensorDataset(rows), options["batch"])
 
 
@@ -231,6 +249,8 @@ def _trainer(options: dict[str, Any], steps: int, callbacks: list[Any], plugins:
         plugins=plugins,
         accelerator=options["device"],
         devices=1,
+        limit_train_batches=options["every"] if options.get("monitors") else None,
+        num_sanity_val_steps=0,
         enable_checkpointing=any(isinstance(one, pl.callbacks.Checkpoint) for one in callbacks),
         **quiet,
     )

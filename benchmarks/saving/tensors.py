@@ -99,6 +99,16 @@ def _raw(state: State, path: Path) -> None:
     os.close(descriptor)
 
 
+def _raw_read(state: State, path: Path) -> State:
+    """The same file, read past the page cache into memory that is warm: nothing that training could go on with."""
+    memory = _buffer(sum(tensor.nbytes for tensor in state.values()))
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECT", 0))
+    for start in range(0, len(memory), 32 << 20):
+        os.preadv(descriptor, [memory[start : start + (32 << 20)]], start)
+    os.close(descriptor)
+    return {}
+
+
 _buffers: dict[int, Any] = {}
 
 
@@ -131,7 +141,7 @@ def _arms() -> dict[str, Callable[[], tuple[Save, Load | None]]]:
     torch_load = lambda state, path: torch.load(path)  # noqa: E731
     return {
         "warm copy": lambda: (Copy().save, None),
-        "raw write and fsync": lambda: (_raw, None),
+        "raw write and fsync": lambda: (_raw, _raw_read),
         "ours": lambda: ((ours := Ours()).save, ours.load),
         "torch.save": lambda: (_flushed(torch.save), torch_load),
         "torch.save without CRC": lambda: (_flushed(_without_crc), torch_load),
@@ -168,7 +178,8 @@ def run(name: str, options: dict[str, Any]) -> Figures:
         began = time.perf_counter()
         found = load(state, path)
         setattr(figures, which, time.perf_counter() - began)
-        figures.exact = figures.exact and all(torch.equal(found[name], state[name]) for name in state)
+        expected = {} if load is _raw_read else state
+        figures.exact = figures.exact and all(torch.equal(found[key], expected[key]) for key in expected)
     return figures
 
 

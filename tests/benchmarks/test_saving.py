@@ -34,6 +34,15 @@ def test_an_arm_measures_and_restores(module, arm, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("arm", ["ours", "ModelCheckpoint"])
+def test_an_arm_that_monitors_saves_each_epoch(arm, tmp_path):
+    """A validation after every second step tells the best."""
+    options = {**SHARED, **TINY, "restore": False, "monitors": True}
+    del options["tensors"]
+    figures = in_a_process("benchmarks.saving.lightning", arm, options, tmp_path)
+    assert len(figures.inside) == figures.saves == 2
+
+
 def test_a_table_has_a_row_for_each_arm():
     """Costs are differences to training that saves nothing, in the same block."""
     group = bench.Group("A title", "lightning", (bench.NOTHING, "ours", "theirs"))
