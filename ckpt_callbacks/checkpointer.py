@@ -24,31 +24,26 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from ckpt_callbacks import engine, resume
-from ckpt_callbacks.engine import Decision, Event, Moment, Monitor, Past, Progress, Trigger, Watch
+from ckpt_callbacks.engine import Event, Moment, Monitor, Progress, Trigger
 from ckpt_callbacks.errors import ConfigurationError, StoreError
 from ckpt_callbacks.messages import say, warn
 from ckpt_callbacks.proof import Outcome, Proof
 from ckpt_callbacks.resume import Restored, ResumeReport
 from ckpt_callbacks.run import Run, Snapshot, resolve_reference
-from ckpt_callbacks.saving import Content, Keeper, Requests, Reserve, Saver
+from ckpt_callbacks.saving import Content, Decisions, Keeper, Requests, Ruling, Saver
 from ckpt_callbacks.saving.garbage import no_search
 from ckpt_callbacks.state.captured import Captured
-from ckpt_callbacks.state.files.health import first_not_finite
 from ckpt_callbacks.store import LocalStore, Manifest, RunLock, Step, machine, provenance, without_secret
 
 __all__ = ["BaseCheckpointer"]
-
-_AT_ONCE = (0.0, 0.0, 0.0)
 
 
 class BaseCheckpointer:
@@ -145,13 +140,7 @@ class BaseCheckpointer:
 
     def _reset(self) -> None:
         """As before a fit."""
-        self._past, self._proof = Past(), Proof({})
-        self._began = time.monotonic()  # when this process began to train, less what earlier ones trained
-        self._until = _AT_ONCE  # when the next decision can be due
-        self._passed: tuple[int, int, float] | None = None  # the last boundary since then at which nothing could be
-        self._loss = 0.0  # of the last step
-        self._reserve = Reserve(math.inf)
-        self._watch = Watch((), self.trigger, self._past)
+        self._decisions, self._proof = Decisions(self.trigger, self.monitors), Proof({})
         self._saved = False  # whether this fit took a snapshot
         self.stops = False  # whether somebody asked to end training, and the snapshot for that is taken
         self.resumed: ResumeReport | None = None
@@ -267,9 +256,10 @@ class BaseCheckpointer:
                 f"{choice.snapshot.id}, from which this run carries on, is not healthy: "
                 f"{choice.snapshot.manifest.unhealthy}. To go back to an older one, name it with resume="
             )
-        promised = engine.promised(self.trigger, self.rules, self._followed)
-        self._past = resume.past_of(self._store, choice, self._keeper.abandoned or (), self._followed, promised)
-        self._began = time.monotonic() - self._past.elapsed
+        followed = self._decisions.followed
+        promised = engine.promised(self.trigger, self.rules, followed)
+        past = resume.past_of(self._store, choice, self._keeper.abandoned or (), followed, promised)
+        self._decisions.carry_on(past)
         return choice.restored
 
     def _trace(self, choice: resume.Choice | None) -> None:
@@ -299,8 +289,7 @@ class BaseCheckpointer:
             InexactError: with ``exact="require"``, before anything is written.
         """
         nbytes = self._try(captured) if self.content == "full" else 0
-        if self.trigger.on_failure:
-            self._reserve = Reserve(time.monotonic(), nbytes)
+        self._decisions.keep_reserve(nbytes)
         return nbytes
 
     def _try(self, captured: Captured) -> int:
@@ -317,11 +306,7 @@ class BaseCheckpointer:
         Args:
             validates: whether this fit will validate.
         """
-        of_rules = [monitor for rule in self.rules for monitor in rule.monitors]
-        monitors = (*self.monitors, *self.trigger.monitors, *of_rules)
-        self._watch = Watch(monitors, self.trigger, self._past, validates)
-        for sentence in self._watch.start():
-            warn(sentence)
+        self._decisions.watch((monitor for rule in self.rules for monitor in rule.monitors), validates)
 
     def expect(self, nbytes: int) -> None:
         """Make memory ready for snapshots of about this size, in the background: memory that is new takes time."""
@@ -382,11 +367,11 @@ class BaseCheckpointer:
     def arrived(self) -> None:
         """The state of the chosen snapshot is in its place, this one's or another's: to get there was no training."""
         self._store.attempts.over()
-        self._began = time.monotonic() - self._past.elapsed
+        self._decisions.carry_on(self._decisions.past)
 
     def stepped(self, batches: int, step: int, loss: float, fingerprint: int) -> None:
         """Note what a `Step` gave, and compare it if it was computed before. Some microseconds; from any thread."""
-        self._loss = loss
+        self._decisions.loss = loss
         self._store.trace.record(batches, step, loss, fingerprint)
         if self._proof.waits and (outcome := self._proof.saw(Step(batches, step, loss, fingerprint))) is not None:
             self._proved(outcome)
@@ -411,14 +396,9 @@ class BaseCheckpointer:
         Args:
             step, batches: as in `Progress`.
         """
-        due_step, due_batches, due_time = self._until
-        now = time.monotonic()
-        if step >= due_step or batches >= due_batches or now >= due_time:
-            return False
         if self._requests or self._saver.unseen or self._saver.owed:
             return False
-        self._passed = step, batches, now
-        return True
+        return self._decisions.rests(step, batches)
 
     def boundary(
         self,
@@ -449,77 +429,38 @@ class BaseCheckpointer:
         if waiting:
             events |= Event.MANUAL
             self.stops = self.stops or any(request.stop for request in waiting)
-        unhealthy = self._unhealthy(metrics) if metrics or not math.isfinite(self._loss) else None
-        moment = Moment(progress, now - self._began, events, metrics, note, signal, unhealthy is None)
         capture = functools.cache(no_search()(capture))
         try:
             self._saver.raise_failed()
             self._forget_lost()
-            past = self._seen()
-            decision, unhealthy = self._decide(moment, past, unhealthy, capture)
+            ruling = self._decisions.rule(progress, now, events, metrics, note, signal, capture)
         except BaseException as error:
             for request in waiting:
                 request.answer(error)
             raise
-        reasons = tuple(dict.fromkeys((*decision.reasons, *self._saver.take_owed())))
+        reasons = tuple(dict.fromkeys((*ruling.decision.reasons, *self._saver.take_owed())))
         if not reasons:
-            self._hold(moment, past, unhealthy, capture)
+            self._hold(ruling, capture)
             if Event.FIT_END in events:
                 self._tell_if_nothing_was_saved()
             return None
         self._saved = True
-        draft = self._draft(moment, replace(decision, reasons=reasons), unhealthy)
-        return self._saver.save(draft, capture, moment, now, waiting)
+        return self._saver.save(self._draft(ruling, reasons), capture, ruling.moment, now, waiting)
 
-    def _decide(
-        self, moment: Moment, past: Past, unhealthy: str | None, capture: Callable[[], Captured]
-    ) -> tuple[Decision, str | None]:
-        """What is due, and what makes the state unhealthy, as far as that is known by now.
-
-        Weights are looked at before a new best value counts. The writer does so for every snapshot, but too late for
-        this: by then others may have been measured against it.
-        """
-        if engine.best_after(moment, past, self.trigger, self.monitors) != past.best:
-            captured = capture()
-            weight = first_not_finite(captured.changing, captured.watched)
-            if weight is not None:
-                unhealthy = f"{weight} is not finite"
-                moment = replace(moment, healthy=False)
-        decision = engine.decide(moment, past, self.trigger, self.monitors)
-        for sentence in self._watch.see(moment, decision.lacks):
-            warn(sentence)
-        self._past, rest = decision.past, decision.rest
-        self._until = (
-            moment.progress.step + rest.steps,
-            moment.progress.batches + rest.batches,
-            min(self._began + moment.elapsed + rest.seconds, self._reserve.due),
-        )
-        return decision, unhealthy
-
-    def _hold(self, moment: Moment, past: Past, unhealthy: str | None, capture: Callable[[], Captured]) -> None:
-        """Have the state in reserve if it is time to: as the snapshot that an exception would cause here.
-
-        The last boundary's state is held whatever that costs: what training ended with may yet be lost, by the error of
-        a callback. An unhealthy state is none to carry on from; the one before it stays.
-        """
-        began = time.monotonic()
-        moved = moment.progress.batches > past.seen.batches  # else a snapshot has it, or it is the beginning
-        last = Event.FIT_END in moment.events and self._reserve.due < math.inf
-        if unhealthy or not moved or not (last or self._reserve.may(began, self._saver.busy)):
+    def _hold(self, ruling: Ruling, capture: Callable[[], Captured]) -> None:
+        """Have the state in reserve if it is time to: as the snapshot that an exception would cause here."""
+        failed = self._decisions.in_reserve(ruling, self._saver.busy)
+        if failed is None:
             return
-        failed = replace(moment, events=moment.events | Event.EXCEPTION)
-        decision = engine.decide(failed, past, self.trigger, self.monitors)
-        held = 0
+        began, held = time.monotonic(), 0
         try:
-            if decision.reasons:
-                held = self._saver.hold(self._draft(failed, decision, None), capture, moment)
+            if reasons := failed.decision.reasons:
+                held = self._saver.hold(self._draft(failed, reasons), capture, ruling.moment)
         except Exception as error:  # noqa: BLE001 - a spare copy must not end a training that needs none
             warn(f"no state can be held in memory, and an exception will save nothing: {error!r}")
-            self._reserve = Reserve(math.inf)
+            self._decisions.hold_no_more()
         else:
-            self._reserve.took(time.monotonic() - began, held)
-        step, batches, due = self._until
-        self._until = step, batches, min(due, self._reserve.due)
+            self._decisions.held(time.monotonic() - began, held)
 
     def failed(self) -> None:
         """An exception has ended training: save the state that is held, if `on_exception` asks for it."""
@@ -535,11 +476,6 @@ class BaseCheckpointer:
                 "on_end() saves the state that training ends with"
             )
 
-    @property
-    def _followed(self) -> tuple[Monitor, ...]:
-        """The monitors whose best values decisions remember."""
-        return (*self.monitors, *self.trigger.monitors)
-
     def _forget_lost(self) -> None:
         """Take best values back whose snapshots came to nothing: the next that is better than what there is counts."""
         lost = list(self._saver.lost)
@@ -548,7 +484,7 @@ class BaseCheckpointer:
         hoped = [draft.record() for draft in self._saver.under_way()]  # before the store is looked at: none is missed
         with contextlib.suppress(StoreError):  # the disk may still be away: the next boundary looks again
             there = [*hoped, *self._records()]
-            self._past = engine.without_lost(self._past, [one.metrics for one in lost], there, self._followed)
+            self._decisions.forget([one.metrics for one in lost], there)
             del self._saver.lost[: len(lost)]
 
     def fence(self) -> None:
@@ -557,14 +493,6 @@ class BaseCheckpointer:
         A copy of tensors that were changed all the same is discarded, and the next boundary takes another.
         """
         self._saver.fence()
-
-    def _seen(self) -> Past:
-        """What decisions remember, the boundaries included that were passed over since the last one."""
-        passed, self._passed = self._passed, None
-        if passed is None:
-            return self._past
-        step, batches, now = passed
-        return self._past.passed(step, batches, now - self._began)
 
     def put_best_back(self, load: Callable[[Path], Any]) -> None:
         """Put the best snapshot's weights into the model now that training is over, if ``restore_best`` asks for it.
@@ -656,23 +584,15 @@ class BaseCheckpointer:
             self._lock.release()
             self._lock = None
 
-    def _unhealthy(self, metrics: Mapping[str, Any]) -> str | None:
-        """The monitored metric, loss by name, or loss of the last step, that is no finite number; None if all are."""
-        monitored = {monitor.metric for monitor in (*self.monitors, *self.trigger.monitors)}
-        telling = {name: value for name, value in metrics.items() if name in monitored or engine.is_loss(name)}
-        for name, value in _numbers(telling).items():
-            if not math.isfinite(value):
-                return f"{name} is {value}"
-        return None if math.isfinite(self._loss) else f"the loss of the last step is {self._loss}"
-
-    def _draft(self, moment: Moment, decision: Decision, unhealthy: str | None) -> Manifest:
+    def _draft(self, ruling: Ruling, reasons: tuple[str, ...]) -> Manifest:
         """The manifest, but for what only the commit knows: id, sequence, parent and files."""
+        moment = ruling.moment
         return Manifest.draft(
             progress=moment.progress,
             elapsed=moment.elapsed,
-            metrics=_numbers(moment.metrics),
-            reasons=decision.reasons,
-            past=decision.past.as_dict(),
+            metrics=engine.numbers(moment.metrics),
+            reasons=reasons,
+            past=ruling.decision.past.as_dict(),
             content=self.content,
             note=moment.note,
             finished=bool(moment.events & Event.FIT_END),
@@ -681,7 +601,7 @@ class BaseCheckpointer:
             monitors=[monitor.as_dict() for monitor in self.monitors],
             origin=self._origin,
             policy={"save": repr(self.trigger), "keep": [repr(rule) for rule in self.rules]},
-            unhealthy=unhealthy,
+            unhealthy=ruling.unhealthy,
             provenance={**provenance(), "machine": self._machine},
         )
 
@@ -689,15 +609,6 @@ class BaseCheckpointer:
 def _tell_what_is_left(saved: Future[Snapshot | None]) -> None:
     if saved.exception() is None and (snapshot := saved.result()) is not None:
         say(f"training failed; its state after step {snapshot.step}, which was held in memory, is saved")
-
-
-def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics that are single numbers, as floats; what else a user logs is not for the manifest."""
-    numbers = {}
-    for name, value in metrics.items():
-        with contextlib.suppress(ConfigurationError):
-            numbers[name] = engine.to_float(value, name)
-    return numbers
 
 
 def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:

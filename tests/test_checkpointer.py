@@ -1236,7 +1236,7 @@ def test_a_snapshot_that_is_under_way_counts_when_another_failed(tmp_path, monke
     assert [(snapshot.step, snapshot.reasons[1:]) for snapshot in one.snapshots()] == [
         *((4, ("every_steps(4)",)), (12, ()), (16, ()))
     ]
-    assert one._past.best == {"loss:min": 0.5}
+    assert one._decisions.past.best == {"loss:min": 0.5}
 
 
 def test_weights_that_turn_out_to_be_no_numbers_take_their_value_with_them(tmp_path):

@@ -20,7 +20,7 @@ from ckpt_callbacks.engine.decide import Decision, best_after, decide
 from ckpt_callbacks.engine.docket import Docket
 from ckpt_callbacks.engine.expressions import parse_recorded_trigger, parse_rules, parse_trigger
 from ckpt_callbacks.engine.moment import Event, Moment, Progress
-from ckpt_callbacks.engine.monitor import Monitor, is_loss, to_float
+from ckpt_callbacks.engine.monitor import Monitor, is_loss, numbers, to_float
 from ckpt_callbacks.engine.monitor import resolve as resolve_monitors
 from ckpt_callbacks.engine.rest import Rest
 from ckpt_callbacks.engine.retention import Rule, Verdict, judge
@@ -92,6 +92,7 @@ __all__ = [
     "keep_tiers",
     "keep_when",
     "keep_within",
+    "numbers",
     "on_best",
     "on_end",
     "on_exception",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 from ckpt_callbacks.errors import ConfigurationError
 
-__all__ = ["Monitor", "expression", "find", "is_loss", "is_of_validation", "named", "resolve", "to_float"]
+__all__ = ["Monitor", "expression", "find", "is_loss", "is_of_validation", "named", "numbers", "resolve", "to_float"]
 
 _LARGEST = math.nextafter(math.inf, 0)
 
@@ -215,3 +216,12 @@ def _words(metric: str) -> set[str]:
     humps = re.findall(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*", metric)
     words = {word.lower() for word in (*parts, *humps, *map("".join, (*pairwise(parts), *pairwise(humps))))}
     return words | {word.rstrip("0123456789") for word in words}
+
+
+def numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics that are single numbers, as floats."""
+    found = {}
+    for name, value in metrics.items():
+        with contextlib.suppress(ConfigurationError):
+            found[name] = to_float(value, name)
+    return found
