@@ -23,10 +23,10 @@ from ckpt_callbacks.limits import too_large
 from ckpt_callbacks.store import manifest as manifests
 from ckpt_callbacks.store.files import PAGE, disk
 from ckpt_callbacks.store.manifest import FileInfo, Manifest, unless_newer
-from ckpt_callbacks.store.remedies import is_damage, remedy
+from ckpt_callbacks.store.remedies import is_damage, remedy, told
 
 __all__ = [
-    *("Read", "load_directory", "read_manifest", "senseless", "twice", "unless_deleted", "unreadable"),
+    *("Read", "listed", "load_directory", "read_manifest", "senseless", "twice", "unless_deleted", "unreadable"),
     "verify_directory",
 ]
 
@@ -77,6 +77,12 @@ def twice(ask: Callable[[], _Answer]) -> _Answer:
         raise
     except OSError:
         return ask()
+
+
+def listed(path: str | Path) -> list[os.DirEntry[str]]:
+    """What a directory holds, sorted by name; an absent one holds nothing. StoreError: that can't be known now."""
+    with told(f"{path} can't be listed"):
+        return twice(lambda: disk.list(path))
 
 
 def unreadable(path: str | Path, error: OSError) -> StoreError:

@@ -23,19 +23,16 @@ changes nothing else.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import re
 import secrets
-import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ckpt_callbacks.door import kind_of
 from ckpt_callbacks.engine.snapshot import Record
 from ckpt_callbacks.errors import (
     ConfigurationError,
@@ -47,6 +44,7 @@ from ckpt_callbacks.errors import (
 from ckpt_callbacks.limits import most, reckoned, too_large, too_much
 from ckpt_callbacks.messages import warn
 from ckpt_callbacks.store import manifest as manifests
+from ckpt_callbacks.store.aside import Aside
 from ckpt_callbacks.store.attempts import Attempts
 from ckpt_callbacks.store.files import disk
 from ckpt_callbacks.store.identity import Identity
@@ -55,6 +53,7 @@ from ckpt_callbacks.store.index import LINKS, Index, checked
 from ckpt_callbacks.store.integrity import (
     Allocate,
     Read,
+    listed,
     load_directory,
     read_manifest,
     senseless,
@@ -62,8 +61,10 @@ from ckpt_callbacks.store.integrity import (
     verify_directory,
 )
 from ckpt_callbacks.store.journal import Journal
+from ckpt_callbacks.store.links import Links
 from ckpt_callbacks.store.lock import RunLock, held_here
 from ckpt_callbacks.store.manifest import DROPPED, FileInfo, Manifest
+from ckpt_callbacks.store.pins import Pins
 from ckpt_callbacks.store.remedies import remedy, told
 from ckpt_callbacks.store.trace import Trace
 from ckpt_callbacks.store.writing import SMALL, TEMPORARY, Chunks, Durability, DurableFiles
@@ -99,13 +100,13 @@ class LocalStore:
         # Of the best weights, by themselves: between two attempts lies one to resume, mostly from another snapshot.
         self.restoring = Attempts(self.root / ".restoring", self.root / ".deadly-weights", self._files)
         self._snapshots = self.root / "snapshots"
-        self._pins = self.root / "pins"
-        self._damaged = self.root / "damaged"
+        self._pins = Pins(self.root / "pins", self._files)
+        self._aside = Aside(self.root / "damaged", self._files)
+        self._links = Links(self.root, self._aside)
         self._index = Index.of(self.root)
         self._identity = Identity(self.root, self._files)
         self._lock: RunLock | None = None
         self._parent: str | None = None  # what this object committed last
-        self._stuck: set[Path] = set()  # what lies in the place of links, and can't be moved
 
     # The run -------------------------------------------------------------------------------------------------------
 
@@ -127,7 +128,7 @@ class LocalStore:
         with self._index.turn:
             try:
                 self._files.make_own(self._snapshots)
-                self._files.make_own(self._pins)  # so that `touch pins/<id>` works
+                self._pins.make_ready()
                 if held_here(self.root) or not disk.lexists(self._identity.path):
                     self.renew_identity()
             except OSError as error:
@@ -194,7 +195,7 @@ class LocalStore:
 
     def _refuse_links(self) -> None:
         """See that nothing is written, moved or deleted elsewhere by way of a directory that is not the run's own."""
-        for path in (self._snapshots, self._pins, self._damaged, self.inbox.path):
+        for path in (self._snapshots, self._pins.path, self._aside.path, self.inbox.path):
             if (target := disk.readlink(path)) is not None:
                 raise StoreError(
                     f"{path} is a link to {target}: expected a directory of the run's own, for snapshots would be "
@@ -352,28 +353,21 @@ class LocalStore:
         """
         path = self.path(id)
         with self._index.turn, told(f"snapshot {id} can't be removed from {self.root}"):
-            if disk.lexists(self._pins / id):
+            if self._pins.has(id):
                 return False
             try:
                 disk.rename(path / manifests.NAME, path / DROPPED)
             except FileNotFoundError:
                 return False
             self._index.forget(id)
-            if self._pinned_by_now(id):
+            if self._pins.may_have(id):
                 disk.rename(path / DROPPED, path / manifests.NAME)
                 return False
             with _or_later(f"what is left of snapshot {id}"):
                 self._files.sync_directory(path)
-                self._unlink_links(id)
+                self._links.forget(id)
                 self._remove(path)
         return True
-
-    def _pinned_by_now(self, id: str) -> bool:
-        """Whether somebody pinned it between our look and our deed; taken for pinned where that can't be known."""
-        try:
-            return disk.lexists(self._pins / id)
-        except OSError:
-            return True
 
     def demote(self, id: str, keeps: Callable[[str], bool]) -> bool:
         """Leave a snapshot its weights only; False if it is pinned, was not full, or not there.
@@ -393,8 +387,8 @@ class LocalStore:
                 manifest = self.manifest(id)
             except SnapshotNotFoundError:
                 return False
-            with told(f"{self._pins} can't be looked at"):
-                if manifest.content != "full" or disk.lexists(self._pins / id):
+            with told(f"{self._pins.path} can't be looked at"):
+                if manifest.content != "full" or self._pins.has(id):
                     return False
             kept = {name: info for name, info in manifest.files.items() if keeps(name)}
             gone = sorted(manifest.files.keys() - kept.keys())
@@ -405,7 +399,7 @@ class LocalStore:
                 self._files.write(path / _DEMOTED, [json.dumps(gone).encode()])
                 self._files.sync_directory(path)
                 self._files.write_small(path / manifests.NAME, reduced.to_bytes())
-                if self._pinned_by_now(id):
+                if self._pins.may_have(id):
                     self._files.write_small(path / manifests.NAME, manifest.to_bytes())
                     disk.unlink(path / _DEMOTED)
                     return False
@@ -457,7 +451,7 @@ class LocalStore:
                     with _or_later(f"what {name} needs no more"):
                         self._files.sync_directory(self._snapshots / name)
                         self._remove_demoted(self._snapshots / name)
-            for entry in self._list(self.root):
+            for entry in listed(self.root):
                 if _is_attempt(entry.name):
                     with _or_later(f"the leftover {entry.name}"):
                         disk.unlink(entry.path)
@@ -468,8 +462,8 @@ class LocalStore:
         """All of ours in `snapshots/`, with the names that each holds - which are known, or this is an error: a disk
         that doesn't answer must not make a snapshot look as if it had no manifest."""
         return [
-            (entry.name, {inner.name for inner in self._list(entry.path)})
-            for entry in self._list(self._snapshots)
+            (entry.name, {inner.name for inner in listed(entry.path)})
+            for entry in listed(self._snapshots)
             if entry.is_dir(follow_symlinks=False) and (manifests.plain_name(entry.name) or entry.name.startswith("."))
         ]
 
@@ -477,7 +471,7 @@ class LocalStore:
         """Directories in `snapshots/` that have no name of ours: somebody else's, so they are left alone."""
         return [
             entry.name
-            for entry in self._list(self._snapshots)
+            for entry in listed(self._snapshots)
             if entry.is_dir(follow_symlinks=False)
             and not (manifests.plain_name(entry.name) or entry.name.startswith("."))
         ]
@@ -586,30 +580,15 @@ class LocalStore:
         """
         with self._index.turn:
             try:
-                target = self._move_aside(self.path(id))
+                target = self._aside.take(self.path(id))
             except OSError as error:
                 raise StoreError(f"snapshot {id} can't be set aside: {error}. {remedy(error)}.") from error
             self._index.forget(id)
         return target
 
-    def _move_aside(self, path: Path) -> Path:
-        """Move anything to ``damaged/``, under a name that nothing has there."""
-        self._files.make_own(self._damaged)
-        taken = {entry.name for entry in self._list(self._damaged)}
-        names = (path.name if number == 1 else f"{path.name}+{number}" for number in itertools.count(1))
-        target = self._damaged / next(name for name in names if name not in taken)
-        disk.rename(path, target)
-        self._files.sync_directory(self._damaged)
-        self._files.sync_directory(path.parent)
-        return target
-
     def aside(self) -> list[Path]:
         """The snapshots that were set aside, by name; what lay in the place of a link is none."""
-        return [
-            Path(entry.path)
-            for entry in self._list(self._damaged)
-            if entry.is_dir(follow_symlinks=False) and entry.name.partition("+")[0] not in LINKS
-        ]
+        return [path for name, path in self._aside.directories().items() if name.partition("+")[0] not in LINKS]
 
     def bring_back(self, path: Path, read: Read | None = None) -> str | None:
         """Make what was set aside a snapshot again, if it is whole now; its id. Only for the lock's holder.
@@ -660,21 +639,7 @@ class LocalStore:
 
     def pins(self) -> dict[str, str | None]:
         """Pinned ids -> the note given with the pin, or None."""
-        found: dict[str, str | None] = {}
-        for entry in self._list(self._pins):
-            if manifests.plain_name(entry.name):
-                with contextlib.suppress(FileNotFoundError):  # unpinned this very moment
-                    found[entry.name] = self._note(entry.path)
-        return found
-
-    def _note(self, path: str) -> str | None:
-        """What a pin says. That it is there is what counts, be it unreadable."""
-        try:
-            return disk.read(path, 64 << 10).decode(errors="replace").strip() or None
-        except FileNotFoundError:
-            raise
-        except OSError:
-            return None
+        return self._pins.notes()
 
     def pin(self, id: str, note: str | None = None) -> None:
         """Keep a snapshot whatever the rules say. Needs no lock.
@@ -683,14 +648,7 @@ class LocalStore:
             SnapshotNotFoundError: there is no such snapshot.
         """
         path = self.path(id)
-        try:
-            self._files.make_own(self._pins)
-            self._files.write_in_place(self._pins / id, note or "")
-        except OSError as error:
-            what = "is pinned, but without its note" if self._pinned_by_now(id) else "is not pinned"
-            raise StoreError(
-                f"{self._pins / id} can't be written: {error}, so {id} {what}. {remedy(error)}."
-            ) from error
+        self._pins.add(id, note)
         # Looked at after the pin is there, so that no deletion can fall between.
         with told(f"{path} can't be looked at"):
             if not disk.lexists(path / manifests.NAME):
@@ -699,14 +657,7 @@ class LocalStore:
 
     def unpin(self, id: str) -> None:
         """Leave a snapshot to the rules again; one that isn't pinned stays as it is."""
-        try:
-            disk.unlink(self._pins / self.path(id).name)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise StoreError(
-                f"{self._pins / id} can't be removed: {error}, so {id} stays pinned. {remedy(error)}."
-            ) from error
+        self._pins.remove(self.path(id).name)
 
     def link(self, name: Literal["best", "latest"], id: str) -> bool:
         """Point the link ``name`` at a snapshot; whether it had to be made. Only for the lock's holder.
@@ -714,52 +665,13 @@ class LocalStore:
         A cache: where links can't be made, nothing happens. What is no link in its place, such as the directory that
         copying programs make of it, is set aside.
         """
-        link, temporary = self.root / name, self.root / f".{name}{TEMPORARY}"
-        if disk.readlink(link) == _link_target(id):
-            return False
-        try:
-            if disk.lexists(temporary):
-                disk.unlink(temporary)
-            disk.symlink(_link_target(id), temporary)
-            if disk.lexists(link) and disk.readlink(link) is None:
-                self._displace(link)
-            disk.rename(temporary, link)
-        except (OSError, StoreError):
-            with contextlib.suppress(OSError):
-                disk.unlink(temporary)
-            return False
-        return True
-
-    def _displace(self, link: Path) -> None:
-        """Set aside what lies in the place of a link, and say so; that it can't be moved is said once."""
-        try:
-            aside = self._move_aside(link).relative_to(self.root)
-        except (OSError, StoreError) as error:
-            if link not in self._stuck:
-                self._stuck.add(link)
-                warn(f"{link} is no link any more, so it grows stale: what lies there can't be set aside ({error})")
-            raise
-        warn(
-            f"{link} is no link any more (a copy that follows links makes directories of them): what lay there is set "
-            f"aside as {aside}, and may be deleted"
-        )
+        return self._links.point(name, id)
 
     def displaced(self) -> dict[str, str]:
         """The links in whose place lies something else -> what."""
-        found = {}
-        for name in LINKS:
-            with contextlib.suppress(OSError):
-                mode = disk.stat(self.root / name).st_mode
-                if not stat.S_ISLNK(mode):
-                    found[name] = kind_of(mode) or "a file"
-        return found
+        return self._links.displaced()
 
     # Inside --------------------------------------------------------------------------------------------------------
-
-    def _list(self, path: str | Path) -> list[os.DirEntry[str]]:
-        """What a directory holds. StoreError: that can't be known now."""
-        with told(f"{path} can't be listed"):
-            return twice(lambda: disk.list(path))
 
     def _begin(self, step: int) -> tuple[str, Path]:
         """A fresh attempt: the snapshot's id, and the directory it is written in."""
@@ -780,12 +692,6 @@ class LocalStore:
         if known is None:
             return {}
         return {info: self.path(known.id) / name for name, info in known.files.items() if info.size >= SMALL}
-
-    def _unlink_links(self, id: str) -> None:
-        """Remove the links that point at a snapshot which is going away."""
-        for name in LINKS:
-            if disk.readlink(self.root / name) == _link_target(id):
-                disk.unlink(self.root / name)
 
     def _remove(self, path: Path) -> None:
         """Remove a directory that is not, or no longer, a snapshot; the mark of a deletion goes last."""
@@ -874,7 +780,3 @@ def _step_of(id: str) -> int:
     """The step that an id begins with; names that aren't ours count as the newest, so that they are looked at."""
     digits = id.partition("-")[0]
     return int(digits) if digits.isdecimal() else sys.maxsize
-
-
-def _link_target(id: str) -> str:
-    return f"snapshots/{id}"

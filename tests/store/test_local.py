@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import json
 import mmap
 import os
@@ -26,7 +25,6 @@ from ckpt_callbacks.engine.moment import Progress
 from ckpt_callbacks.errors import (
     ConfigurationError,
     CorruptSnapshotError,
-    SnapshotNotFoundError,
     StoreError,
 )
 from ckpt_callbacks.store import LocalStore, Manifest, verify_directory, writing
@@ -267,47 +265,9 @@ def test_files_that_somebody_keeps_open_are_removed_later(
     assert not store.path(id).exists()
 
 
-def test_a_pin_outlives_the_rules(store: LocalStore, draft: Draft, files: Files) -> None:
-    """A pinned snapshot can't be deleted; its note is kept; anyone may take the pin away."""
-    manifest = store.commit(draft(), files())
-    store.pin(manifest.id, "for the paper")
-    assert LocalStore(store.root).pins() == {manifest.id: "for the paper"}
-    assert [record.pinned for record in store.records()] == [True]
-    assert not store.delete(manifest.id)
-    store.pin(manifest.id)
-    assert store.pins() == {manifest.id: None}
-    store.unpin(manifest.id)
-    store.unpin(manifest.id)
-    assert store.delete(manifest.id)
-
-
 def of_weights(name: str) -> bool:
     """Whether a file stays."""
     return not name.startswith("state.s")
-
-
-def test_a_pin_that_can_not_be_looked_for_may_be_there(
-    store: LocalStore, draft: Draft, files: Files, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A disk that doesn't answer is no leave to delete: before the deed, and when it is looked for once more."""
-    id = store.commit(draft(), files()).id
-    real, looks = os.lstat, itertools.count(1)
-
-    def refuses(which: int) -> None:
-        def lstat(path: Any) -> os.stat_result:
-            if "pins" in str(path) and next(looks) == which:
-                raise OSError(errno.EIO, "Input/output error")
-            return real(path)
-
-        monkeypatch.setattr(os, "lstat", lstat)
-
-    refuses(1)
-    with pytest.raises(StoreError, match=r"can't be removed.*Input/output error.*copy the run"):
-        store.delete(id)
-    looks = itertools.count(1)
-    refuses(2)
-    assert not store.delete(id)
-    assert store.verify(id) == []
 
 
 def test_a_demotion_leaves_the_weights(store: LocalStore, draft: Draft, files: Files) -> None:
@@ -324,32 +284,6 @@ def test_a_demotion_leaves_the_weights(store: LocalStore, draft: Draft, files: F
     assert store.newest_good("full")[0] == new
     assert not store.demote(old.id, of_weights)
     assert not store.demote("000000009-abcdef", of_weights)
-
-
-def test_a_pin_is_never_demoted(store: LocalStore, draft: Draft, files: Files) -> None:
-    """Whoever pinned it wants all of it."""
-    manifest = store.commit(draft(), files())
-    store.pin(manifest.id)
-    assert not store.demote(manifest.id, of_weights)
-    assert store.manifests() == [manifest]
-
-
-def test_a_pin_that_comes_while_it_is_demoted_wins(
-    store: LocalStore, draft: Draft, files: Files, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between the look for a pin and the new manifest there is time: the old manifest is put back."""
-    manifest = store.commit(draft(), files())
-    rename = disk.rename
-
-    def pinned_now(source: Any, target: Any) -> None:
-        (store.root / "pins" / manifest.id).touch()
-        rename(source, target)
-
-    monkeypatch.setattr(disk, "rename", pinned_now)
-    assert not store.demote(manifest.id, of_weights)
-    assert store.manifests() == [manifest]
-    assert store.verify(manifest.id) == []
-    assert not (store.path(manifest.id) / ".demoted").exists()
 
 
 def test_what_is_read_while_it_is_demoted_is_read_again(
@@ -376,78 +310,6 @@ def test_lines_that_training_left_are_told_apart(store: LocalStore, draft: Draft
     store.commit(replace(draft(2), abandoned=((2, 3),)), files(4))
     store.commit(replace(draft(1), abandoned=((2, 3), (1, 4))), files(5))
     assert [(record.step, record.line) for record in store.records()] == [(1, 2), (2, 1), (3, 1), (2, 2), (1, 0)]
-
-
-def test_only_a_snapshot_can_be_pinned(store: LocalStore) -> None:
-    """A typo is an error, and leaves no pin; a path is no id."""
-    with pytest.raises(SnapshotNotFoundError, match="no snapshot '000000001-abcdef' to pin"):
-        store.pin("000000001-abcdef")
-    assert store.pins() == {}
-    with pytest.raises(SnapshotNotFoundError, match="not the id of a snapshot"):
-        store.pin("../../elsewhere")
-
-
-def test_links_are_relative_and_replaced(store: LocalStore, draft: Draft, files: Files) -> None:
-    """A moved run keeps its links."""
-    first, second = (store.commit(draft(step), files()) for step in (10, 20))
-    for manifest in (first, second, second):
-        store.link("latest", manifest.id)
-    assert os.readlink(store.root / "latest") == f"snapshots/{second.id}"
-    moved = store.root.rename(store.root.parent / "moved")
-    assert (moved / "latest" / "model.safetensors").is_file()
-    assert [manifest.id for manifest in LocalStore(moved).manifests()] == [first.id, second.id]
-
-
-def test_links_that_can_not_be_made_are_done_without(
-    store: LocalStore, draft: Draft, files: Files, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They are caches: a file system without links is no error, and what lies in their place stays there."""
-
-    def refuse(target: str, link: Path) -> None:
-        raise PermissionError("no links here")
-
-    manifest = store.commit(draft(), files())
-    (store.root / "best").mkdir()
-    monkeypatch.setattr(disk, "symlink", refuse)
-    assert not store.link("best", manifest.id)
-    assert not store.link("latest", manifest.id)
-    assert {entry.name for entry in store.root.iterdir()} == {"best", "pins", "run.json", "snapshots"}
-
-
-def test_what_lies_in_the_place_of_a_link_is_set_aside(
-    store: LocalStore, draft: Draft, files: Files, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A copy that follows links makes directories of them: nothing of it is deleted, and it is said once."""
-    first, second = (store.commit(draft(step), files()) for step in (10, 20))
-    shutil.copytree(store.path(first.id), store.root / "latest")
-    (store.root / "best").write_text("mine")
-    assert store.displaced() == {"best": "a file", "latest": "a directory"}
-    assert store.link("latest", second.id)
-    assert store.link("best", second.id)
-    assert not store.link("best", second.id)
-    assert (store.root / "latest").resolve() == (store.root / "best").resolve() == store.path(second.id)
-    assert (store.root / "damaged" / "best").read_text() == "mine"
-    assert {path.name for path in (store.root / "damaged" / "latest").iterdir()} >= {"manifest.json", "state.json"}
-    assert [record.getMessage().count("is no link any more") for record in caplog.records] == [1, 1]
-    assert store.displaced() == {}
-    assert store.aside() == []  # none of it is a snapshot to bring back
-    (store.root / "latest").unlink()
-    (store.root / "latest").mkdir()
-    assert store.link("latest", second.id)
-    assert (store.root / "damaged" / "latest+2").is_dir()
-
-
-def test_a_link_whose_place_is_taken_for_good_is_said_once(
-    store: LocalStore, draft: Draft, files: Files, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It is not worth an error, and silence would let it grow stale unseen."""
-    manifest = store.commit(draft(), files())
-    (store.root / "latest").mkdir()
-    (store.root / "damaged").write_text("no directory")
-    for _ in range(2):
-        assert not store.link("latest", manifest.id)
-    assert caplog.text.count("can't be set aside") == 1
-    assert not list(store.root.glob(".*.partial"))
 
 
 def test_nothing_is_written_that_no_reader_takes(
