@@ -283,80 +283,21 @@ def test_without_count_and_glance_a_torn_copy_would_be_kept(tmp_path, beside, mo
     assert held(one) == {1: {100.0}}
 
 
-class Measures(Steady):
-    """After every second step an epoch ends, and its loss is one less than the last one's."""
-
-    def run(self, steps: int, **_: Any) -> Measures:
-        self.checkpointer.begin({})
-        for self.step in range(1, steps + 1):
-            ends = self.step % 2 == 0
-            event = Event.EPOCH_END if ends else Event.NONE
-            metrics = {"loss": 10.0 - self.step} if ends else {}
-            self.checkpointer.boundary(Progress(self.step, 0, self.step, self.step), event, metrics, self.capture)
-            if self.step == self.meddle_at:
-                self.weights += 100
-            self.checkpointer.fence()
-            self.weights += 1
-        self.checkpointer.boundary(Progress(steps + 1, 0, steps + 1, steps + 1), Event.FIT_END, {}, self.capture)
-        self.checkpointer.end()
-        return self
-
-
-@pytest.fixture
-def late(beside, monkeypatch):
-    """What each copy beside training was of: the value among its bytes."""
-    copied: list[float] = []
+def test_what_was_measured_is_never_copied_late(tmp_path, beside, monkeypatch):
+    """The state with the best value could not be taken again a batch later."""
+    one, copied = checkpointer(tmp_path, keep=keep_all()), []
     begin = Copier.begin
-
-    def note(self: Copier, work: Any) -> None:
-        copied.append(float(work.__self__._pairs[0][0].data.view(np.float32)[0]))
-        begin(self, work)
-
-    monkeypatch.setattr(Copier, "begin", note)
-    return copied
-
-
-def test_what_was_measured_is_copied_late_once_it_was_seen_that_it_can_be(tmp_path, late):
-    """The first epoch's is copied at once, and watched; what training ends with is copied at once: nothing follows."""
-    one = checkpointer(tmp_path, save=every_steps(1), keep=keep_all())
-    Measures(one).run(6)
-    assert held(one) == {step: {step - 1.0} for step in range(1, 8)}
-    assert late == [0.0, 2.0, 3.0, 4.0, 5.0]
-    assert one.best.step == 6
-
-
-def test_what_was_measured_is_never_copied_late_if_it_was_seen_to_change(tmp_path, late):
-    """It could not be taken again a batch later. Other boundaries are not like it."""
-    one = checkpointer(tmp_path, save=every_steps(1), keep=keep_all())
-    Measures(one, meddle_at=2).run(6)
-    assert held(one) == {1: {0.0}, 2: {1.0}} | {step: {step + 99.0} for step in range(3, 8)}
-    assert late == [0.0, 102.0, 104.0]
-    assert [entry["event"] for entry in one._store.journal].count("torn") == 0
-
-
-def test_a_torn_copy_of_what_was_measured_is_told_and_forgotten(tmp_path, late):
-    """The next snapshot is of a batch later and says so; the value is no best one, as no snapshot has it."""
-    one = checkpointer(tmp_path, save=every_steps(2) | on_best(), keep=keep_all())
-    Measures(one, meddle_at=4).run(4)
-    assert late == [3.0]
-    assert held(one) == {2: {1.0}, 5: {104.0}}
-    assert one.latest.reasons == ("a batch after: every_steps(2)", "a batch after: best loss 6 (was 8)")
-    assert one.best.step == 2
-    assert one.latest.manifest.past["best"] == {"loss:min": 8.0}
-
-
-@pytest.mark.parametrize("event", [Event.FIT_END, Event.EPOCH_END | Event.FIT_END, Event.SIGNAL, Event.EXCEPTION])
-def test_what_nothing_comes_after_is_copied_at_once(tmp_path, late, event):
-    """Nor what is urgent."""
-    one = checkpointer(tmp_path, save=every_steps(1) | on_exception(), keep=keep_all())
+    monkeypatch.setattr(Copier, "begin", lambda self, work: (copied.append(loop.step), begin(self, work)))
     loop = Steady(one)
     one.begin({})
-    for step in (1, 2):
-        one.boundary(Progress(step, 0, step, step), event, {}, loop.capture)
+    for loop.step in range(1, 7):
+        measured = {"loss": 1.0} if loop.step == 4 else {}
+        event = Event.EPOCH_END if loop.step == 6 else Event.NONE
+        one.boundary(Progress(loop.step, 0, loop.step, loop.step), event, measured, loop.capture)
         one.fence()
     one.end()
-    assert late == []
-    assert len(held(one)) == 2
+    assert list(held(one)) == [2, 4, 6]
+    assert copied == [2]
 
 
 def test_whoever_waits_on_the_training_thread_gets_the_verdict(tmp_path, beside):

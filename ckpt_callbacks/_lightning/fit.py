@@ -108,7 +108,7 @@ class Fit:
             with self._loading():
                 self._loaded = state.to_checkpoint(self._restored[1], self.trainer.lightning_module, self._modules)
             return self._loaded
-        return state.for_evaluation(self.callbacks[0].read(path))
+        return state.for_evaluation(self.callbacks[0].read(path), self.trainer.lightning_module)
 
     def put_back(self, *places: state.Where, complete: bool = False) -> bool:
         """Put the chosen snapshot back if it was captured at one of these places; tell whether it was."""

@@ -39,7 +39,9 @@ class LightningHooks(BaseCheckpointer):
         self._check(trainer)
         if stage != "fit" or trainer.fast_dev_run:
             self._fit = self._led = None
-            snapshot_io.install(trainer, self.package, lambda path: state.for_evaluation(self.read(path)))
+            snapshot_io.install(
+                trainer, self.package, lambda path: state.for_evaluation(self.read(path), trainer.lightning_module)
+            )
             return
         ours = [callback for callback in trainer.callbacks if isinstance(callback, LightningHooks)]
         self._led = Fit(trainer, self.package, ours) if ours[0] is self else None

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from ckpt_callbacks._lightning import private, private_torch
 from ckpt_callbacks._lightning.weights import is_mask_or_masked, modules_of, shapes_of
@@ -234,8 +235,11 @@ class Live:
 
 
 def _is_same(saved: Any, live: torch.Tensor) -> bool:
-    """Whether what is saved is the live tensor itself."""
-    return isinstance(saved, torch.Tensor) and saved.data_ptr() == live.data_ptr() and saved.shape == live.shape
+    """Whether what is saved is the live tensor itself, as far as that can be told: some have no memory of their own."""
+    if not isinstance(saved, torch.Tensor) or saved.layout is not live.layout or is_lazy(saved) or is_lazy(live):
+        return saved is live
+    plain = live.layout is torch.strided
+    return saved.shape == live.shape and (not plain or saved.data_ptr() == live.data_ptr())
 
 
 def _is_equal(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -24,6 +24,7 @@ from ckpt_callbacks._lightning.weights import (
     of_late,
     put_back_reshaped,
     unpruned,
+    with_own,
     without_late,
     without_reshaped,
 )
@@ -122,9 +123,9 @@ def size(trainer: Any) -> int:
     """About how many bytes the state has, once the optimizers have stepped: of weights, buffers and moments."""
     module = trainer.lightning_module
     moments = [one for optimizer in trainer.optimizers for state in optimizer.state.values() for one in state.values()]
-    dense = [one for one in moments if isinstance(one, torch.Tensor) and one.layout is torch.strided]
-    tensors = {id(one): one.nbytes for one in (*module.parameters(), *module.buffers(), *dense)}
-    return sum(tensors.values())
+    held = {id(one): one for one in (*module.parameters(), *module.buffers(), *moments)}
+    dense = [one for one in held.values() if isinstance(one, torch.Tensor) and one.layout is torch.strided]
+    return sum(one.nbytes for one in dense)
 
 
 def to_checkpoint(restored: Restored, module: torch.nn.Module, modules: Set[str]) -> dict[str, Any]:
@@ -138,7 +139,7 @@ def to_checkpoint(restored: Restored, module: torch.nn.Module, modules: Set[str]
     live = restored.rest["live"]
     checkpoint = dict(restored.rest["checkpoint"])
     weights = without_late(unpruned(restored.weights, live["pruned"]), live["late"], modules)
-    weights = without_reshaped(weights, live["reshaped"], module)
+    weights = with_own(without_reshaped(weights, live["reshaped"], module), restored.missing, module)
     checkpoint["state_dict"] = _state_dict(restored, weights)
     checkpoint |= {"loops": copy.deepcopy(checkpoint["loops"]), "lr_schedulers": _schedulers(restored)}
     # The fetch decides anew whether the batch is the epoch's last; left set, the epoch would end before it.
@@ -166,12 +167,13 @@ def _schedulers(restored: Restored) -> list[dict[str, Any]]:
     return list(schedulers)
 
 
-def for_evaluation(restored: Restored) -> dict[str, Any]:
+def for_evaluation(restored: Restored, module: torch.nn.Module) -> dict[str, Any]:
     """The dictionary from which `Trainer.test` and its like restore: the position of a fit means nothing to them."""
+    weights = with_own(restored.weights, restored.missing, module)
     rest = restored.rest or {}
     checkpoint = {key: value for key, value in rest.get("checkpoint", {}).items() if key != "loops"}
     version = restored.snapshot.manifest.versions.get(restored.snapshot.manifest.framework or "", "")
-    return {"pytorch-lightning_version": version, **checkpoint, "state_dict": _state_dict(restored, restored.weights)}
+    return {"pytorch-lightning_version": version, **checkpoint, "state_dict": _state_dict(restored, weights)}
 
 
 def put_back(

@@ -16,9 +16,28 @@ __all__ = [
     "put_back_reshaped",
     "shapes_of",
     "unpruned",
+    "with_own",
     "without_late",
     "without_reshaped",
 ]
+
+
+def with_own(weights: Mapping[str, Any], missing: Iterable[str], module: torch.nn.Module) -> dict[str, Any]:
+    """The weights with the module's own in the place of those that could not be stored: a sparse buffer, say.
+
+    Args:
+        weights: of a snapshot.
+        missing: the paths of what it lacks.
+        module: about to be loaded.
+    """
+    lost = {key for key, value in weights.items() if not isinstance(value, torch.Tensor)}
+    paths = tuple(missing)
+    own = {
+        key: value
+        for key, value in module.state_dict().items()
+        if (key in lost or key not in weights) and any(f"{path}.".startswith(f"{key}.") for path in paths)
+    }
+    return {**weights, **own}
 
 
 # Modules that are made after weights are loaded, in `on_fit_start` or `on_train_start` -------------------------------

@@ -1,9 +1,4 @@
-"""Whether a snapshot is copied while training goes on, or before it does: whatever takes training less time.
-
-A copy beside training may turn out to be torn, and is taken again a batch later then. A state on which something was
-measured can't be: it is copied beside training only after it was watched, at a boundary of the same kind, that training
-changes nothing before it waits for the copy.
-"""
+"""Whether a snapshot is copied while training goes on, or before it does: whatever takes training less time."""
 
 from __future__ import annotations
 
@@ -14,9 +9,7 @@ from collections import deque
 from pathlib import Path
 from statistics import median
 
-from ckpt_callbacks.engine import Event, Moment
-
-__all__ = ["IdleCores", "Overlap", "Overlaps"]
+__all__ = ["IdleCores", "Overlap"]
 
 ENOUGH = 0.75
 """How much of a core must have been idle: a copy beside training that takes its cores costs more than it hides."""
@@ -26,9 +19,6 @@ SAMPLES = 3
 
 AGAIN = 20
 """How often the other way is tried again: training may change."""
-
-_GOES_ON = Event.VALIDATION_END | Event.EPOCH_END | Event.MANUAL
-"""All that can have happened at a boundary after which training goes on."""
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
@@ -50,40 +40,15 @@ class IdleCores:
         return self._may_use - spent / passed - len(multiprocessing.active_children())
 
 
-class Overlaps:
-    """Of a fit: how the snapshots of each kind of boundary are copied."""
-
-    def __init__(self) -> None:
-        self._cores = IdleCores()
-        self._of: dict[tuple[Event, bool], Overlap] = {}
-
-    def of(self, moment: Moment) -> Overlap | None:
-        """How those are copied that are like this one; None if nothing comes after it, or something urgent."""
-        if moment.events & ~_GOES_ON:
-            return None
-        kind = moment.events & ~Event.MANUAL, bool(moment.metrics)
-        if kind not in self._of:
-            self._of[kind] = Overlap(self._cores, proven=None if any(kind) else True)
-        return self._of[kind]
-
-
 class Overlap:
-    """Decides for each snapshot of a kind, from what was measured.
+    """Decides for each snapshot of a fit, from what was measured.
 
     With a core idle, the copy costs training nothing. With none, it may still cost less than to wait for it, or more:
     both ways are tried in turn, and the one is taken after which the next batch was done sooner.
-
-    Args:
-        cores: tells which are idle.
-        proven: as the attribute.
-
-    Attributes:
-        proven: whether nothing was seen to change after a boundary of this kind; None if it was not watched yet.
     """
 
-    def __init__(self, cores: IdleCores, *, proven: bool | None = True) -> None:
-        self.proven = proven
-        self._cores = cores
+    def __init__(self) -> None:
+        self._cores = IdleCores()
         self._took: dict[bool, deque[float]] = {beside: deque(maxlen=SAMPLES) for beside in (True, False)}
         self._way: bool | None = None  # of the last snapshot, if what it costs counts
         self._saves = 0

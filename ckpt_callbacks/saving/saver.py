@@ -8,13 +8,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ckpt_callbacks.engine import Moment
+from ckpt_callbacks.engine import Event, Moment
 from ckpt_callbacks.errors import InexactError
 from ckpt_callbacks.messages import say, warn
 from ckpt_callbacks.run import Snapshot
 from ckpt_callbacks.saving.garbage import no_search
 from ckpt_callbacks.saving.keeper import Keeper
-from ckpt_callbacks.saving.overlap import Overlap, Overlaps
+from ckpt_callbacks.saving.overlap import Overlap
 from ckpt_callbacks.saving.requests import Request, Requests
 from ckpt_callbacks.saving.writer import Writer
 from ckpt_callbacks.state.captured import Captured
@@ -48,19 +48,11 @@ class _Taken:
 
 @dataclass(frozen=True)
 class _Staging:
-    """A snapshot that is copied beside training: what it will say, and who waits for it."""
+    """A snapshot that is copied beside training: why it was taken, and who waits for it."""
 
     copying: Copying
-    draft: Manifest
+    reasons: tuple[str, ...]
     waiting: list[Request]
-
-
-@dataclass(frozen=True)
-class _Rehearsal:
-    """A snapshot that was copied at once: whether those like it can be copied beside training."""
-
-    overlap: Overlap
-    unchanged: Callable[[], bool]
 
 
 class Saver:
@@ -100,11 +92,10 @@ class Saver:
         self.owed: tuple[str, ...] = ()
         self.lost: list[Manifest] = []
         self._unseen: list[tuple[Future[Any], Manifest]] = []
-        self._packer, self._overlaps, self._torn = Packer(), Overlaps(), False
+        self._packer, self._overlap, self._torn = Packer(), Overlap(), False
         self._staging: _Staging | None = None  # what may still be copied beside training
-        self._rehearsal: _Rehearsal | None = None
         self._held: _Taken | None = None  # what is committed only if training fails before the next one is taken
-        self._saved: tuple[Overlap | None, float] | None = None  # the last boundary, if it saved: how, and when
+        self._saved_at: float | None = None  # on the monotonic clock: the last boundary, if it saved
         self._trains = threading.get_ident()  # the thread that trains
 
     def begin(self) -> None:
@@ -161,10 +152,9 @@ class Saver:
     def reached(self, now: float) -> None:
         """The next boundary, at this time on the monotonic clock: nothing may be copied any more."""
         self.fence()
-        if self._saved is not None:
-            (overlap, since), self._saved = self._saved, None
-            if overlap is not None:
-                overlap.took(now - since)
+        if self._saved_at is not None:
+            self._overlap.took(now - self._saved_at)
+            self._saved_at = None
 
     @no_search()
     def save(
@@ -186,17 +176,18 @@ class Saver:
         Returns:
             A future of the `Snapshot`; of None if the copy was torn, and another is owed.
         """
-        overlap = self._overlap(moment) if not any(request.stop for request in waiting) else None
+        at_once = any(request.stop for request in waiting)
         self.let_go()
         try:
             captured = capture()
             packed = self.pack(captured)
             self._writer.make_room()
-            self._saved = overlap, now
-            taken = self._take(draft, captured, packed, overlap, Overlap.pays, waiting)
+            steady = self._may_be_copied_later(moment, captured, self._overlap.pays) if not at_once else {}
+            self._saved_at = now
+            taken = self._take(draft, captured, packed, steady, waiting)
             done = self._writer.submit(lambda: self._commit(taken))
         except BaseException as error:
-            self._staging = self._rehearsal = None
+            self._staging = None
             for request in waiting:
                 request.answer(error)
             raise
@@ -214,8 +205,8 @@ class Saver:
         self.let_go()
         captured = capture()
         packed = self.pack(captured)
-        taken = self._take(draft, captured, packed, self._overlap(moment), Overlap.is_free, [])
-        self._held = replace(taken, healthy=True)
+        steady = self._may_be_copied_later(moment, captured, self._overlap.is_free)
+        self._held = replace(self._take(draft, captured, packed, steady, []), healthy=True)
         return sum(part.nbytes for part in self._held.staged.parts.values())
 
     def let_go(self) -> None:
@@ -239,33 +230,30 @@ class Saver:
         self._unseen.append((done, held.draft))
         return done
 
-    def _overlap(self, moment: Moment) -> Overlap | None:
-        """How the state of this boundary may be copied beside training, if it may."""
-        overlap = self._overlaps.of(moment) if self._writer.background and not self._torn else None
-        return None if overlap is None or overlap.proven is False else overlap
-
     def _take(
         self,
         draft: Manifest,
         captured: Captured,
         packed: Packed,
-        overlap: Overlap | None,
-        pays: Callable[[Overlap], bool],
+        steady: Mapping[int, Any],
         waiting: list[Request],
     ) -> _Taken:
         """Copy what was laid out to where training can't change it, or begin to, for what is steady."""
-        steady = captured.steady() if overlap is not None else {}
-        if overlap is None or not steady or (overlap.proven and not pays(overlap)):
-            return _Taken(draft, packed.stage(self._arena), captured.watched)
         staged = packed.stage(self._arena, steady)
-        if not staged.copying.unfinished:
-            pass
-        elif overlap.proven:
+        if staged.copying.unfinished:
             self._copier.begin(staged.copying.work)
-            self._staging = _Staging(staged.copying, draft, waiting)
-        else:
-            self._rehearsal = _Rehearsal(overlap, staged.copying.finish())
+            self._staging = _Staging(staged.copying, draft.reasons, waiting)
         return _Taken(draft, staged, captured.watched)
+
+    def _may_be_copied_later(self, moment: Moment, captured: Captured, pays: Callable[[], bool]) -> Mapping[int, Any]:
+        """The tensors that are copied beside training: none, if the state could not be taken as well a batch later.
+
+        That is so where something happened or was measured, such as the best value yet. A request can wait.
+        """
+        plain = moment.events in (Event.NONE, Event.MANUAL) and not moment.metrics
+        possible = plain and self._writer.background and not self._torn
+        steady = captured.steady() if possible else {}
+        return steady if steady and pays() else {}
 
     def _commit(self, taken: _Taken) -> Snapshot | None:
         """On the writer's thread. None: training changed what was being copied, or it is worth nothing."""
@@ -288,10 +276,8 @@ class Saver:
     def fence(self) -> None:
         """Return when none of training's tensors is being copied any more: it may change them now.
 
-        A copy of tensors that were changed all the same is discarded, and another is owed: a batch later, so what was
-        measured is not true of it.
+        A copy of tensors that were changed all the same is discarded, and another is owed.
         """
-        self._conclude_rehearsal()
         staging = self._staging
         if staging is None:
             return
@@ -303,20 +289,10 @@ class Saver:
         if self._held is not None and self._held.staged.copying is staging.copying:
             self.let_go()
             return
-        draft = staging.draft
-        self._unseen = [(future, other) for future, other in self._unseen if other is not draft]
-        self.owed = draft.reasons
-        if draft.metrics:  # what was measured is of no snapshot
-            self.lost.append(draft)
-            self.owed = tuple(f"a batch after: {reason}" for reason in draft.reasons)
+        self.owed = staging.reasons
         self._requests.put_back(staging.waiting)
         say("weights changed while they were copied: that copy is discarded, and others are made at once")
-        self._keeper.tore(draft.reasons)
-
-    def _conclude_rehearsal(self) -> None:
-        rehearsal, self._rehearsal = self._rehearsal, None
-        if rehearsal is not None:
-            rehearsal.overlap.proven = rehearsal.unchanged()
+        self._keeper.tore(staging.reasons)
 
     def take_owed(self) -> tuple[str, ...]:
         """Why a snapshot is owed; the next one will be it."""

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as lightning_pl
@@ -911,3 +912,46 @@ def test_running_statistics_that_are_no_numbers_are_no_best(tmp_path, caplog):
     assert callback.best.step == 3
     assert all(value.isfinite().all() for name, value in module.layer.state_dict().items())
     assert caplog.text.count("is not healthy") == 1
+
+
+class Peculiar(torch.Tensor):
+    """A kind of tensor with a state of its own."""
+
+
+class Holds(Tiny):
+    """Has something in its state that no file of tensors can hold, and that training does not change."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        if what == "lazy":
+            self.unused = nn.LazyLinear(3)
+        else:
+            self.register_buffer("held", HELD[what]())
+
+
+HELD = {
+    "sparse": lambda: torch.eye(4).to_sparse(),
+    "csr": lambda: torch.eye(4).to_sparse_csr(),
+    "quantized": lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
+    "of another class": lambda: torch.ones(3).as_subclass(Peculiar),
+}
+
+
+@pytest.mark.parametrize("what", [*HELD, "lazy"])
+@pytest.mark.filterwarnings("ignore:.*(Sparse CSR|[Ll]azy|quantized|torch.ao)")
+def test_what_cannot_be_stored_is_named_and_left_as_the_script_makes_it(tmp_path, what):
+    """A graph's adjacency, say: training goes on after a resume, and a test of a snapshot has it."""
+
+    def train(directory: Path, epochs: int) -> tuple[Checkpointer, pl.Trainer, Holds]:
+        pl.seed_everything(3, verbose=False)
+        callback = Checkpointer(directory, monitor="val_loss")
+        return callback, *fit(callback, epochs=epochs, module=Holds(what))
+
+    _, _, straight = train(tmp_path / "straight", 4)
+    train(tmp_path / "run", 2)
+    again, trainer, module = train(tmp_path / "run", 4)
+    assert again.resumed.step == 6
+    lacking = {"unused.weight", "unused.bias"} if what == "lazy" else {"held"}
+    assert {path for path, how in again.resumed.parts.items() if "not captured" in how} == lacking
+    assert all(torch.equal(a, b) for a, b in zip(module.layer.parameters(), straight.layer.parameters(), strict=True))
+    assert trainer.test(Holds(what), loader(), ckpt_path=str(again.latest.path), verbose=False)

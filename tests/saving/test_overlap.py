@@ -50,7 +50,7 @@ def test_a_container_grants_less(monkeypatch, tmp_path):
 def test_an_idle_core_copies(monkeypatch):
     """Whatever that was seen to take: the other core is training's."""
     clocks = Clocks(monkeypatch, cores=2)
-    decides = Overlap(IdleCores())
+    decides = Overlap()
     for _ in range(10):
         clocks.pass_by(10, 1.2)
         assert decides.pays()
@@ -61,7 +61,7 @@ def test_an_idle_core_copies(monkeypatch):
 def test_with_all_cores_busy_the_faster_way_is_found(monkeypatch, costs):
     """Both are tried three times, the first snapshot aside; then the better one, and the other now and then."""
     clocks = Clocks(monkeypatch, cores=2)
-    decides = Overlap(IdleCores())
+    decides = Overlap()
     ways = []
     for _ in range(overlap.AGAIN + 5):
         clocks.pass_by(10, 1.9)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ckpt_callbacks.state.memory.pages import Bytes
+from ckpt_callbacks.state.tensors.elements import RefusedError
 from ckpt_callbacks.state.tensors.libraries import library_of
 from ckpt_callbacks.state.tensors.safetensors_file import Layout
 from ckpt_callbacks.state.tensors.tensor import Leaf, Library
@@ -37,9 +38,7 @@ def first_not_finite(weights: Mapping[str, Any], trained: Set[str]) -> str | Non
 
     None if there is none. Where nothing is trained, an infinity may be meant: a mask is made of them.
     """
-    leaves = {
-        name: library.look(value) for name, value in weights.items() if (library := library_of(value)) is not None
-    }
+    leaves = {name: leaf for name, value in weights.items() if (leaf := _look(value)) is not None}
     by_library: dict[Library, list[Any]] = {}
     for leaf in leaves.values():
         by_library.setdefault(leaf.library, []).append(leaf.array)
@@ -52,6 +51,15 @@ def first_not_finite(weights: Mapping[str, Any], trained: Set[str]) -> str | Non
         ),
         None,
     )
+
+
+def _look(value: Any) -> Leaf | None:
+    """A live tensor, if it is one that can be stored: others are named as missing by whoever packs them."""
+    library = library_of(value)
+    try:
+        return library.look(value) if library is not None else None
+    except RefusedError:
+        return None
 
 
 def _is_leaf_sound(leaf: Leaf, trained: bool) -> bool:

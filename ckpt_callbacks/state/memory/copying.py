@@ -88,19 +88,6 @@ class Copying:
             self._pairs = []  # they hold tensors
             self._copied.set()
 
-    def finish(self) -> Callable[[], bool]:
-        """Copy all of it now, on the thread that trains.
-
-        Returns:
-            Tells whether nothing has changed since, as far as `conclude` could have told: whether it would have been
-            well to copy beside training. It holds what was copied.
-        """
-        counts, flight = self._counts, self._flight
-        glances = [(lent.data, before) for (lent, _), (_, before) in zip(self._pairs, self._glances, strict=True)]
-        self.work()
-        self.conclude()
-        return lambda: flight.is_whole() and _are_as_before(counts, glances)
-
     def conclude(self) -> bool:
         """Wait until all is copied, and tell whether it is all of the moment when it was begun.
 
@@ -109,7 +96,12 @@ class Copying:
         self._copied.wait()
         if not self._concluded.is_set():
             self._flight.fence()
-            self._whole = self._done and self._flight.is_whole() and _are_as_before(self._counts, self._glances)
+            self._whole = (
+                self._done
+                and self._flight.is_whole()
+                and all(changes() == before for changes, before in self._counts)
+                and all(glance(out) == before for out, before in self._glances)
+            )
             self._counts, self._glances = [], []
             self._concluded.set()
         return self._whole
@@ -123,14 +115,6 @@ class Copying:
     def land(self) -> None:
         """Wait until no device writes to the copy any more."""
         self._flight.land()
-
-
-def _are_as_before(
-    counts: Sequence[tuple[Callable[[], object], object]], glances: Sequence[tuple[Bytes, bytes]]
-) -> bool:
-    return all(changes() == before for changes, before in counts) and all(
-        glance(data) == before for data, before in glances
-    )
 
 
 def changes_of(live: Any) -> Callable[[], object]:

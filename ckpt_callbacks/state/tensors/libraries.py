@@ -172,7 +172,7 @@ class _Torch:
         for array in arrays:
             if not array.dtype.is_floating_point and not array.dtype.is_complex:
                 continue
-            if array.element_size() == 1:  # torch can't add them up
+            if array.dtype not in _addable():
                 return False
             total = array.sum() if array.element_size() > 2 else array.sum(dtype=torch.float32)
             sums.setdefault((total.device, total.dtype), []).append(total)
@@ -335,6 +335,13 @@ def _as_integers(array: Any) -> Any:
     if size == 16:
         return torch.view_as_real(array).view(torch.int64)
     return array.view(_integers()[size])
+
+
+@functools.cache
+def _addable() -> frozenset[Any]:
+    """The types of which torch knows sums; it lacks those of the smallest ones, on some devices or all."""
+    torch = sys.modules["torch"]
+    return frozenset((torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64))
 
 
 @functools.cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import ml_dtypes
 import numpy as np
@@ -86,3 +86,22 @@ def test_every_number_of_a_byte(dtype: str) -> None:
         one, number = torch.from_numpy(codes).view(getattr(torch, dtype)), float(codes.view(dtype)[1])
         assert (found(w=one) is None) == math.isfinite(number), hex(code)
         assert (found(trained=(), w=one) is None) == (not math.isnan(number)), hex(code)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        lambda: torch.zeros(4, dtype=torch.complex32),
+        lambda: torch.zeros(4, dtype=torch.complex128),
+        lambda: torch.ones(3).to(torch.float8_e4m3fn),
+        lambda: torch.eye(3).to_sparse(),
+        lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
+    ],
+    ids=["complex32", "complex128", "float8", "sparse", "quantized"],
+)
+@pytest.mark.filterwarnings("ignore:.*(quantized|ComplexHalf)")
+def test_what_torch_cannot_add_up_or_nobody_can_store_hides_nothing(odd: Callable[[], torch.Tensor]) -> None:
+    """The others are looked at all the same."""
+    for value, name in ((1.0, None), (math.nan, "w")):
+        weights = {"odd": odd(), "w": torch.full((3,), value)}
+        assert first_not_finite(weights, {"w"}) == name

@@ -121,22 +121,6 @@ def test_changes_through_data_are_not_counted_but_seen() -> None:
         assert copied(copying) is whole
 
 
-@pytest.mark.parametrize(
-    "change", [lambda tensor: None, lambda tensor: tensor.add_(1), lambda tensor: tensor.data.add_(1)]
-)
-def test_a_copy_that_is_made_at_once_tells_later_whether_it_had_to_be(change) -> None:
-    """It is whole either way."""
-    tensor = torch.ones(20_000)
-    out = np.zeros(tensor.nbytes, np.uint8)
-    copying = Copying([(lent(tensor), out)], Flight())
-    unchanged = copying.finish()
-    assert copying.verdict()
-    before = tensor.clone()
-    change(tensor)
-    assert out.tobytes() == before.numpy().tobytes()
-    assert unchanged() == torch.equal(tensor, before)
-
-
 def test_nothing_to_copy_is_done() -> None:
     """At once."""
     copying = Copying([], Flight())
