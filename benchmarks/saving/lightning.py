@@ -152,9 +152,9 @@ def _save_file(when: When) -> Setup:
 def _peer(wrap: Callable[[Any], Any]) -> Callable[[When], Setup]:
     def setup(when: When) -> Setup:
         inside, run = Inside(), when.directory / "run"
-        monitored: dict[str, Any] = {"monitor": "val_loss", "save_top_k": 2}
-        plain: dict[str, Any] = {"every_n_train_steps": when.every, "monitor": "step", "mode": "max", "save_top_k": 2}
-        callback = pl.callbacks.ModelCheckpoint(run, filename="{step}", **(monitored if when.monitors else plain))
+        due = {"every_n_epochs": 1} if when.monitors else {"every_n_train_steps": when.every}
+        newest_two: dict[str, Any] = {"monitor": "step", "mode": "max", "save_top_k": 2}
+        callback = pl.callbacks.ModelCheckpoint(run, filename="{step}", **newest_two, **due)
         callback._save_topk_checkpoint = inside.saves(callback._save_topk_checkpoint)  # type: ignore[method-assign]
         io = wrap(DurableIO() if when.durable else TorchCheckpointIO())
         newest = lambda: str(max(run.glob("*.ckpt"), key=lambda path: path.stat().st_mtime))  # noqa: E731
