@@ -190,7 +190,8 @@ def _table(group: Group, found: dict[str, list[Figures]]) -> Iterator[str]:
     if NOTHING in found:
         step = median(step for figures in found[NOTHING] for step in figures.steps)
         start = median(one.restore for one in found[NOTHING])
-        yield f"\nWithout checkpoints a step takes {step:.3f} s, and a fit {start:.2f} s to the end of its first one."
+        until = f", and a fit {start:.2f} s to the end of its first one" if start else ""
+        yield f"\nWithout checkpoints a step takes {step:.3f} s{until}."
 
 
 def _extra(group: Group, found: dict[str, list[Figures]], arm: str) -> list[float]:
