@@ -139,7 +139,7 @@ def to_checkpoint(restored: Restored, module: torch.nn.Module, modules: Set[str]
     live = restored.rest["live"]
     checkpoint = dict(restored.rest["checkpoint"])
     weights = without_late(unpruned(restored.weights, live["pruned"]), live["late"], modules)
-    weights = with_own(without_reshaped(weights, live["reshaped"], module), restored.missing, module)
+    weights = without_reshaped(with_own(weights, restored.missing, module), live["reshaped"], module)
     checkpoint["state_dict"] = _state_dict(restored, weights)
     checkpoint |= {"loops": copy.deepcopy(checkpoint["loops"]), "lr_schedulers": _schedulers(restored)}
     # The fetch decides anew whether the batch is the epoch's last; left set, the epoch would end before it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Container, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -22,22 +22,27 @@ __all__ = [
 ]
 
 
-def with_own(weights: Mapping[str, Any], missing: Iterable[str], module: torch.nn.Module) -> dict[str, Any]:
-    """The weights with the module's own in the place of those that could not be stored: a sparse buffer, say.
+def with_own(weights: Mapping[str, Any], missing: Container[str], module: torch.nn.Module) -> dict[str, Any]:
+    """The weights with the module's own in the place of what could not be stored: a sparse buffer, say.
 
     Args:
-        weights: of a snapshot.
-        missing: the paths of what it lacks.
+        weights: of a snapshot, with None for what it lacks.
+        missing: the paths of that. Of an extra state only these are the module's own.
         module: about to be loaded.
     """
-    lost = {key for key, value in weights.items() if not isinstance(value, torch.Tensor)}
-    paths = tuple(missing)
-    own = {
-        key: value
-        for key, value in module.state_dict().items()
-        if (key in lost or key not in weights) and any(f"{path}.".startswith(f"{key}.") for path in paths)
-    }
-    return {**weights, **own}
+    own = module.state_dict()
+    return {name: _completed(value, own.get(name), name, missing) for name, value in weights.items()}
+
+
+def _completed(saved: Any, own: Any, path: str, missing: Container[str]) -> Any:
+    if saved is None and path in missing:
+        return own
+    if type(saved) is dict and isinstance(own, Mapping):
+        return {key: _completed(value, own.get(key), f"{path}.{key}", missing) for key, value in saved.items()}
+    if type(saved) in (list, tuple) and isinstance(own, Sequence) and len(own) == len(saved):
+        pairs = enumerate(zip(saved, own, strict=True))
+        return type(saved)(_completed(value, its, f"{path}.{index}", missing) for index, (value, its) in pairs)
+    return saved
 
 
 # Modules that are made after weights are loaded, in `on_fit_start` or `on_train_start` -------------------------------

@@ -918,6 +918,25 @@ class Peculiar(torch.Tensor):
     """A kind of tensor with a state of its own."""
 
 
+class Counts(nn.Module):
+    """Has an extra state, of which one part can be stored and changes, and one can't."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count, self.sparse = 0, torch.eye(2).to_sparse()
+
+    def forward(self, x):
+        self.count += self.training
+        return x
+
+    def get_extra_state(self):
+        return {"count": self.count, "parts": (self.sparse, self.count)}
+
+    def set_extra_state(self, state):
+        self.count, (self.sparse, again) = state["count"], state["parts"]
+        assert again == self.count
+
+
 class Holds(Tiny):
     """Has something in its state that no file of tensors can hold, and that training does not change."""
 
@@ -925,6 +944,8 @@ class Holds(Tiny):
         super().__init__()
         if what == "lazy":
             self.unused = nn.LazyLinear(3)
+        elif what == "in an extra state":
+            self.layer.insert(0, Counts())
         else:
             self.register_buffer("held", HELD[what]())
 
@@ -937,7 +958,10 @@ HELD = {
 }
 
 
-@pytest.mark.parametrize("what", [*HELD, "lazy"])
+LACKING = {"lazy": {"unused.weight", "unused.bias"}, "in an extra state": {"layer.0._extra_state.parts.0"}}
+
+
+@pytest.mark.parametrize("what", [*HELD, *LACKING])
 @pytest.mark.filterwarnings("ignore:.*(Sparse CSR|[Ll]azy|quantized|torch.ao)")
 def test_what_cannot_be_stored_is_named_and_left_as_the_script_makes_it(tmp_path, what):
     """A graph's adjacency, say: training goes on after a resume, and a test of a snapshot has it."""
@@ -951,7 +975,9 @@ def test_what_cannot_be_stored_is_named_and_left_as_the_script_makes_it(tmp_path
     train(tmp_path / "run", 2)
     again, trainer, module = train(tmp_path / "run", 4)
     assert again.resumed.step == 6
-    lacking = {"unused.weight", "unused.bias"} if what == "lazy" else {"held"}
-    assert {path for path, how in again.resumed.parts.items() if "not captured" in how} == lacking
+    lacking = {path for path, how in again.resumed.parts.items() if "not captured" in how}
+    assert lacking == LACKING.get(what, {"held"})
+    assert str(module.state_dict().get("held")) == str(straight.state_dict().get("held"))
+    assert getattr(module.layer[0], "count", None) == getattr(straight.layer[0], "count", None)
     assert all(torch.equal(a, b) for a, b in zip(module.layer.parameters(), straight.layer.parameters(), strict=True))
     assert trainer.test(Holds(what), loader(), ckpt_path=str(again.latest.path), verbose=False)

@@ -102,8 +102,12 @@ def _plain(value: Any) -> Any:
 
 
 def is_large(tensor: Any) -> bool:
-    """Whether a tensor is better compared by itself, and not bit by bit with what else a container holds."""
-    return bool(tensor.nbytes >= LARGE)
+    """Whether a tensor is better compared by itself, and not bit by bit with what else a container holds.
+
+    One without plain elements (sparse) is none: it can't be stored, and is known by its identity.
+    """
+    plain = isinstance(tensor, np.ndarray) or tensor.layout is sys.modules["torch"].strided
+    return plain and bool(tensor.nbytes >= LARGE)
 
 
 def is_bulky(container: Any) -> bool:
