@@ -59,7 +59,7 @@ READ = """\
 - *memory*: the most that a process held beyond what it holds without saving. *CPU* likewise.
 - *restore*: from the call of fit to the end of its first step, with nothing of the files in the page cache; *from
   cache*: with all of them there. Without training: until tensors are there that could be trained, safetensors' copied
-  from its map.
+  from its map. Memory for thrice the state was touched and given back just before.
 """
 CORES = len(os.sched_getaffinity(0))
 

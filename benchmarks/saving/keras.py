@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow
 
-from benchmarks.saving.measure import Figures, Inside, Meter, evict, make_durable, serve, warm
+from benchmarks.saving.measure import Figures, Inside, Meter, evict, make_durable, reserve_memory, serve, warm
 from ckpt_callbacks import every_steps, keep_last
 from ckpt_callbacks.keras import Checkpointer
 
@@ -103,6 +103,7 @@ def run(name: str, options: dict[str, Any]) -> Figures:
         del model
         for prepare, which in ((evict, "restore"), (warm, "restore_cached")):
             prepare(directory)
+            reserve_memory(9 * sum(value.nbytes for value in weights))  # thrice the state of Adam
             seconds, exact = _resume(name, options, weights, x)
             setattr(figures, which, seconds)
             figures.exact = figures.exact and exact

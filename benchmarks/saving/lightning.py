@@ -16,7 +16,7 @@ import torch
 from pytorch_lightning.plugins import AsyncCheckpointIO, TorchCheckpointIO
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.saving.measure import Figures, Inside, Meter, evict, make_durable, serve, warm
+from benchmarks.saving.measure import Figures, Inside, Meter, evict, make_durable, reserve_memory, serve, warm
 from ckpt_callbacks import every_steps, keep_last
 from ckpt_callbacks.pytorch_lightning import Checkpointer
 
@@ -193,6 +193,7 @@ def run(name: str, options: dict[str, Any]) -> Figures:
         del model
         for prepare, which in ((evict, "restore"), (warm, "restore_cached")):
             prepare(directory)
+            reserve_memory(9 * sum(tensor.nbytes for tensor in weights.values()))  # thrice the state of Adam
             seconds, exact = _resume(name, options, weights, resume_from())
             setattr(figures, which, seconds)
             figures.exact = figures.exact and (exact or not figures.saves)

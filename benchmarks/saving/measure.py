@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import resource
 import shutil
@@ -128,6 +129,17 @@ def warm(path: str | Path) -> None:
         with file.open("rb", buffering=0) as stream:
             while stream.read(8 << 20):
                 pass
+
+
+def reserve_memory(nbytes: int) -> None:
+    """Touch so much memory and give it back, so that what is measured next gets its memory from this system.
+
+    A virtual machine may give memory that was free for some seconds back to its host, and to get it again may take
+    longer than a restore; whichever arm comes first would pay for it.
+    """
+    with mmap.mmap(-1, nbytes) as pages:
+        for start in range(0, nbytes, mmap.PAGESIZE):
+            pages[start] = 1
 
 
 def _files(path: Path) -> list[Path]:

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 import torch.distributed.checkpoint as dcp
 
-from benchmarks.saving.measure import Figures, Meter, evict, make_durable, serve, warm
+from benchmarks.saving.measure import Figures, Meter, evict, make_durable, reserve_memory, serve, warm
 from ckpt_callbacks.engine import Progress
 from ckpt_callbacks.state.files import payload
 from ckpt_callbacks.state.files.packing import Packer
@@ -175,6 +175,7 @@ def run(name: str, options: dict[str, Any]) -> Figures:
     figures.saves = options["saves"]
     for prepare, which in ((evict, "restore"), (warm, "restore_cached")) if load is not None else ():
         prepare(path)
+        reserve_memory(3 * nbytes)
         began = time.perf_counter()
         found = load(state, path)
         setattr(figures, which, time.perf_counter() - began)

@@ -173,7 +173,8 @@ class Fit:
         """The boundary. Before training starts, Lightning may fetch a batch ahead: that is none."""
         if not self._training or self.fetches_itself:
             return
-        if self._restored is None and not self._events and self._leaving.look() is None:
+        # A flag would be asked for its truth by a function of Python's; this is a step's own time.
+        if self._restored is None and self._events is Event.NONE and self._leaving.look() is None:
             step, batches = private.counts(self.trainer, self._module)
             if together.rest(self.callbacks, step, batches):
                 return  # as most often: a step costs nothing more
@@ -187,7 +188,8 @@ class Fit:
 
     def after_step(self, outputs: Any) -> None:
         """A batch was trained on: its loss goes to the trace."""
-        self.fence()
+        if not self._fenced:
+            self.fence()
         if self._training:
             if not self._sized:
                 self._expect()

@@ -37,6 +37,7 @@ class Tape:
     Attributes:
         sources: the loaders that the epoch comes from.
         fetched: batches fetched in this epoch; None between epochs.
+        rolls: whether the next fetch is one like the last: nothing is pending, expected or fetched ahead.
         skipped, replayed, seconds: what the last return did: batches passed over by index, or loaded again and dropped.
     """
 
@@ -47,6 +48,7 @@ class Tape:
         self.sources: Sequence[Source] = ()
         self.fetched = self.replayed = self.skipped = 0
         self.seconds = 0.0
+        self.rolls = False
         self._ahead: dict[str, Any] | None = None  # as it was before the last fetch, while one is fetched ahead
         self._pending: dict[str, Any] | None = None
         self._expected: Any = None  # the random state that the next fetch must find
@@ -111,7 +113,7 @@ class Tape:
 
     def pend(self, saved: Mapping[str, Any], placing: Placing = nullcontext) -> None:
         """Let the next fetch go to a saved place first; what goes wrong then is told by ``placing``."""
-        self._pending, self._ask_again, self.placing = dict(saved), saved["asked"], placing
+        self._pending, self._ask_again, self.placing, self.rolls = dict(saved), saved["asked"], placing, False
 
     def ask(self, loaders: Callable[[], Any], datamodule: Any = None) -> Any:
         """Ask the user for the loaders, with the random numbers that made those of the pending place.
@@ -185,17 +187,13 @@ class Tape:
 
     def begin(self) -> None:
         """An epoch begins."""
-        self.fetched, self._ahead, self._expected = 0, None, None
+        self.fetched, self._ahead, self._expected, self.rolls = 0, None, None, False
         for source in self.sources:
             source.ends = 0
 
-    @property
-    def expects(self) -> bool:
-        """Whether the next fetch must find another random state than there is."""
-        return self._expected is not None
-
     def before_load(self, ahead: bool) -> None:
         """A batch is about to be loaded; ``ahead`` of another one that training has not used yet."""
+        self.rolls = not ahead and self._pending is None
         if self._expected is not None:
             with self.placing():
                 random_state.restore(self._expected)
@@ -224,17 +222,23 @@ def recording(combined_loader: type) -> type:
 
         def __next__(self) -> Any:
             tape = self.tape
+            if tape.rolls:
+                tape.before_fetch()
+            else:
+                self._before_another_fetch()
+            batch = super().__next__()
+            tape.fetched += 1
+            return batch
+
+        def _before_another_fetch(self) -> None:
+            tape = self.tape
             if tape.pending:
                 with tape.placing():
                     self.go_back()
             ahead = tape.prefetches()
             if tape.fetched or not ahead:  # else a resumed fit would make the first of two fetches too early
                 tape.before_fetch()
-            if ahead or tape.expects:
-                tape.before_load(ahead)
-            batch = super().__next__()
-            tape.fetched += 1
-            return batch
+            tape.before_load(ahead)
 
         def _begin(self) -> None:
             self.tape.begin()

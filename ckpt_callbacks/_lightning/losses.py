@@ -28,7 +28,7 @@ def loss_of(outputs: Any, module: torch.nn.Module) -> torch.Tensor | None:
     Manual optimization may return none: then the last weight that is trained tells as much, after the step.
     """
     loss = outputs["loss"] if type(outputs) is dict and "loss" in outputs else outputs
-    if isinstance(loss, Mapping):
+    if not isinstance(loss, torch.Tensor) and isinstance(loss, Mapping):  # in this order: nearly all are tensors
         loss = loss.get("loss")
     if isinstance(loss, torch.Tensor) and loss.numel() == 1:
         return loss

@@ -263,20 +263,20 @@ class Memory:
 
     Attributes:
         remembers: whether a change was seen.
-        sleeps: whether the next use is neither the first nor one to look after.
+        sleeps: how many uses come before the next one to look after. They may be noted together.
         draws: whether a use that was looked after drew random numbers; to be set by who uses it.
     """
 
     def __init__(self, root: object, saved: bool) -> None:
-        self.remembers = self.draws = self.sleeps = False
-        self._root, self._saved, self._uses = root, saved, 0
+        self.remembers = self.draws = False
+        self._root, self._saved, self._uses, self.sleeps = root, saved, 0, 0
         self._attributes: dict[str, Was] = {}
         self._tokens: dict[str, Any] = {}
 
-    def used(self) -> bool:
-        """Note a use; tell whether it was one to look after."""
-        self._uses = uses = self._uses + 1
-        self.sleeps = uses & (uses + 1) != 0
+    def used(self, times: int = 1) -> bool:
+        """Note a use, or some; tell whether the last was one to look after."""
+        self._uses = uses = self._uses + times
+        self.sleeps = (1 << uses.bit_length()) - 1 - uses
         if uses & (uses - 1):
             return False
         if self._uses == 1:
@@ -291,9 +291,9 @@ class Memory:
         return self.remembers
 
     @property
-    def looks_next(self) -> bool:
-        """Whether the next use will be one to look after; not the first, in which samplers draw their order."""
-        return self._uses > 0 and not self.sleeps
+    def begun(self) -> bool:
+        """Whether there was a use: in the first one, samplers draw their order."""
+        return self._uses > 0
 
     def _has_other_values(self) -> bool:
         now = {path: vars(holder)[name] for path, holder, name in _attributes(self._root)}

@@ -55,6 +55,7 @@ class Source:
         self._iterator: Any = None
         self._follower = _Follower(None, {}, {})
         self._memory: memory.Memory | None = None
+        self._unnoted = 0  # uses that it sleeps through
         self._begin: dict[str, Any] | None = None  # just before this iteration began
         self._birth: dict[str, Any] | None = None  # just before the iteration that the living workers were born in
         self._before: Place | None = None
@@ -278,7 +279,7 @@ class Source:
         self._follower.has_begun()
         if self._by_index and not self._has_workers:
             parts = {"dataset": self.loader.dataset, "collate_fn": self.loader.collate_fn}
-            self._memory = memory.Memory(parts, saved=True)
+            self._memory, self._unnoted = memory.Memory(parts, saved=True), 0
 
     def _follows(self) -> bool:
         """Whether the iterator itself tells what it draws; else all that happens in a fetch counts as a draw."""
@@ -295,9 +296,9 @@ class Source:
             return self._follower.draw(self._iterator.__next__)
         if self._memory is None:
             batch = next(self._iterator)
-        elif self._memory.sleeps:
+        elif self._unnoted < self._memory.sleeps:
             batch = next(self._iterator)
-            self._memory.used()
+            self._unnoted += 1
         else:
             batch = self._load_watched(self._memory)
         if type(batch) is Stamped:
@@ -306,11 +307,12 @@ class Source:
         return batch
 
     def _load_watched(self, memory: memory.Memory) -> Any:
-        watched = memory.looks_next and not memory.draws
+        watched = memory.begun and not memory.draws
         before = _states(self.loader) if watched else None
         batch = next(self._iterator)
         memory.draws = memory.draws or (watched and not same(before, _states(self.loader)))
-        memory.used()
+        memory.used(self._unnoted + 1)
+        self._unnoted = 0
         return batch
 
     def _can_skip(self) -> bool:

@@ -31,8 +31,7 @@ SLOTS = 32_768
 _MAGIC = b"ckpttrac"
 _HEADER = struct.Struct("<8sII")  # magic, format, slots; padded to the size of a record
 _BODY = struct.Struct("<QdQIH")  # batches, loss, fingerprint, step, attempt
-_CHECK = struct.Struct("<H")  # of the body
-_SIZE = _BODY.size + _CHECK.size
+_SIZE = _BODY.size + 2  # and its check
 MAX_BYTES = _SIZE * (1 + SLOTS)
 _MAX_ATTEMPT = 0xFFFF
 _DOUBLE = struct.Struct("<d")
@@ -102,7 +101,7 @@ class Trace:
             return
         body = _BODY.pack(batches, loss, fingerprint, step & 0xFFFFFFFF, self._attempt)
         try:
-            os.pwrite(self._file, body + _CHECK.pack(_check(body)), _SIZE * (1 + batches % SLOTS))
+            os.pwrite(self._file, body + _check(body), _SIZE * (1 + batches % SLOTS))
         except OSError as error:
             self._give_up(error)
 
@@ -151,14 +150,13 @@ class Trace:
         )
 
 
-def _check(body: bytes) -> int:
+def _check(body: bytes) -> bytes:
     """CRC-16 (polynomial 0x1021): tells of every flip of one or two bits, and of nearly all else."""
-    return binascii.crc_hqx(body, 0xFFFF)
+    return binascii.crc_hqx(body, 0xFFFF).to_bytes(2, "little")
 
 
 def _is_whole(record: bytes) -> bool:
-    (check,) = _CHECK.unpack_from(record, _BODY.size)
-    return bool(check == _check(record[: _BODY.size]))
+    return record[_BODY.size :] == _check(record[: _BODY.size])
 
 
 def _slots(data: bytes) -> Iterator[bytes]:

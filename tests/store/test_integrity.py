@@ -189,6 +189,32 @@ def test_a_file_of_several_pieces(
     assert bytes(found["a.bin"]) == content
 
 
+def test_to_ask_whether_a_file_is_cached_does_not_make_it_so(
+    store: LocalStore, draft: Callable[..., Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A system fetches the page that it is asked for: the next one to read must not take that for the whole file."""
+    monkeypatch.setattr(integrity, "PIECE", 4096)
+    there: set[int] = set()
+    past: list[bool] = []
+
+    def is_cached(descriptor: int, offset: int) -> bool:
+        page = offset // 4096
+        was = page in there
+        there.add(page)
+        return was
+
+    monkeypatch.setattr(disk, "is_cached", is_cached)
+    monkeypatch.setattr(disk, "bypass_cache", lambda descriptor, on: past.append(on) or on)
+    manifest = store.commit(draft(), {"a.bin": [np.random.default_rng(1).bytes(300_000)]})
+    past.clear()
+    for _ in range(3):
+        assert store.load(manifest.id, fresh)[1] == []
+    assert past == [True] * 3
+    there |= set(range(100))
+    assert store.load(manifest.id, fresh)[1] == []
+    assert past == [True] * 3  # all of it is there: it comes through the cache
+
+
 def test_where_threads_cannot_read_one_file(
     store: LocalStore, draft: Callable[..., Manifest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
