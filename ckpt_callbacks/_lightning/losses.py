@@ -54,9 +54,8 @@ class Losses:
             return
         kind = loss.device.type
         if kind in _ASYNCHRONOUS:
-            self._here.append(
-                (batches, step, loss.detach().clone())
-            )  # a CUDA graph would write the next loss over this one
+            # A copy: a CUDA graph would write the next loss over this one.
+            self._here.append((batches, step, loss.detach().clone()))
             if len(self._here) == GROUP:
                 self._send()
             while self._travelling and self._travelling[0][2].query():
