@@ -135,9 +135,14 @@ def reserve_memory(nbytes: int) -> None:
     """Touch so much memory and give it back, so that what is measured next gets its memory from this system.
 
     A virtual machine may give memory that was free for some seconds back to its host, and to get it again may take
-    longer than a restore; whichever arm comes first would pay for it.
+    longer than a restore; whichever arm comes first would pay for it. In large pages: the system can give these out
+    whole and in parts, and small ones only in parts.
     """
-    with mmap.mmap(-1, nbytes) as pages:
+    with mmap.mmap(
+        -1, nbytes, **({"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if os.name == "posix" else {})
+    ) as pages:
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            pages.madvise(mmap.MADV_HUGEPAGE)
         for start in range(0, nbytes, mmap.PAGESIZE):
             pages[start] = 1
 
