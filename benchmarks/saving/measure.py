@@ -138,9 +138,7 @@ def reserve_memory(nbytes: int) -> None:
     longer than a restore; whichever arm comes first would pay for it. In large pages: the system can give these out
     whole and in parts, and small ones only in parts.
     """
-    with mmap.mmap(
-        -1, nbytes, **({"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if os.name == "posix" else {})
-    ) as pages:
+    with mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as pages:
         if hasattr(mmap, "MADV_HUGEPAGE"):
             pages.madvise(mmap.MADV_HUGEPAGE)
         for start in range(0, nbytes, mmap.PAGESIZE):
