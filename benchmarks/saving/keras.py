@@ -20,12 +20,24 @@ BEGAN: list[float] = []
 """When each step of the fit began: not in an attribute, which a resume would bring back."""
 
 
+ENDED: list[float] = []
+"""When training was over and every callback before the clock had made its files durable.
+
+`fit` may return later: TensorFlow's data iterator waits for a thread that has missed its call to end, and looks again
+10.2 or 20.5 seconds after it began. All arms meet that, some of the time.
+"""
+
+
 class Clock(keras.callbacks.Callback):
-    """When each step began."""
+    """When each step began, and when all was over."""
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Note the time."""
         BEGAN.append(time.perf_counter())
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Note the time."""
+        ENDED.append(time.perf_counter())
 
 
 Setup = tuple[list[Any], Inside]
@@ -93,8 +105,9 @@ def run(name: str, options: dict[str, Any]) -> Figures:
     x = np.random.default_rng(2).standard_normal((options["batch"], options["width"]), np.float32)
     x = np.concatenate([x] * options["steps"])
     model.train_on_batch(x[:2], x[:2])  # the optimizer's variables belong to every arm
-    with Meter(figures):
+    with Meter(figures) as meter:
         model.fit(x, x, batch_size=options["batch"], shuffle=False, callbacks=[*callbacks, Clock()], verbose=0)
+    figures.wall = ENDED[-1] - meter.began
     figures.steps = [later - earlier for earlier, later in itertools.pairwise(BEGAN)]
     figures.saves = 0 if name == "no checkpoints" else options["steps"] // every
     figures.inside = inside.times

@@ -53,11 +53,11 @@ class Meter:
         self._cpu, self._written, self._resident = _cpu(), _written(), resident()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
-        self._began = time.perf_counter()
+        self.began = time.perf_counter()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.figures.wall = time.perf_counter() - self._began
+        self.figures.wall = time.perf_counter() - self.began
         self.figures.cpu = _cpu() - self._cpu
         self.figures.written = _written() - self._written
         self._stop.set()
