@@ -199,6 +199,8 @@ class Tape:
                 random_state.restore(self._expected)
             self._expected, self.placing = None, nullcontext
         if ahead:
+            for source in self.sources:
+                source.ahead = True
             self._ahead = self._here(random=True)
 
 

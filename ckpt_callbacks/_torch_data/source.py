@@ -36,6 +36,8 @@ class Source:
     Attributes:
         taken: batches handed out in this iteration.
         ended: whether this iteration has come to its end.
+        ahead: whether a batch is fetched before the one before it is used. What that changes is put back only after it
+            is fetched again. To be set by who fetches.
         ends: how many iterations came to their end; whoever iterates several loaders at once counts from 0.
         skipped, replayed: batches that the last return passed over by index, and by loading them again.
     """
@@ -43,7 +45,7 @@ class Source:
     def __init__(self, loader: Any) -> None:
         self.loader = loader
         self.taken = self.ends = self.skipped = self.replayed = 0
-        self.ended = False
+        self.ended = self.ahead = False
         self._by_index = private.by_index(loader)
         self._has_workers = private.is_plain(loader) and loader.num_workers > 0
         self._lives_on = self._has_workers and loader.persistent_workers
@@ -56,6 +58,8 @@ class Source:
         self._follower = _Follower(None, {}, {})
         self._memory: memory.Memory | None = None
         self._unnoted = 0  # uses that it sleeps through
+        self._read: dict[str, Any] = {}  # what loads batches in this process
+        self._drawn: dict[str, Any] = {}  # the states of its generators when the iteration began
         self._begin: dict[str, Any] | None = None  # just before this iteration began
         self._birth: dict[str, Any] | None = None  # just before the iteration that the living workers were born in
         self._before: Place | None = None
@@ -278,8 +282,9 @@ class Source:
         self._iterator = private.begin(self.loader, self._follower, start)
         self._follower.has_begun()
         if self._by_index and not self._has_workers:
-            parts = {"dataset": self.loader.dataset, "collate_fn": self.loader.collate_fn}
-            self._memory, self._unnoted = memory.Memory(parts, saved=True), 0
+            self._read = {"dataset": self.loader.dataset, "collate_fn": self.loader.collate_fn}
+            self._drawn = random_state.capture_generators(self._read)
+            self._memory, self._unnoted = memory.Memory(self._read, saved=True), 0
 
     def _follows(self) -> bool:
         """Whether the iterator itself tells what it draws; else all that happens in a fetch counts as a draw."""
@@ -319,9 +324,18 @@ class Source:
         if not self._by_index:
             return False
         if not self._has_workers:
+            if self.ahead and self._was_changed_by_reading():
+                return False
             return self._memory is None or not self._memory.look()
         in_order = getattr(self.loader, "in_order", True)
         return self._stamped and private.can_start_late(self.loader) and in_order and not self._follower.remembers
+
+    def _was_changed_by_reading(self) -> bool:
+        """Whether data set or collate function are not as the iteration found them: the next batch may tell."""
+        if self._begin is None:
+            return False
+        now, began = map(_of_reading, (self.values(), self._begin["values"]))
+        return not same(now, began) or not same(random_state.capture_generators(self._read), self._drawn)
 
 
 class _Follower:
@@ -371,6 +385,11 @@ class _Follower:
         self.used[stamp.worker] = stamp.state
         self.remembers = self.remembers or stamp.remembers
         self.moves = self.moves or stamp.moves
+
+
+def _of_reading(values: memory.Values) -> memory.Values:
+    """Of the attributes of a loader's parts those that loading a batch may change: samplers go on by themselves."""
+    return {path: value for path, value in values.items() if path.startswith((_DATASET, "['collate_fn']"))}
 
 
 def _states(loader: Any) -> dict[str, Any]:

@@ -192,6 +192,16 @@ class AsItGoes(Shuffles):
             yield [left.pop(int(torch.randint(len(left), ()))) for _ in range(min(BATCH_SIZE, len(left)))]
 
 
+class Unsized:
+    """A batch sampler that can't tell how many batches it has: Lightning fetches one ahead."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __iter__(self) -> Any:
+        return iter(Shuffles(self.size, "torch"))
+
+
 class CountsEpochs(Shuffles):
     """Shuffles by the number of its own iterations."""
 
@@ -558,6 +568,14 @@ JOBS: dict[str, Job] = {
     "batch sampler that draws from pools over the epochs": _one(batch_sampler=lambda d: Pools(len(d), "")),
     "batch sampler with a long order and arrays": _one(batch_sampler=lambda d: Order(len(d), "")),
     "batch sampler with set_epoch": _one(batch_sampler=lambda d: SetEpoch(len(d), "")),
+    "batch sampler without a length": _one(batch_sampler=lambda d: Unsized(len(d))),
+    "batch sampler without a length, data with a generator": _one(
+        OwnGenerator, batch_sampler=lambda d: Unsized(len(d))
+    ),
+    "batch sampler without a length, data that count": _one(Counts, batch_sampler=lambda d: Unsized(len(d))),
+    "batch sampler without a length, a collate function with a generator": _one(
+        collate_fn=lambda _: Collate(), batch_sampler=lambda d: Unsized(len(d))
+    ),
     "collate function that draws": _one(shuffle=True, collate_fn=collate, pin_memory=True),
     "collate function with a generator": _one(shuffle=True, collate_fn=lambda _: Collate()),
     "a generator under a global name": _one(shuffle=True, collate_fn=lambda _: collate_by_global),
